@@ -1,0 +1,7 @@
+//! SQL with PostgreSQL's meaning on DataFusion's engine: parse, bind, lower, execute; DML, DDL, catalogs, versions.
+
+pub mod bound;
+pub mod context;
+pub mod error;
+pub mod types;
+pub mod virtual_table;

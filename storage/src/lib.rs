@@ -1,0 +1,27 @@
+//! The content-addressed, version-controlled store under Strandline.
+//!
+//! A commit is a change set appended to a journal; the head of a branch is a root value whose trees live in
+//! memory and get their chunk addresses lazily; a checkpoint writes those trees out. This crate is
+//! synchronous and knows neither SQL nor a wire protocol: values, rows, trees, commits, refs.
+
+pub mod change_set;
+pub mod commit;
+pub mod diff;
+pub mod edit;
+pub mod error;
+pub mod id;
+pub mod root;
+pub mod schema;
+pub mod store;
+pub mod tree;
+pub mod value;
+
+pub use change_set::{ChangeSet, RowChange, RowChangeKind};
+pub use commit::{Commit, CommitMeta, Identity, Source};
+pub use edit::Edit;
+pub use error::{Error, Result};
+pub use id::{ChunkAddress, CommitId, Lsn, Timestamp};
+pub use root::{KeyRange, Root, TableData};
+pub use schema::{Catalog, CatalogObject, Oid, TableSchema};
+pub use store::{Apply, Branch, BranchState, JournalPosition, Store, StoreOptions};
+pub use value::{DataType, Kind, Physical, Row, Value};
