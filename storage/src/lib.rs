@@ -5,6 +5,7 @@
 //! synchronous and knows neither SQL nor a wire protocol: values, rows, trees, commits, refs.
 
 pub mod change_set;
+pub mod chunk;
 pub mod commit;
 pub mod diff;
 pub mod edit;
@@ -17,6 +18,7 @@ pub mod tree;
 pub mod value;
 
 pub use change_set::{ChangeSet, RowChange, RowChangeKind};
+pub use chunk::{ChunkReader, ChunkWriter};
 pub use commit::{Commit, CommitMeta, Identity, Source};
 pub use edit::Edit;
 pub use error::{Error, Result};
