@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::change_set::ChangeSet;
+use crate::chunk::{ChunkReader, ChunkWriter};
 use crate::error::Result;
 use crate::root::Root;
 use crate::schema::{CatalogObject, Oid, TableSchema};
@@ -101,7 +102,25 @@ impl Edit {
         todo!()
     }
 
-    /// An oid that no object of any branch has had (the store's counter, kept durable).
+    /// Writes the trees of the tables that the change set says are `Replaced`, and fills in their addresses. To be called
+    /// once before the change set is encoded; does nothing when no table was replaced. Until then `Replaced` has no address.
+    pub fn seal(&mut self, writer: &mut dyn ChunkWriter) -> Result<()> {
+        todo!()
+    }
+
+    /// Applies a change set (replay, AS OF, rebase), recording it as this edit's own. Indexes follow; those of replaced tables are rebuilt.
+    /// # Errors
+    /// `Conflict` when a row to insert exists, or a row to change or delete is missing or differs in the changed columns.
+    pub fn apply_changes(&mut self, changes: &ChangeSet, reader: &Arc<dyn ChunkReader>) -> Result<()> {
+        todo!()
+    }
+
+    /// Takes every change back and returns the root as it was.
+    pub fn undo(self) -> Root {
+        todo!()
+    }
+
+    /// The edited root and what was changed.
     pub fn root_and_changes(self) -> (Root, ChangeSet) {
         (self.root, self.changes)
     }

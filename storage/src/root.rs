@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use crate::chunk::{ChunkReader, ChunkWriter};
 use crate::error::Result;
+use crate::id::ChunkAddress;
 use crate::schema::{Catalog, Oid, TableSchema};
 use crate::tree::{Cursor, Tree};
 use crate::value::{Row, Value};
@@ -24,6 +26,36 @@ impl Root {
 
     pub fn catalog(&self) -> &Arc<Catalog> {
         &self.catalog
+    }
+
+    /// Writes every node and object that has no address yet and returns the address of the root value's chunk. The same
+    /// content gives the same address, however it came about. Normalises the trees' shapes first.
+    pub fn write(&mut self, writer: &mut dyn ChunkWriter) -> Result<ChunkAddress> {
+        todo!()
+    }
+
+    /// Opens a written root value: reads the catalog; nodes of trees are read when they are needed.
+    /// # Errors
+    /// `Damaged`.
+    pub fn open(address: &ChunkAddress, reader: Arc<dyn ChunkReader>) -> Result<Root> {
+        todo!()
+    }
+
+    /// Brings the trees of all tables into their canonical shape, so that a later `write` of a snapshot of this root finds
+    /// it: without it every checkpoint of a snapshot repeats the work. Hashes and writes nothing.
+    pub fn normalise(&mut self) -> Result<()> {
+        todo!()
+    }
+
+    /// Says whether both have the same catalog and rows. Costs what differs, and nothing for clones.
+    pub fn same(&self, other: &Root) -> Result<bool> {
+        todo!()
+    }
+
+    /// The change set that makes `to` of `from`: row by row where a table's columns are the same, `Replaced` otherwise
+    /// (whose tree is then written to `writer`).
+    pub fn diff_to_changes(from: &Root, to: &Root, writer: &mut dyn ChunkWriter) -> Result<crate::change_set::ChangeSet> {
+        todo!()
     }
 
     /// The rows of a table; `None` when there is no such table.
