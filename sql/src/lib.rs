@@ -1,7 +1,10 @@
 //! SQL with PostgreSQL's meaning on DataFusion's engine: parse, bind, lower, execute; DML, DDL, catalogs, versions.
 
+pub mod bind;
 pub mod bound;
+pub mod catalog_data;
 pub mod context;
 pub mod error;
+pub mod parse;
 pub mod types;
 pub mod virtual_table;

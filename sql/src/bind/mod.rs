@@ -1,0 +1,3 @@
+//! Name and type resolution: from the parse tree to the bound tree.
+
+pub mod names;
