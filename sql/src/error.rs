@@ -79,6 +79,7 @@ pub enum ErrorCode {
     WrongObjectType,
     ObjectNotInPrerequisiteState,
     ObjectInUse,
+    CantChangeRuntimeParam,
     ReservedName,
     FeatureNotSupported,
     InsufficientPrivilege,
@@ -159,5 +160,47 @@ impl SqlError {
             self.position = Some(position as usize);
         }
         self
+    }
+}
+
+impl From<strandline_storage::Error> for SqlError {
+    fn from(error: strandline_storage::Error) -> Self {
+        use strandline_storage::Error as E;
+        let message = error.to_string();
+        let code = match &error {
+            E::DuplicateKey { table, index, key } => {
+                let mut violation = SqlError::new(ErrorCode::UniqueViolation, message).detail(format!("Key {key} already exists."));
+                violation.table = Some(table.clone());
+                violation.constraint = Some(index.clone());
+                return violation;
+            }
+            E::Conflict { .. } => ErrorCode::SerializationFailure,
+            E::InvalidText { type_name, .. } => match type_name.as_str() {
+                "date" | "interval" => ErrorCode::InvalidDatetimeFormat,
+                name if name.starts_with("time") => ErrorCode::InvalidDatetimeFormat,
+                _ => ErrorCode::InvalidTextRepresentation,
+            },
+            E::OutOfRange { message } if message.starts_with("value too long for type") => ErrorCode::StringDataRightTruncation,
+            E::OutOfRange { message } if message.starts_with("bit string") => ErrorCode::StringDataLengthMismatch,
+            E::OutOfRange { message } if message.starts_with("time zone ") => ErrorCode::InvalidParameterValue,
+            E::OutOfRange { message }
+                if message.starts_with("date") || message.starts_with("time") || message.starts_with("interval") =>
+            {
+                ErrorCode::DatetimeFieldOverflow
+            }
+            E::OutOfRange { .. } => ErrorCode::NumericValueOutOfRange,
+            E::NotFound { what: "database", .. } => ErrorCode::InvalidCatalogName,
+            E::NotFound { what: "table", .. } => ErrorCode::UndefinedTable,
+            E::NotFound { .. } => ErrorCode::UndefinedObject,
+            E::AlreadyExists { what: "database", .. } => ErrorCode::DuplicateDatabase,
+            E::AlreadyExists { .. } => ErrorCode::DuplicateObject,
+            E::AmbiguousRef(_) | E::Invalid(_) => ErrorCode::InvalidParameterValue,
+            E::Limit { .. } => ErrorCode::ProgramLimitExceeded,
+            E::Damaged { .. } => ErrorCode::DataCorrupted,
+            E::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => ErrorCode::DiskFull,
+            E::Io { .. } | E::Stopped => ErrorCode::IoError,
+            _ => ErrorCode::InternalError,
+        };
+        SqlError::new(code, message)
     }
 }

@@ -8,3 +8,4 @@ pub mod error;
 pub mod parse;
 pub mod types;
 pub mod virtual_table;
+pub mod session;

@@ -1,0 +1,71 @@
+//! What functions with side effects do to their session ([`SessionAccess`]).
+
+use strandline_storage::schema::{CatalogObject, Sequence};
+use strandline_storage::{Oid, Value};
+
+use crate::context::{SessionAccess, StatementContext};
+use crate::error::{ErrorCode, Result, SqlError};
+use crate::session::core::{SessionCore, SetScope};
+use crate::session::sequence::SequenceState;
+
+fn sequence_of<'a>(context: &'a StatementContext, oid: Oid) -> Result<&'a Sequence> {
+    match context.root.catalog().get(oid).map(|o| &**o) {
+        Some(CatalogObject::Sequence(sequence)) => Ok(sequence),
+        Some(other) => {
+            Err(SqlError::new(ErrorCode::WrongObjectType, format!("\"{}\" is not a sequence", other.name())))
+        }
+        None => Err(SqlError::new(ErrorCode::UndefinedTable, format!("could not open relation with OID {oid}"))),
+    }
+}
+
+impl SessionAccess for SessionCore {
+    fn call_procedure(&self, name: &str, _args: &[Option<String>], _context: &StatementContext) -> Result<Vec<Value>> {
+        Err(SqlError::unsupported(format_args!("procedure {name}")))
+    }
+
+    fn nextval(&self, sequence: u32, context: &StatementContext) -> Result<i64> {
+        self.check_writable("nextval()")?;
+        let value = self.engine.sequences.next(sequence_of(context, sequence)?)?;
+        self.remember_sequence(sequence, value);
+        Ok(value)
+    }
+
+    fn currval(&self, sequence: u32, context: &StatementContext) -> Result<i64> {
+        let sequence = sequence_of(context, sequence)?;
+        self.state.lock().sequence_values.get(&sequence.oid).copied().ok_or_else(|| {
+            SqlError::new(
+                ErrorCode::ObjectNotInPrerequisiteState,
+                format!("currval of sequence \"{}\" is not yet defined in this session", sequence.name),
+            )
+        })
+    }
+
+    fn lastval(&self, _context: &StatementContext) -> Result<i64> {
+        let state = self.state.lock();
+        state.last_sequence.and_then(|oid| state.sequence_values.get(&oid).copied()).ok_or_else(|| {
+            SqlError::new(ErrorCode::ObjectNotInPrerequisiteState, "lastval is not yet defined in this session")
+        })
+    }
+
+    fn setval(&self, sequence: u32, value: i64, is_called: bool, context: &StatementContext) -> Result<i64> {
+        self.check_writable("setval()")?;
+        let sequence = sequence_of(context, sequence)?;
+        self.engine.sequences.set(sequence, SequenceState { last_value: value, is_called })?;
+        if is_called {
+            self.state.lock().sequence_values.insert(sequence.oid, value);
+        }
+        Ok(value)
+    }
+
+    fn set_config(&self, name: &str, value: &str, is_local: bool) -> Result<String> {
+        self.set_setting(name, value, if is_local { SetScope::Local } else { SetScope::Session })
+    }
+
+    fn current_setting(&self, name: &str) -> Result<Option<String>> {
+        Ok(self.setting(name))
+    }
+
+    fn server_rows(&self, table: &str) -> Vec<serde_json::Value> {
+        (self.engine.options.server_rows)(table)
+    }
+}
