@@ -22,7 +22,6 @@ pub enum TransactionStatus {
 }
 
 /// The snapshot that a transaction reads.
-#[derive(Debug)]
 pub enum Snapshot {
     /// A branch, which may be written.
     Branch { branch: Arc<Branch>, base: Box<BranchState> },
@@ -48,7 +47,6 @@ pub struct Savepoint {
     pub settings_to_keep: Settings,
 }
 
-#[derive(Debug)]
 pub struct Transaction {
     /// BEGIN was given; otherwise the transaction ends with the batch.
     pub explicit: bool,
