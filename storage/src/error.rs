@@ -23,6 +23,9 @@ pub enum Error {
     /// A value outside its type's range; the text is PostgreSQL's.
     #[error("{message}")]
     OutOfRange { message: String },
+    /// A value that cannot be read, converted or computed for any other reason that SQL tells apart.
+    #[error("{}", .0.message)]
+    Value(Box<ValueError>),
     /// A name (branch, tag, commit, table) that does not resolve.
     #[error("{what} \"{name}\" does not exist")]
     NotFound { what: &'static str, name: String },
@@ -53,4 +56,90 @@ pub enum Error {
     /// The operating system refused.
     #[error("could not {action} {}", path.display())]
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
+}
+
+/// An error of a value with PostgreSQL's texts. `code` is what decides the SQLSTATE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValueError {
+    pub code: ValueErrorCode,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+/// Conditions of SQL that values can run into, named as in PostgreSQL's appendix A.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ValueErrorCode {
+    /// 22P02
+    InvalidTextRepresentation,
+    /// 22P03
+    InvalidBinaryRepresentation,
+    /// 22003
+    NumericValueOutOfRange,
+    /// 22007
+    InvalidDatetimeFormat,
+    /// 22008, also for intervals (22015)
+    DatetimeFieldOverflow,
+    /// 22009
+    InvalidTimeZoneDisplacement,
+    /// 22001
+    StringDataRightTruncation,
+    /// 22026
+    StringDataLengthMismatch,
+    /// 22012
+    DivisionByZero,
+    /// 2201E
+    InvalidArgumentForLog,
+    /// 2201F
+    InvalidArgumentForPower,
+    /// 2201G
+    InvalidArgumentForWidthBucket,
+    /// 22023
+    InvalidParameterValue,
+    /// 22021
+    CharacterNotInRepertoire,
+    /// 22P05
+    UntranslatableCharacter,
+    /// 22000
+    DataException,
+    /// 2202E
+    ArraySubscriptError,
+    /// 42601
+    SyntaxError,
+    /// 54000
+    ProgramLimitExceeded,
+    /// 0A000
+    FeatureNotSupported,
+}
+
+impl Error {
+    /// A value's error with PostgreSQL's primary message.
+    pub fn value(code: ValueErrorCode, message: impl Into<String>) -> Self {
+        Error::Value(Box::new(ValueError { code, message: message.into(), detail: None, hint: None }))
+    }
+
+    /// Adds a DETAIL to a value's error; other errors stay as they are.
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        if let Error::Value(e) = &mut self {
+            e.detail = Some(detail.into());
+        }
+        self
+    }
+
+    /// Adds a HINT to a value's error; other errors stay as they are.
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        if let Error::Value(e) = &mut self {
+            e.hint = Some(hint.into());
+        }
+        self
+    }
+
+    pub(crate) fn invalid_text(type_name: &str, input: &str) -> Self {
+        Error::InvalidText { type_name: type_name.into(), input: input.into() }
+    }
+
+    pub(crate) fn out_of_range(message: impl Into<String>) -> Self {
+        Error::OutOfRange { message: message.into() }
+    }
 }

@@ -21,7 +21,7 @@ pub use change_set::{ChangeSet, RowChange, RowChangeKind};
 pub use chunk::{ChunkReader, ChunkWriter};
 pub use commit::{Commit, CommitMeta, Identity, Source};
 pub use edit::Edit;
-pub use error::{Error, Result};
+pub use error::{Error, Result, ValueError, ValueErrorCode};
 pub use id::{ChunkAddress, CommitId, Lsn, Timestamp};
 pub use root::{KeyRange, Root, TableData};
 pub use schema::{Catalog, CatalogObject, Oid, TableSchema};

@@ -4,11 +4,14 @@
 //! means and how its text looks. Types that sort in a way of their own (numeric, interval) are held as
 //! bytes that sort like them; a type without an encoding of its own is held as its exact text.
 
+mod builtin;
 mod data_type;
 pub mod key;
+pub mod numeric;
 pub mod text;
 
 pub use data_type::{DataType, Kind, Physical};
+pub use numeric::Numeric;
 pub use text::TextSettings;
 
 /// One column's value in its physical shape; see [`Kind`] for which type uses which.
@@ -59,3 +62,8 @@ impl PartialEq for Value {
     }
 }
 impl Eq for Value {}
+
+/// White space as C's `isspace` has it, which is what PostgreSQL skips around a value's text.
+pub(crate) fn is_space(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c')
+}

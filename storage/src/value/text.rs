@@ -53,21 +53,6 @@ impl Default for TextSettings {
 }
 
 impl DataType {
-    /// The built-in type with this oid; arrays and unknown ones included (as `Kind::Other`) when PostgreSQL 15 has them.
-    pub fn builtin(oid: u32, typmod: i32) -> Option<DataType> {
-        todo!()
-    }
-
-    /// The built-in type with this `typname` (or SQL name: `integer`, `timestamp with time zone`).
-    pub fn by_name(name: &str) -> Option<DataType> {
-        todo!()
-    }
-
-    /// As `format_type(oid, typmod)` prints it: `character varying(20)`, `numeric(10,2)`, `integer[]`.
-    pub fn sql_name(&self) -> String {
-        todo!()
-    }
-
     /// Reads PostgreSQL's text of a value and applies the type's modifier (varchar length, numeric scale, timestamp precision).
     /// # Errors
     /// `InvalidText`, `OutOfRange` with PostgreSQL's texts.
