@@ -1,0 +1,138 @@
+//! The replication commands, typed.
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+use strandline_storage::Lsn;
+
+use super::connection::{Connection, unexpected};
+use super::stream::ReplicationStream;
+use crate::error::{Error, Result};
+
+/// The answer to `IDENTIFY_SYSTEM`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SystemIdentity {
+    /// Made by `initdb`, kept for the life of the cluster and its physical copies.
+    pub system_id: String,
+    pub timeline: u32,
+    /// Where the primary's flushed log ends.
+    pub flushed: Lsn,
+}
+
+/// The answer to `CREATE_REPLICATION_SLOT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreatedSlot {
+    /// The stream begins here; the snapshot holds everything before.
+    pub consistent_point: Lsn,
+    /// Valid until the connection runs its next command.
+    pub snapshot: Option<String>,
+}
+
+/// A slot as `pg_replication_slots` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotInfo {
+    pub plugin: Option<String>,
+    pub logical: bool,
+    pub database: Option<String>,
+    pub active: bool,
+    pub confirmed_flush: Option<Lsn>,
+    /// `reserved`, `extended`, `unreserved` or `lost`.
+    pub wal_status: Option<String>,
+}
+
+impl Connection {
+    pub async fn identify_system(&mut self) -> Result<SystemIdentity> {
+        let rows = self.query("IDENTIFY_SYSTEM").await?;
+        let malformed = || Error::Protocol("an answer to IDENTIFY_SYSTEM without its columns".into());
+        let [Some(system_id), Some(timeline), Some(flushed), ..] = rows.first().map(Vec::as_slice).unwrap_or_default() else {
+            return Err(malformed());
+        };
+        Ok(SystemIdentity {
+            system_id: system_id.clone(),
+            timeline: timeline.parse().map_err(|_| malformed())?,
+            flushed: flushed.parse().map_err(|_| malformed())?,
+        })
+    }
+
+    /// Looks a slot up by name.
+    pub async fn slot(&mut self, name: &str) -> Result<Option<SlotInfo>> {
+        let sql = format!(
+            "SELECT plugin, slot_type = 'logical', database, active, confirmed_flush_lsn, wal_status \
+             FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
+            quote_literal(name)
+        );
+        let rows = self.query(&sql).await?;
+        let Some(row) = rows.into_iter().next() else { return Ok(None) };
+        let [plugin, logical, database, active, confirmed_flush, wal_status] = <[Option<String>; 6]>::try_from(row)
+            .map_err(|_| Error::Protocol("a row of pg_replication_slots without its columns".into()))?;
+        let confirmed_flush = confirmed_flush.map(|lsn| lsn.parse()).transpose()?;
+        let is_true = |text: Option<String>| text.as_deref() == Some("t");
+        Ok(Some(SlotInfo { plugin, logical: is_true(logical), database, active: is_true(active), confirmed_flush, wal_status }))
+    }
+
+    /// Makes a slot that lives as long as this connection, and exports the snapshot that fits its start.
+    pub async fn create_temporary_slot(&mut self, name: &str) -> Result<CreatedSlot> {
+        let options = if self.server_major_version() >= 15 { "(SNAPSHOT 'export')" } else { "EXPORT_SNAPSHOT" };
+        let sql = format!("CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput {options}", quote_identifier(name));
+        let rows = self.query(&sql).await?;
+        let malformed = || Error::Protocol("an answer to CREATE_REPLICATION_SLOT without its columns".into());
+        let row = rows.into_iter().next().ok_or_else(malformed)?;
+        let point = row.get(1).cloned().flatten().ok_or_else(malformed)?;
+        Ok(CreatedSlot { consistent_point: point.parse().map_err(|_| malformed())?, snapshot: row.get(2).cloned().flatten() })
+    }
+
+    /// Makes a lasting slot that starts where another one does, and returns that place.
+    pub async fn copy_slot(&mut self, from: &str, to: &str) -> Result<Lsn> {
+        let sql = format!(
+            "SELECT lsn FROM pg_catalog.pg_copy_logical_replication_slot({}, {}, false)",
+            quote_literal(from),
+            quote_literal(to)
+        );
+        let rows = self.query(&sql).await?;
+        let lsn = rows.into_iter().flatten().next().flatten();
+        let lsn = lsn.ok_or_else(|| Error::Protocol("no answer to pg_copy_logical_replication_slot".into()))?;
+        Ok(lsn.parse()?)
+    }
+
+    /// Turns the connection into a stream that begins with the first transaction that ends after `start` (or after what the slot
+    /// has confirmed, whichever is later).
+    pub async fn start_replication(mut self, slot: &str, start: Lsn, publications: &[String]) -> Result<ReplicationStream> {
+        let names = publications.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(",");
+        let sql = format!(
+            "START_REPLICATION SLOT {} LOGICAL {start} (\"proto_version\" '1', \"publication_names\" {})",
+            quote_identifier(slot),
+            // The grammar of replication commands knows no escapes but the doubled quote.
+            format_args!("'{}'", names.replace('\'', "''"))
+        );
+        let mut out = BytesMut::new();
+        frontend::query(&sql, &mut out).map_err(|e| Error::Setup(format!("a name for the primary is invalid: {e}")))?;
+        self.send(&out).await?;
+        let frame = self.frame().await?;
+        if frame.tag != b'W' {
+            return Err(unexpected(&frame, "starting the stream"));
+        }
+        Ok(ReplicationStream::new(self.socket, self.received))
+    }
+}
+
+/// A name in double quotes.
+pub fn quote_identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text in single quotes, whatever `standard_conforming_strings` is.
+pub fn quote_literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_are_doubled() {
+        assert_eq!(quote_identifier("a\"b"), "\"a\"\"b\"");
+        assert_eq!(quote_literal("it's"), "'it''s'");
+        assert_eq!(quote_literal("a\\b'"), "E'a\\\\b'''");
+    }
+}
