@@ -1,0 +1,36 @@
+# The commands of the project; `make help` lists them.
+
+# One folder of build results for every checkout of this user, so that only the first build is long.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/strandline/target
+CARGO ?= cargo
+
+.PHONY: help demo test build bench setup
+
+help:
+	@echo "make demo    follow a throw-away primary and show log, diff, history and AS OF in psql (KEEP=1 leaves both servers up)"
+	@echo "make test    run all tests: unit tests, and end-to-end tests against a real PostgreSQL"
+	@echo "make build   build a release binary at bin/strandline"
+	@echo "make bench   measure against PostgreSQL's own subscriber and print the table (SIZE=tiny for a quick look)"
+	@echo "make setup   only install the Debian packages that are missing"
+
+setup:
+	@scripts/setup.sh
+
+demo: setup
+	@echo "==> building (the first build takes about ten minutes on two cores, later ones seconds)"
+	@$(CARGO) build --bin strandline
+	@KEEP=$(KEEP) scripts/demo.sh "$(CARGO_TARGET_DIR)/debug/strandline"
+
+test: setup
+	@echo "==> building (the first build takes about ten minutes on two cores, later ones seconds)"
+	$(CARGO) build --workspace --all-targets
+	$(CARGO) test --workspace
+
+build: setup
+	$(CARGO) build --release --bin strandline
+	@mkdir -p bin
+	@cp "$(CARGO_TARGET_DIR)/release/strandline" bin/strandline
+	@echo "==> bin/strandline"
+
+bench: setup
+	@SIZE=$(SIZE) scripts/bench.sh
