@@ -1,0 +1,288 @@
+//! Record batches from rows of storage values: what every computed table ends with.
+//!
+//! Rows are pulled one by one and only as far as the reader goes. The first batch is small and the following ones grow,
+//! so a `LIMIT 20` over a long history makes few rows and a whole scan makes few batches.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{
+    ArrayRef, BinaryBuilder, BooleanBuilder, FixedSizeBinaryBuilder, Float32Builder, Float64Builder, Int16Builder, Int32Builder, Int64Builder,
+    StringBuilder,
+};
+use datafusion::arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef};
+use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use strandline_storage::{DataType, Kind, Row, Value};
+
+use crate::error::{ErrorCode, Result, SqlError};
+use crate::types::{Oid, SqlType, arrow_type};
+use crate::virtual_table::{BatchIterator, ScanRequest, VirtualColumn};
+
+/// Rows of the first batch of a scan.
+const FIRST_BATCH_ROWS: usize = 64;
+/// Rows of a batch once a scan is under way.
+const BATCH_ROWS_MAX: usize = 4096;
+/// By how much a batch is larger than the one before it, until the maximum.
+const BATCH_GROWTH: usize = 4;
+
+/// The columns of a computed table and how their values are kept.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    pub columns: Arc<[VirtualColumn]>,
+    pub kinds: Arc<[Kind]>,
+}
+
+/// Rows that a table gives, in its own column order or already projected.
+pub type RowIterator = Box<dyn Iterator<Item = Result<Row>> + Send>;
+
+/// The kind of a built-in type; types that storage does not know are kept as text.
+pub fn kind_of(oid: Oid) -> Kind {
+    DataType::builtin(oid, -1).map_or(Kind::Other, |t| t.kind)
+}
+
+impl Shape {
+    /// Columns of built-in types: (name, type's oid).
+    pub fn of(columns: &[(&str, Oid)]) -> Shape {
+        Shape {
+            columns: columns.iter().map(|(name, oid)| VirtualColumn { name: (*name).to_string(), ty: SqlType::new(*oid) }).collect(),
+            kinds: columns.iter().map(|(_, oid)| kind_of(*oid)).collect(),
+        }
+    }
+
+    pub fn from_columns(columns: Vec<(String, SqlType, Kind)>) -> Shape {
+        let kinds = columns.iter().map(|(_, _, kind)| *kind).collect();
+        Shape { columns: columns.into_iter().map(|(name, ty, _)| VirtualColumn { name, ty }).collect(), kinds }
+    }
+
+    pub fn len(&self) -> usize {
+        self.columns.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.columns.is_empty()
+    }
+
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|c| c.name == name)
+    }
+
+    /// Batches from whole rows; the projection is applied here.
+    pub fn batches(&self, request: &ScanRequest, rows: RowIterator) -> BatchIterator {
+        let projection = request.projection.clone();
+        Box::new(Batches::new(self, &request.projection, request.limit, rows, Some(projection)))
+    }
+
+    /// Batches from rows that hold the request's projection already.
+    pub fn projected_batches(&self, request: &ScanRequest, rows: RowIterator) -> BatchIterator {
+        Box::new(Batches::new(self, &request.projection, request.limit, rows, None))
+    }
+
+    /// The one value that the query wants in this column, if it says so.
+    pub fn equal<'a>(&self, request: &'a ScanRequest, name: &str) -> Option<&'a Value> {
+        let position = self.position(name)?;
+        request.equal.iter().find(|(column, _)| *column == position).map(|(_, value)| value)
+    }
+}
+
+struct Batches {
+    schema: SchemaRef,
+    kinds: Vec<Kind>,
+    rows: RowIterator,
+    /// Which column of a row goes where; `None`: as it is.
+    projection: Option<Vec<usize>>,
+    batch_rows: usize,
+    done: bool,
+}
+
+impl Batches {
+    fn new(shape: &Shape, projection: &[usize], limit: Option<usize>, rows: RowIterator, pick: Option<Vec<usize>>) -> Batches {
+        let kinds: Vec<Kind> = projection.iter().map(|&i| shape.kinds[i]).collect();
+        let fields: Vec<Field> =
+            projection.iter().zip(&kinds).map(|(&i, &kind)| Field::new(&shape.columns[i].name, arrow_type(kind), true)).collect();
+        let first = limit.map_or(FIRST_BATCH_ROWS, |l| l.clamp(1, FIRST_BATCH_ROWS));
+        Batches { schema: Arc::new(Schema::new(fields)), kinds, rows, projection: pick, batch_rows: first, done: false }
+    }
+
+    fn fill(&mut self) -> Result<Option<RecordBatch>> {
+        let mut columns: Vec<ColumnBuilder> = self.kinds.iter().map(|&kind| ColumnBuilder::new(kind, self.batch_rows)).collect();
+        let mut count = 0;
+        while count < self.batch_rows {
+            let Some(row) = self.rows.next() else {
+                self.done = true;
+                break;
+            };
+            let row = row?;
+            for (i, column) in columns.iter_mut().enumerate() {
+                let position = self.projection.as_ref().map_or(i, |p| p[i]);
+                column.push(row.get(position).unwrap_or(&Value::Null)).map_err(|_| mismatch(self.schema.field(i).name()))?;
+            }
+            count += 1;
+        }
+        self.batch_rows = (self.batch_rows * BATCH_GROWTH).min(BATCH_ROWS_MAX);
+        if count == 0 {
+            return Ok(None);
+        }
+        let arrays = columns.into_iter().map(ColumnBuilder::finish).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)
+            .map(Some)
+            .map_err(|e| SqlError::new(ErrorCode::InternalError, format!("could not build a batch: {e}")))
+    }
+}
+
+fn mismatch(column: &str) -> SqlError {
+    SqlError::new(ErrorCode::InternalError, format!("value of column \"{column}\" has an unexpected shape"))
+}
+
+impl Iterator for Batches {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let batch = self.fill().transpose();
+        if !matches!(batch, Some(Ok(_))) {
+            self.done = true;
+        }
+        batch
+    }
+}
+
+/// A value whose shape is not the column's.
+#[derive(Clone, Copy, Debug)]
+pub struct ShapeMismatch;
+
+/// An Arrow array in the making.
+pub enum ColumnBuilder {
+    Bool(BooleanBuilder),
+    Int2(Int16Builder),
+    Int4(Int32Builder),
+    Int8(Int64Builder),
+    Float4(Float32Builder),
+    Float8(Float64Builder),
+    Uuid(FixedSizeBinaryBuilder),
+    Binary(BinaryBuilder),
+    Text(StringBuilder),
+}
+
+impl ColumnBuilder {
+    pub fn new(kind: Kind, capacity: usize) -> ColumnBuilder {
+        match arrow_type(kind) {
+            ArrowType::Boolean => ColumnBuilder::Bool(BooleanBuilder::with_capacity(capacity)),
+            ArrowType::Int16 => ColumnBuilder::Int2(Int16Builder::with_capacity(capacity)),
+            ArrowType::Int32 => ColumnBuilder::Int4(Int32Builder::with_capacity(capacity)),
+            ArrowType::Int64 => ColumnBuilder::Int8(Int64Builder::with_capacity(capacity)),
+            ArrowType::Float32 => ColumnBuilder::Float4(Float32Builder::with_capacity(capacity)),
+            ArrowType::Float64 => ColumnBuilder::Float8(Float64Builder::with_capacity(capacity)),
+            ArrowType::FixedSizeBinary(width) => ColumnBuilder::Uuid(FixedSizeBinaryBuilder::with_capacity(capacity, width)),
+            ArrowType::Binary => ColumnBuilder::Binary(BinaryBuilder::new()),
+            _ => ColumnBuilder::Text(StringBuilder::new()),
+        }
+    }
+
+    /// # Errors
+    /// When the value has another shape than the column, or is no UTF-8 where it must be.
+    pub fn push(&mut self, value: &Value) -> Result<(), ShapeMismatch> {
+        match (self, value) {
+            (ColumnBuilder::Bool(b), Value::Bool(v)) => b.append_value(*v),
+            (ColumnBuilder::Bool(b), Value::Null) => b.append_null(),
+            (ColumnBuilder::Int2(b), Value::Int2(v)) => b.append_value(*v),
+            (ColumnBuilder::Int2(b), Value::Null) => b.append_null(),
+            (ColumnBuilder::Int4(b), Value::Int4(v)) => b.append_value(*v),
+            (ColumnBuilder::Int4(b), Value::Null) => b.append_null(),
+            (ColumnBuilder::Int8(b), Value::Int8(v)) => b.append_value(*v),
+            (ColumnBuilder::Int8(b), Value::Null) => b.append_null(),
+            (ColumnBuilder::Float4(b), Value::Float4(v)) => b.append_value(*v),
+            (ColumnBuilder::Float4(b), Value::Null) => b.append_null(),
+            (ColumnBuilder::Float8(b), Value::Float8(v)) => b.append_value(*v),
+            (ColumnBuilder::Float8(b), Value::Null) => b.append_null(),
+            (ColumnBuilder::Uuid(b), Value::Uuid(v)) => b.append_value(v).map_err(|_| ShapeMismatch)?,
+            (ColumnBuilder::Uuid(b), Value::Null) => b.append_null(),
+            (ColumnBuilder::Binary(b), Value::Bytes(v)) => b.append_value(v),
+            (ColumnBuilder::Binary(b), Value::Null) => b.append_null(),
+            (ColumnBuilder::Text(b), Value::Bytes(v)) => b.append_value(std::str::from_utf8(v).map_err(|_| ShapeMismatch)?),
+            (ColumnBuilder::Text(b), Value::Null) => b.append_null(),
+            _ => return Err(ShapeMismatch),
+        }
+        Ok(())
+    }
+
+    pub fn finish(self) -> ArrayRef {
+        match self {
+            ColumnBuilder::Bool(mut b) => Arc::new(b.finish()),
+            ColumnBuilder::Int2(mut b) => Arc::new(b.finish()),
+            ColumnBuilder::Int4(mut b) => Arc::new(b.finish()),
+            ColumnBuilder::Int8(mut b) => Arc::new(b.finish()),
+            ColumnBuilder::Float4(mut b) => Arc::new(b.finish()),
+            ColumnBuilder::Float8(mut b) => Arc::new(b.finish()),
+            ColumnBuilder::Uuid(mut b) => Arc::new(b.finish()),
+            ColumnBuilder::Binary(mut b) => Arc::new(b.finish()),
+            ColumnBuilder::Text(mut b) => Arc::new(b.finish()),
+        }
+    }
+}
+
+/// Text as a value.
+pub fn text(value: impl AsRef<str>) -> Value {
+    Value::bytes(value.as_ref().as_bytes())
+}
+
+/// Text or NULL.
+pub fn optional_text(value: Option<impl AsRef<str>>) -> Value {
+    value.map_or(Value::Null, text)
+}
+
+/// An oid, or anything of `Kind::Oid`.
+pub fn oid(value: Oid) -> Value {
+    Value::Int8(i64::from(value))
+}
+
+/// A `"char"`.
+pub fn letter(value: u8) -> Value {
+    Value::bytes([value])
+}
+
+/// An array's text from its elements' texts; `None` is a NULL element.
+pub fn array<T: AsRef<str>>(elements: impl IntoIterator<Item = Option<T>>) -> Value {
+    let mut out = String::from("{");
+    for (i, element) in elements.into_iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        match element {
+            None => out.push_str("NULL"),
+            Some(element) => push_array_element(&mut out, element.as_ref()),
+        }
+    }
+    out.push('}');
+    text(out)
+}
+
+/// An array's text from things that print without need of quotes.
+pub fn plain_array<T: std::fmt::Display>(elements: impl IntoIterator<Item = T>) -> Value {
+    array(elements.into_iter().map(|e| Some(e.to_string())))
+}
+
+/// An int2vector's or oidvector's text.
+pub fn vector<T: std::fmt::Display>(elements: impl IntoIterator<Item = T>) -> Value {
+    text(elements.into_iter().map(|e| e.to_string()).collect::<Vec<_>>().join(" "))
+}
+
+/// Quotes as PostgreSQL's array_out does.
+fn push_array_element(out: &mut String, element: &str) {
+    let plain = !element.is_empty()
+        && !element.eq_ignore_ascii_case("null")
+        && !element.bytes().any(|b| matches!(b, b'"' | b'\\' | b'{' | b'}' | b',' | b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c));
+    if plain {
+        out.push_str(element);
+        return;
+    }
+    out.push('"');
+    for c in element.chars() {
+        if matches!(c, '"' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out.push('"');
+}
