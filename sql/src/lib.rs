@@ -6,6 +6,7 @@ pub mod catalog_data;
 pub mod context;
 pub mod error;
 pub mod parse;
+pub mod session;
+pub mod system;
 pub mod types;
 pub mod virtual_table;
-pub mod session;

@@ -486,7 +486,7 @@ pub fn object_comment(context: &StatementContext, oid: Oid, class: Option<&str>)
     {
         return found.index.comment.clone();
     }
-    catalog_data::catalog().descriptions.iter().find(|d| d.object == oid && fits(d.class)).map(|d| d.description.to_string())
+    catalog_data::catalog().descriptions.iter().find(|d| d.object == oid && fits(d.class)).map(|d| d.text.to_string())
 }
 
 /// `col_description(table, attnum)`.

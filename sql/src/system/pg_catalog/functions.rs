@@ -75,8 +75,8 @@ fn exported(name: &str, file: &'static str, constants: &[(&str, Oid)]) -> Vec<Ro
 }
 
 pub fn operators() -> CatalogRows {
-    let constants = [("oprnamespace", PG_CATALOG_SCHEMA), ("oprowner", BOOTSTRAP_ROLE)];
-    shared_rows!(exported("pg_operator", include_str!("../../catalog_data/pg_operator.tsv"), &constants))
+    const CONSTANTS: &[(&str, Oid)] = &[("oprnamespace", PG_CATALOG_SCHEMA), ("oprowner", BOOTSTRAP_ROLE)];
+    shared_rows!(exported("pg_operator", include_str!("../../catalog_data/pg_operator.tsv"), CONSTANTS))
 }
 
 pub fn aggregates() -> CatalogRows {
@@ -110,13 +110,13 @@ pub fn amprocs() -> CatalogRows {
 }
 
 pub fn operator_classes() -> CatalogRows {
-    let constants = [("opcnamespace", PG_CATALOG_SCHEMA), ("opcowner", BOOTSTRAP_ROLE)];
-    shared_rows!(exported("pg_opclass", include_str!("../../catalog_data/pg_opclass.tsv"), &constants))
+    const CONSTANTS: &[(&str, Oid)] = &[("opcnamespace", PG_CATALOG_SCHEMA), ("opcowner", BOOTSTRAP_ROLE)];
+    shared_rows!(exported("pg_opclass", include_str!("../../catalog_data/pg_opclass.tsv"), CONSTANTS))
 }
 
 pub fn operator_families() -> CatalogRows {
-    let constants = [("opfnamespace", PG_CATALOG_SCHEMA), ("opfowner", BOOTSTRAP_ROLE)];
-    shared_rows!(exported("pg_opfamily", include_str!("../../catalog_data/pg_opfamily.tsv"), &constants))
+    const CONSTANTS: &[(&str, Oid)] = &[("opfnamespace", PG_CATALOG_SCHEMA), ("opfowner", BOOTSTRAP_ROLE)];
+    shared_rows!(exported("pg_opfamily", include_str!("../../catalog_data/pg_opfamily.tsv"), CONSTANTS))
 }
 
 /// Comments: the built-in ones that we have, then those on users' objects.
