@@ -58,6 +58,22 @@ impl Root {
         todo!()
     }
 
+    /// This root with one object (a table with its rows and indexes) as `other` has it; without it where `other` has none.
+    pub fn with_object_of(&self, other: &Root, oid: Oid) -> Root {
+        let mut root = self.clone();
+        let catalog = Arc::make_mut(&mut root.catalog);
+        match other.catalog.objects.get(&oid) {
+            Some(object) => catalog.objects.insert(oid, Arc::clone(object)),
+            None => catalog.objects.remove(&oid),
+        };
+        let tables = Arc::make_mut(&mut root.tables);
+        match other.tables.get(&oid) {
+            Some(table) => tables.insert(oid, Arc::clone(table)),
+            None => tables.remove(&oid),
+        };
+        root
+    }
+
     /// The rows of a table; `None` when there is no such table.
     pub fn table(&self, oid: Oid) -> Option<&Arc<TableData>> {
         self.tables.get(&oid)
