@@ -265,7 +265,11 @@ fn describe(error: &serde_yaml::Error, file: &str, text: &str) -> ConfigError {
     if let (Some(start), Some(end)) = (message.find("unknown variant `"), message.find(", expected")) {
         message.replace_range(start..end, "invalid value");
     }
-    let key = error.location().and_then(|l| text.lines().nth(l.line().saturating_sub(1))).and_then(|line| line.split_once(':')).map(|(k, _)| k.trim());
+    let key = error
+        .location()
+        .and_then(|l| text.lines().nth(l.line().saturating_sub(1)))
+        .and_then(|line| line.split_once(':'))
+        .map(|(k, _)| k.trim());
     let message = message.replace("unknown field", "unknown setting");
     match key {
         Some(key) if !key.is_empty() && !message.contains(key) => ConfigError(format!("{place}: setting \"{key}\": {message}")),

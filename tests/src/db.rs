@@ -102,7 +102,9 @@ impl Db {
 /// The server's message with its SQLSTATE, or the client's own.
 pub fn explain(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
-        Some(e) => format!("{} {}: {}{}", e.severity(), e.code().code(), e.message(), e.detail().map(|d| format!(" ({d})")).unwrap_or_default()),
+        Some(e) => {
+            format!("{} {}: {}{}", e.severity(), e.code().code(), e.message(), e.detail().map(|d| format!(" ({d})")).unwrap_or_default())
+        }
         None => format!("{error:?}"),
     }
 }

@@ -34,7 +34,20 @@ impl Primary {
         }
         primary.run(
             "initdb",
-            &["-D", &primary.data(), "-U", "postgres", "-A", "scram-sha-256", "--pwfile", &password_file.to_string_lossy(), "-E", "UTF8", "--locale=C.UTF-8", "-N"],
+            &[
+                "-D",
+                &primary.data(),
+                "-U",
+                "postgres",
+                "-A",
+                "scram-sha-256",
+                "--pwfile",
+                &password_file.to_string_lossy(),
+                "-E",
+                "UTF8",
+                "--locale=C.UTF-8",
+                "-N",
+            ],
         );
         let conf = format!("{}/postgresql.conf", primary.data());
         let mut text = std::fs::read_to_string(&conf).expect("postgresql.conf");
@@ -68,7 +81,12 @@ impl Primary {
 
     fn run(&self, program: &str, args: &[&str]) {
         let output = self.command(program, args).output().unwrap_or_else(|e| panic!("could not run {program}: {e}"));
-        assert!(output.status.success(), "{program} failed:\n{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{program} failed:\n{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     /// Starts the cluster after [`Primary::stop`].
@@ -122,14 +140,22 @@ impl Primary {
 
     /// Waits until our slot has confirmed everything up to `lsn`.
     pub fn wait_confirmed(&self, db: &Db, slot: &str, lsn: &str) {
-        let sql = format!("SELECT coalesce(bool_or(confirmed_flush_lsn >= '{lsn}'), false) FROM pg_replication_slots WHERE slot_name = '{slot}'");
-        wait_until(|| db.value(&sql) == "t", || format!("slot {slot} to confirm {lsn}: {:?}", db.lines("SELECT * FROM pg_replication_slots")));
+        let sql =
+            format!("SELECT coalesce(bool_or(confirmed_flush_lsn >= '{lsn}'), false) FROM pg_replication_slots WHERE slot_name = '{slot}'");
+        wait_until(
+            || db.value(&sql) == "t",
+            || format!("slot {slot} to confirm {lsn}: {:?}", db.lines("SELECT * FROM pg_replication_slots")),
+        );
     }
 }
 
 impl Drop for Primary {
     fn drop(&mut self) {
-        let _ = self.command("pg_ctl", &["-D", &self.data(), "-m", "immediate", "-w", "stop"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let _ = self
+            .command("pg_ctl", &["-D", &self.data(), "-m", "immediate", "-w", "stop"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
     }
 }
 

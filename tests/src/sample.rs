@@ -108,7 +108,8 @@ impl Load {
     }
 
     fn text(&mut self) -> String {
-        const PIECES: [&str; 12] = ["a", "Zürich", "it''s", "back\\slash", "\"quoted\"", "tab\there", "line\nbreak", "", " ", "NULL", "日本語", "{x,y}"];
+        const PIECES: [&str; 12] =
+            ["a", "Zürich", "it''s", "back\\slash", "\"quoted\"", "tab\there", "line\nbreak", "", " ", "NULL", "日本語", "{x,y}"];
         let count = self.random.random_range(0..4);
         let text: String = (0..count).map(|_| *PIECES.choose(&mut self.random).expect("pieces")).collect();
         format!("'{text}'")
@@ -159,7 +160,9 @@ impl Load {
             }
             // Equal rows on purpose: only three values of b.
             "t_keyless" => vec![(id % 5).to_string(), self.nullable(format!("'{}'", id % 3)), "1.5".into()],
-            "t_index" => vec![id.to_string(), format!("md5('{id}')::uuid"), self.nullable(format!("decode('{:08x}00ff', 'hex')", n as u32))],
+            "t_index" => {
+                vec![id.to_string(), format!("md5('{id}')::uuid"), self.nullable(format!("decode('{:08x}00ff', 'hex')", n as u32))]
+            }
             "t_nothing" => {
                 let v = self.text();
                 vec![id.to_string(), v]
@@ -170,7 +173,10 @@ impl Load {
             }
             "\"Quoted Table\"" => {
                 let v = self.text();
-                let f = ["'NaN'", "'Infinity'", "'-Infinity'", "0.1", "1e300", "-1.5e-7", "-0.0"].choose(&mut self.random).expect("some").to_string();
+                let f = ["'NaN'", "'Infinity'", "'-Infinity'", "0.1", "1e300", "-1.5e-7", "-0.0"]
+                    .choose(&mut self.random)
+                    .expect("some")
+                    .to_string();
                 vec![id.to_string(), self.nullable(v), self.nullable(f)]
             }
             "t_types" => {
@@ -181,7 +187,9 @@ impl Load {
                     (n % 30_000).to_string(),
                     format!("{}", n as f32 / 7.0),
                     format!("{}", n as f64 / 7.0),
-                    ["'NaN'".to_string(), "'Infinity'".into(), format!("{n}.{}", "0123456789".repeat(3)), "1e-20".into(), "0.00".into()][(n % 5).unsigned_abs() as usize].clone(),
+                    ["'NaN'".to_string(), "'Infinity'".into(), format!("{n}.{}", "0123456789".repeat(3)), "1e-20".into(), "0.00".into()]
+                        [(n % 5).unsigned_abs() as usize]
+                        .clone(),
                     format!("time '00:00' + {} * interval '1 second'", n.unsigned_abs() % 86_399),
                     format!("timestamp '1970-01-01' + {n} * interval '1 minute'"),
                     format!("interval '{} months {} days {} seconds'", n % 30, n % 50, n),

@@ -23,7 +23,19 @@ fn assert_none(crate_folder: &str, forbidden: &[&str]) {
 fn storage_knows_no_sql_no_wire_protocol_and_no_async() {
     assert_none(
         "storage",
-        &["tokio", "futures", "async-trait", "datafusion", "pg_query", "pgwire", "postgres-protocol", "tokio-postgres", "strandline-sql", "strandline-replication", "strandline-server"],
+        &[
+            "tokio",
+            "futures",
+            "async-trait",
+            "datafusion",
+            "pg_query",
+            "pgwire",
+            "postgres-protocol",
+            "tokio-postgres",
+            "strandline-sql",
+            "strandline-replication",
+            "strandline-server",
+        ],
     );
 }
 

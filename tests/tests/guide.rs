@@ -46,7 +46,10 @@ fn the_guides_procedure_works_word_for_word() {
     assert_eq!(db.lines("SELECT * FROM t2"), ["1|x"]);
     assert_eq!(db.lines("SELECT * FROM t3"), ["101|kept"]);
     assert_eq!(db.value("SELECT count(*) FROM dolt_log WHERE source_xid IS NOT NULL"), "5");
-    assert_eq!(db.lines("SELECT from_price, to_price, diff_type FROM dolt_diff('HEAD~1', 'HEAD', 't1')"), ["10.50||removed"].map(|_| "1.00||removed"));
+    assert_eq!(
+        db.lines("SELECT from_price, to_price, diff_type FROM dolt_diff('HEAD~1', 'HEAD', 't1')"),
+        ["10.50||removed"].map(|_| "1.00||removed")
+    );
     assert_eq!(db.lines("SELECT id, name FROM t1 AS OF 'HEAD~1' ORDER BY id"), ["1|it's", "2|two"]);
     let log = replica.log();
     assert!(!log.contains("it's") && !log.contains("secret"), "a value is in the log");
@@ -97,7 +100,9 @@ fn hands_off_a_missing_slot_is_made_tables_are_created_and_copied_into_one_base_
     let indexes = "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'shop' ORDER BY 1";
     assert_eq!(db.lines(indexes), source.lines(indexes));
 
-    source.execute("INSERT INTO shop.customer (name, mood) VALUES ('new', 'happy'); UPDATE shop.\"Order\" SET \"total price\" = 1 WHERE id = 7");
+    source.execute(
+        "INSERT INTO shop.customer (name, mood) VALUES ('new', 'happy'); UPDATE shop.\"Order\" SET \"total price\" = 1 WHERE id = 7",
+    );
     source.execute("DELETE FROM plain WHERE false; UPDATE filtered SET keep = true WHERE id = 2");
     replica.catch_up(&primary, &source);
     assert_eq!(db.value("SELECT mood FROM shop.customer WHERE name = 'new'"), "happy");
@@ -130,7 +135,9 @@ fn seeding_from_a_dump_continues_just_after_the_snapshot() {
     let dump = primary.tool("pg_dump").output().unwrap();
     assert!(dump.status.success());
     let lsn = source.value("SELECT pg_current_wal_lsn()");
-    source.execute("INSERT INTO author (name) VALUES ('after the dump'); DELETE FROM book WHERE id = 5; DELETE FROM loose WHERE x = 1 AND false");
+    source.execute(
+        "INSERT INTO author (name) VALUES ('after the dump'); DELETE FROM book WHERE id = 5; DELETE FROM loose WHERE x = 1 AND false",
+    );
 
     let options = Options::slot("doltgres_slot");
     let mut replica = Replica::start(None, &options);
@@ -154,7 +161,10 @@ fn seeding_from_a_dump_continues_just_after_the_snapshot() {
     assert_eq!(db.value("INSERT INTO author (name) VALUES ('local') RETURNING id"), "302");
     // The file is the user's window: it follows what is durable.
     let shown = || std::fs::read_to_string(&location).unwrap_or_default().trim().to_owned();
-    wait_until(|| source.value(&format!("SELECT '{}'::pg_lsn > '{lsn}'", shown())) == "t", || format!("pg_wal_location to move on from {lsn}: {}", shown()));
+    wait_until(
+        || source.value(&format!("SELECT '{}'::pg_lsn > '{lsn}'", shown())) == "t",
+        || format!("pg_wal_location to move on from {lsn}: {}", shown()),
+    );
     assert_eq!(replica.complaints(), Vec::<String>::new());
 }
 
@@ -168,10 +178,7 @@ fn an_error_stops_replication_and_not_the_server_and_is_shown() {
     let db = replica.db();
     db.execute("INSERT INTO t VALUES (1, 'ours'); SELECT dolt_commit('-Am', 'a local row')");
     source.execute("INSERT INTO t VALUES (1, 'theirs')");
-    wait_until(
-        || db.value("SELECT count(*) FROM pg_stat_subscription WHERE last_error IS NOT NULL") == "1",
-        || "the error to show".into(),
-    );
+    wait_until(|| db.value("SELECT count(*) FROM pg_stat_subscription WHERE last_error IS NOT NULL") == "1", || "the error to show".into());
     let error = db.value("SELECT last_error FROM pg_stat_subscription");
     assert!(error.contains("public.t") || error.contains("\"t\""), "the table is named: {error}");
     assert!(replica.complaints().iter().any(|l| l.contains("ERROR")), "and logged");

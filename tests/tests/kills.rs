@@ -84,6 +84,11 @@ fn a_hundred_kills_of_the_replica_and_twenty_crashes_of_the_primary_lose_and_rep
     assert!(ledger.len() as u64 >= written.load(Ordering::Relaxed), "a confirmed transaction is missing on the primary itself");
 
     replica.stop();
-    let fsck = std::process::Command::new(strandline_tests::replica::binary()).arg("fsck").arg("--data-dir").arg(replica.data_dir()).output().unwrap();
+    let fsck = std::process::Command::new(strandline_tests::replica::binary())
+        .arg("fsck")
+        .arg("--data-dir")
+        .arg(replica.data_dir())
+        .output()
+        .unwrap();
     assert!(fsck.status.success(), "{}{}", String::from_utf8_lossy(&fsck.stdout), String::from_utf8_lossy(&fsck.stderr));
 }

@@ -79,7 +79,10 @@ fn a_thousand_random_transactions_arrive_whole_and_can_be_read_at_every_moment()
     for moment in moments.iter().step_by(125) {
         for (index, table) in TABLES.iter().enumerate() {
             assert_eq!(sample::picture(&db, &format!("{table} AS OF XID {}", moment.xid)), moment.pictures[index]);
-            assert_eq!(sample::picture(&db, &format!("{table} AS OF TIMESTAMP '{}'", moment.commit_time.trim_end_matches("+00"))), moment.pictures[index]);
+            assert_eq!(
+                sample::picture(&db, &format!("{table} AS OF TIMESTAMP '{}'", moment.commit_time.trim_end_matches("+00"))),
+                moment.pictures[index]
+            );
         }
     }
     assert_eq!(replica.complaints(), Vec::<String>::new());

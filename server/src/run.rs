@@ -1,0 +1,88 @@
+//! The life of the server: store, engine, replicator, sockets; then an orderly end.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use strandline_sql::session::{Engine, EngineOptions};
+use strandline_storage::store::{FsckReport, fsck as storage_fsck};
+use strandline_storage::{CommitMeta, Identity, Store, StoreOptions, Timestamp};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Config;
+use crate::pg::{self, ServerOptions};
+
+/// Under load a group of commits waits this long for its sync at most.
+const GROUP_COMMIT_MS_MAX: u64 = 5;
+
+/// Threads that serve sockets; queries and replication have their own.
+const SOCKET_THREADS: usize = 2;
+
+/// The database that always exists, as in PostgreSQL.
+const DEFAULT_DATABASE: &str = "postgres";
+
+/// Runs the server until it is told to stop.
+///
+/// # Errors
+/// What kept it from starting, or from ending well.
+pub fn run(config: Config) -> Result<()> {
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("could not create data directory \"{}\"", config.data_dir.display()))?;
+    let store = Store::open(&config.data_dir, StoreOptions { group_commit_ms_max: GROUP_COMMIT_MS_MAX })?;
+    ensure_database(&store, DEFAULT_DATABASE, &config.user.name)?;
+
+    let options = EngineOptions {
+        read_only: config.behavior.read_only,
+        transaction_commit: config.behavior.dolt_transaction_commit == Some(true),
+        query_threads: std::thread::available_parallelism().map_or(2, usize::from),
+        hash_password: Arc::new(pg::hash_password),
+        ..EngineOptions::default()
+    };
+    let engine = Engine::new(store.clone(), options);
+    engine.ensure_superuser(&config.user.name, &pg::hash_password(&config.user.password.0))?;
+
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(SOCKET_THREADS).thread_name("socket").enable_all().build()?;
+    let served = runtime.block_on(async {
+        let address = (config.listener.host.as_str(), config.listener.port);
+        let listener = TcpListener::bind(address).await.with_context(|| format!("could not listen on {}:{}", address.0, address.1))?;
+        tracing::info!(host = address.0, port = address.1, data_dir = %config.data_dir.display(), "ready to accept connections");
+        pg::serve(listener, engine, ServerOptions::default(), told_to_stop()?).await.context("could not accept connections")
+    });
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    store.close().context("could not close the store")?;
+    tracing::info!("stopped");
+    served
+}
+
+/// Makes a database with its two first commits, where there is none.
+fn ensure_database(store: &Arc<Store>, name: &str, owner: &str) -> Result<()> {
+    if store.databases().iter().any(|d| d == name) {
+        return Ok(());
+    }
+    let who = Identity { name: owner.into(), email: format!("{owner}@localhost") };
+    let now = Timestamp::now();
+    let meta = CommitMeta { author: who.clone(), author_time: now, committer: who, commit_time: now, ..CommitMeta::default() };
+    store.create_database(name, meta).with_context(|| format!("could not create database \"{name}\""))
+}
+
+/// Completes at SIGTERM or SIGINT.
+fn told_to_stop() -> Result<impl Future<Output = ()> + Send> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+    })
+}
+
+/// Verifies a store that no server has open.
+///
+/// # Errors
+/// The store cannot be opened at all: not there, locked, or of a newer format.
+pub fn fsck(data_dir: &Path) -> Result<FsckReport> {
+    Ok(storage_fsck(data_dir)?)
+}

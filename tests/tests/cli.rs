@@ -1,0 +1,64 @@
+//! The command line and the configuration file, as a careless user meets them.
+
+use std::process::{Command, Output};
+
+use strandline_tests::replica::binary;
+
+fn strandline(args: &[&str]) -> Output {
+    Command::new(binary()).args(args).output().unwrap()
+}
+
+fn refused_config(text: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.yaml");
+    std::fs::write(&file, text).unwrap();
+    let output = strandline(&["--config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(error.trim_end().lines().count(), 1, "one line: {error}");
+    error
+}
+
+#[test]
+fn help_and_version_are_answered() {
+    let help = strandline(&["--help"]);
+    assert!(help.status.success());
+    let text = String::from_utf8(help.stdout).unwrap();
+    assert!(text.contains("--config") && text.contains("--data-dir") && text.contains("fsck"), "{text}");
+    let version = strandline(&["--version"]);
+    assert!(version.status.success());
+    assert!(String::from_utf8(version.stdout).unwrap().starts_with("strandline 0."));
+}
+
+#[test]
+fn wrong_flags_exit_with_2() {
+    assert_eq!(strandline(&["--nonsense"]).status.code(), Some(2));
+    assert_eq!(strandline(&["fsck"]).status.code(), Some(2));
+    assert_eq!(strandline(&["--data-dir", "x"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_is_one_line_with_file_line_and_key() {
+    let error = refused_config("listener:\n  prot: 5432\n");
+    assert!(error.contains("config.yaml:2") && error.contains("prot"), "{error}");
+    let error = refused_config("listener:\n  port: many\n");
+    assert!(error.contains("config.yaml:2") && error.contains("port"), "{error}");
+    let error = refused_config("user: [\n");
+    assert!(error.contains("config.yaml:"), "{error}");
+    let error = refused_config("postgres_replication:\n  postgres_port: 5432\n");
+    assert!(error.contains("slot_name"), "{error}");
+    let missing = strandline(&["--config", "/nowhere/config.yaml"]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(String::from_utf8(missing.stderr).unwrap().contains("/nowhere/config.yaml"));
+}
+
+#[test]
+fn fsck_of_what_is_no_store_fails_and_makes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = strandline(&["fsck", "--data-dir", folder.path().to_str().unwrap()]);
+    assert!(!output.status.success());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    let output = strandline(&["fsck", "--data-dir", folder.path().join("absent").to_str().unwrap()]);
+    assert!(!output.status.success());
+    assert!(!folder.path().join("absent").exists());
+}
