@@ -14,6 +14,7 @@ pub mod id;
 pub mod root;
 pub mod schema;
 pub mod store;
+pub mod table;
 pub mod tree;
 pub mod value;
 
@@ -23,7 +24,8 @@ pub use commit::{Commit, CommitMeta, Identity, Source};
 pub use edit::Edit;
 pub use error::{Error, Result, ValueError, ValueErrorCode};
 pub use id::{ChunkAddress, CommitId, Lsn, Timestamp};
-pub use root::{KeyRange, Root, TableData};
+pub use root::Root;
 pub use schema::{Catalog, CatalogObject, Oid, TableSchema};
 pub use store::{Apply, Branch, BranchState, JournalPosition, Store, StoreOptions};
+pub use table::{KeyRange, TableData};
 pub use value::{DataType, Kind, Physical, Row, Value};
