@@ -5,10 +5,22 @@
 //! bytes that sort like them; a type without an encoding of its own is held as its exact text.
 
 mod builtin;
+pub mod array;
+mod binary;
+pub mod boolean;
+pub mod bytea;
+pub mod character;
 mod data_type;
+pub mod datetime;
+pub mod float;
+pub mod integer;
+pub mod json;
 pub mod key;
+pub mod money;
 pub mod numeric;
+mod other;
 pub mod text;
+pub mod uuid;
 
 pub use data_type::{DataType, Kind, Physical};
 pub use numeric::Numeric;

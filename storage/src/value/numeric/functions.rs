@@ -4,7 +4,6 @@
 //! power of ten and rounded once, which is what its own algorithms approximate.
 
 use num_bigint::BigInt;
-use num_integer::Roots;
 use num_traits::{One, Signed, ToPrimitive, Zero};
 
 use super::arithmetic::{divide_rounded, divide_to_scale, division_by_zero};
