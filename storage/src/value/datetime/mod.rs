@@ -7,14 +7,17 @@ mod arithmetic;
 mod civil;
 mod input;
 mod interval;
+mod interval_input;
+mod keyword;
 mod output;
 mod timetz;
 mod zone;
 
 pub use arithmetic::*;
 pub use civil::*;
-pub use input::{parse_date, parse_interval, parse_time, parse_timestamp, parse_timestamptz, parse_timetz};
+pub use input::{parse_date, parse_time, parse_timestamp, parse_timestamptz, parse_timetz};
 pub use interval::{INTERVAL_SORT_SIZE, Interval};
+pub use interval_input::parse_interval;
 pub use output::{format_date, format_interval, format_time, format_timestamp, format_timestamptz, format_timetz};
 pub use timetz::TimeTz;
 pub use zone::Zone;
