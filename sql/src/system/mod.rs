@@ -7,7 +7,9 @@ pub mod builder;
 pub mod definitions;
 pub mod identifier;
 pub mod pg_catalog;
+pub mod procedures;
 pub mod refs;
+pub mod scalars;
 pub mod versions;
 
 use std::sync::Arc;
@@ -19,6 +21,8 @@ use crate::context::StatementContext;
 use crate::error::Result;
 use crate::virtual_table::VirtualTable;
 
+pub use procedures::{ProcedureSession, call_procedure, is_procedure};
+pub use scalars::call_scalar;
 pub use versions::is_table_function;
 
 /// The computed table that a name stands for, without a schema through the search path. Names come folded; version

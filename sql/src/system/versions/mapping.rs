@@ -61,6 +61,11 @@ impl Mapping {
         }
     }
 
+    /// The older schema has the newer one's column.
+    pub fn has(&self, column: usize) -> bool {
+        !matches!(self.origins.get(column), Some(Origin::Missing) | None)
+    }
+
     /// The whole row in the newer schema.
     pub fn row(&self, row: Row) -> Row {
         if self.identity {

@@ -4,13 +4,21 @@
 //! we have (where a commit came from) stand last. Everything is read lazily: from the commit log, from the row history's index,
 //! or as a diff of two roots.
 
+mod blame;
+mod branches;
+mod changes;
 mod commits;
-mod mapping;
+mod diff;
+mod history;
+pub(crate) mod mapping;
+mod status;
+mod summary;
+mod workspace;
 
 use std::fmt;
 use std::sync::Arc;
 
-use strandline_storage::{Commit, CommitId, Kind, TableSchema, Value};
+use strandline_storage::{Catalog, CatalogObject, Commit, CommitId, Kind, TableSchema, Value};
 
 use crate::bind::names::TableFunctionArgument;
 use crate::context::StatementContext;
@@ -86,6 +94,13 @@ const DATABASE_WIDE: &[(&str, &[(&str, Oid)])] = &[
     ("log", commits::LOG_COLUMNS),
     ("commits", commits::COMMITS_COLUMNS),
     ("commit_ancestors", commits::ANCESTORS_COLUMNS),
+    ("diff", changes::DIFF_COLUMNS),
+    ("column_diff", changes::COLUMN_DIFF_COLUMNS),
+    ("status", status::STATUS_COLUMNS),
+    ("status_ignored", status::STATUS_IGNORED_COLUMNS),
+    ("branches", branches::BRANCHES_COLUMNS),
+    ("remote_branches", branches::REMOTE_BRANCHES_COLUMNS),
+    ("tags", branches::TAGS_COLUMNS),
     ("remotes", &[("name", TEXT), ("url", TEXT), ("fetch_specs", oid::JSON), ("params", oid::JSON)]),
     ("backups", &[("name", TEXT), ("url", TEXT), ("params", oid::JSON)]),
     ("stashes", &[("name", TEXT), ("stash_id", TEXT), ("branch", TEXT), ("hash", TEXT), ("commit_message", TEXT)]),
@@ -119,6 +134,14 @@ pub fn lookup_database_wide(name: &str) -> Option<Arc<dyn VirtualTable>> {
         "log" => VersionTable::new("dolt_log", shape, commits::scan_log),
         "commits" => VersionTable::new("dolt_commits", shape, commits::scan_commits),
         "commit_ancestors" => VersionTable::new("dolt_commit_ancestors", shape, commits::scan_ancestors),
+        "diff" => VersionTable::new("dolt_diff", shape, changes::scan_diff),
+        "column_diff" => VersionTable::new("dolt_column_diff", shape, changes::scan_column_diff),
+        "status" | "status_ignored" => VersionTable::new(format!("dolt_{name}"), shape, status::scan_status),
+        "branches" => VersionTable::new("dolt_branches", shape, branches::scan_branches),
+        "tags" => VersionTable::new("dolt_tags", shape, branches::scan_tags),
+        "merge_status" => VersionTable::new("dolt_merge_status", shape, status::scan_merge_status),
+        "conflicts" => VersionTable::new("dolt_conflicts", shape, status::scan_conflicts),
+        "schemas" => VersionTable::new("dolt_schemas", shape, status::scan_schemas),
         // No remotes, stashes, merges under way or documents can be made here, so these are truly empty.
         _ => VersionTable::new(format!("dolt_{name}"), shape, |shape, _, request| Ok(shape.batches(request, Box::new(std::iter::empty())))),
     };
@@ -128,8 +151,13 @@ pub fn lookup_database_wide(name: &str) -> Option<Arc<dyn VirtualTable>> {
 
 /// Tables of ours that Dolt does not have, by their whole name.
 pub fn lookup_own(name: &str) -> Option<Arc<dyn VirtualTable>> {
-    let _ = name;
-    None
+    if !name.eq_ignore_ascii_case("strand_conflicts") {
+        return None;
+    }
+    let shape = Shape::of(status::REPLICATION_CONFLICTS_COLUMNS);
+    let mut table = VersionTable::new("strand_conflicts", shape, status::scan_replication_conflicts);
+    table.oid = VERSION_TABLE_OID + DATABASE_WIDE.len() as Oid;
+    Some(table.shared())
 }
 
 /// Prefixes of per-table tables, the longer first where one begins another.
@@ -148,13 +176,20 @@ pub fn lookup_of_table(schema: &str, name: &str, context: &StatementContext) -> 
     let (prefix, table_name) =
         PER_TABLE.iter().find_map(|p| name.get(..p.len()).filter(|n| n.eq_ignore_ascii_case(p)).map(|_| (*p, &name[p.len()..])))?;
     let table = find_table(context, schema, table_name)?;
-    let _ = (prefix, table);
-    None
+    Some(match prefix {
+        "dolt_diff_" => diff::diff_table(&table, context).shared(),
+        "dolt_commit_diff_" => diff::commit_diff_table(&table, context).shared(),
+        "dolt_history_" => history::history_table(&table, context).shared(),
+        "dolt_blame_" => blame::blame_table(&table, context)?.shared(),
+        "dolt_workspace_" => workspace::workspace_table(&table, context).shared(),
+        "dolt_conflicts_" => workspace::conflicts_table(&table, context).shared(),
+        _ => workspace::constraint_violations_table(&table, context).shared(),
+    })
 }
 
 /// The table of this name in the statement's root; else in HEAD, so that a table that was just dropped still shows its history.
 fn find_table(context: &StatementContext, schema: &str, name: &str) -> Option<Arc<TableSchema>> {
-    let by_name = |catalog: &strandline_storage::Catalog| {
+    let by_name = |catalog: &Catalog| {
         let exact = catalog.table_by_name(schema, name).cloned();
         exact.or_else(|| {
             let schema_oid = catalog.schema(schema)?.oid;
@@ -249,8 +284,42 @@ pub fn table_function(name: &str, arguments: &[TableFunctionArgument], context: 
     let arguments = Arguments::read(function, arguments)?;
     Ok(match function {
         "dolt_log" => commits::log_function(arguments)?.shared(),
+        "dolt_diff" => diff::diff_function(arguments, context)?.shared(),
+        "dolt_diff_stat" => summary::stat_function(arguments)?.shared(),
+        "dolt_diff_summary" => summary::summary_function(arguments)?.shared(),
+        "dolt_schema_diff" => summary::schema_diff_function(arguments)?.shared(),
+        "dolt_branch_status" => branches::branch_status_function(arguments)?.shared(),
         other => return Err(SqlError::unsupported(format!("function {other}()"))),
     })
+}
+
+/// An object's name as results show it: `public.t`, a schema by its plain name.
+pub fn qualified_object_name(catalog: &Catalog, object: &CatalogObject) -> String {
+    match object.schema_oid() {
+        None => object.name().to_string(),
+        Some(schema) => format!("{}.{}", catalog.schema_name(schema).unwrap_or("?"), object.name()),
+    }
+}
+
+/// The object that an argument names (`t`, `public.t`, a schema), unqualified through the search path.
+pub fn named_object(context: &StatementContext, catalog: &Catalog, name: &str) -> Option<Arc<CatalogObject>> {
+    let verbatim: Vec<String> = name.split('.').map(str::to_string).collect();
+    let folded = crate::system::identifier::parse_qualified(name);
+    for parts in [Some(verbatim), folded].into_iter().flatten() {
+        let found = match parts.as_slice() {
+            [plain] => context
+                .search_path
+                .iter()
+                .find_map(|schema| catalog.relation(if schema == "$user" { &context.user } else { schema }, plain))
+                .or_else(|| catalog.schema(plain).and_then(|s| catalog.get(s.oid))),
+            [schema, table] => catalog.relation(schema, table),
+            _ => None,
+        };
+        if let Some(found) = found {
+            return Some(Arc::clone(found));
+        }
+    }
+    None
 }
 
 /// A commit's id as text.

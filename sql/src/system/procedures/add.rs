@@ -1,0 +1,96 @@
+//! `dolt_add`: stages tables, that is, takes them from the working set into what the next commit will hold.
+
+use std::collections::BTreeSet;
+
+use strandline_storage::diff::diff_roots;
+use strandline_storage::{BranchState, CatalogObject, Root, Value};
+
+use super::flags::Flags;
+use super::{Call, bad_argument, done};
+use crate::error::{ErrorCode, Result, SqlError};
+use crate::system::versions::{named_object, qualified_object_name};
+use crate::types::Oid;
+
+pub fn add(call: &Call<'_>, arguments: &[&str]) -> Result<Vec<Value>> {
+    let flags = Flags::parse("dolt_add", arguments, &[(Some('A'), "all", false), (Some('f'), "force", false)])?;
+    if flags.rest.is_empty() && !flags.has("all") {
+        return Err(bad_argument("nothing specified, nothing added").hint("Name tables, or use '.' or '-A' for all."));
+    }
+    let all = flags.has("all") || flags.rest.iter().any(|t| t == ".");
+    let staged = if all { call.state.working.clone() } else { stage_named(call, &flags.rest)? };
+    let position = call.branch.set_roots(call.state.version, Some(staged), None)?;
+    call.session.written(position)?;
+    done()
+}
+
+/// What is staged, with the named tables as the working set has them.
+fn stage_named(call: &Call<'_>, names: &[String]) -> Result<Root> {
+    let state = &call.state;
+    let mut staged = state.staged.clone();
+    let mut missing = Vec::new();
+    for name in names {
+        let working = named_object(call.context, state.working.catalog(), name);
+        let Some(object) = working.or_else(|| named_object(call.context, state.staged.catalog(), name)) else {
+            missing.push(name.as_str());
+            continue;
+        };
+        for oid in with_dependents(state, object.oid()) {
+            staged = staged.with_object_of(&state.working, oid);
+        }
+    }
+    if !missing.is_empty() {
+        return Err(SqlError::new(ErrorCode::UndefinedTable, format!("the table(s) {} do not exist", missing.join(", "))));
+    }
+    Ok(staged)
+}
+
+/// A table goes with what makes it complete: its schema and types where these are new, and the sequences that it owns.
+fn with_dependents(state: &BranchState, oid: Oid) -> BTreeSet<Oid> {
+    let mut oids = BTreeSet::from([oid]);
+    for root in [&state.working, &state.staged] {
+        let catalog = root.catalog();
+        if let Some(schema) = catalog.get(oid).and_then(|o| o.schema_oid()) {
+            oids.insert(schema);
+        }
+        for object in catalog.objects.values() {
+            if matches!(&**object, CatalogObject::Sequence(s) if s.owned_by.is_some_and(|(table, _)| table == oid)) {
+                oids.insert(object.oid());
+            }
+        }
+        if let Some(table) = catalog.table(oid) {
+            for column in &table.columns {
+                let ty = column.data_type.element.as_ref().map_or(column.data_type.oid, |e| e.oid);
+                oids.extend(catalog.get(ty).map(|o| o.oid()));
+            }
+        }
+    }
+    // A schema or type that the working set dropped stays staged until it is staged itself.
+    oids.retain(|o| *o == oid || state.working.catalog().get(*o).is_some() || !is_shared(state, *o));
+    oids
+}
+
+fn is_shared(state: &BranchState, oid: Oid) -> bool {
+    matches!(state.staged.catalog().get(oid).map(|o| &**o), Some(CatalogObject::Schema(_) | CatalogObject::Type(_)))
+}
+
+/// Stages what changed in objects that HEAD has already (`dolt_commit -a`): new tables stay out.
+pub fn stage_tracked(state: &BranchState) -> Result<Root> {
+    let mut staged = state.staged.clone();
+    for diff in diff_roots(&state.staged, &state.working)? {
+        if diff.from.is_some() || state.head_root.catalog().get(diff.oid).is_some() {
+            staged = staged.with_object_of(&state.working, diff.oid);
+        }
+    }
+    Ok(staged)
+}
+
+/// The objects of a set of differences by name, for messages.
+pub fn names_of(diffs: &[strandline_storage::diff::ObjectDiff], from: &Root, to: &Root) -> Vec<String> {
+    diffs
+        .iter()
+        .filter_map(|d| {
+            let object = d.to.as_ref().map(|o| qualified_object_name(to.catalog(), o));
+            object.or_else(|| d.from.as_ref().map(|o| qualified_object_name(from.catalog(), o)))
+        })
+        .collect()
+}

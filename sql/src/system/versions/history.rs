@@ -1,0 +1,332 @@
+//! dolt_history_$t: a row for every commit in which the row exists, changed there or not.
+//!
+//! Trees of old commits are not read. The walk starts from HEAD's rows and undoes, commit by commit, what the row history
+//! says that the commit changed: the rows of a commit's parent are the commit's own with its changes taken back. So a key's
+//! history costs its output, and a LIMIT stops it early. Only where that cannot be done (the table was rewritten, a
+//! second parent) is a root made from the store.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use strandline_storage::store::RowVersion;
+use strandline_storage::{Commit, CommitId, Edit, Root, Row, TableData, TableSchema, Value};
+
+use super::diff::{data_for_keys, everything, wanted_key};
+use super::mapping::Mapper;
+use super::{SOURCE_COLUMNS, TEXT, TIMESTAMP, VersionTable, hash, plain_columns, source_values, table_columns, timestamp};
+use crate::context::StatementContext;
+use crate::error::Result;
+use crate::system::builder::{Shape, text};
+use crate::system::refs::Resolver;
+use crate::system::value_text;
+
+/// Where a result column's value comes from.
+#[derive(Clone, Copy, Debug)]
+enum Slot {
+    Column(usize),
+    Hash,
+    Committer,
+    Date,
+    Source(usize),
+}
+
+/// `dolt_history_$t`.
+pub fn history_table(table: &Arc<TableSchema>, _context: &StatementContext) -> VersionTable {
+    let mut columns = table_columns(table, "");
+    let mut all: Vec<Slot> = (0..columns.len()).map(Slot::Column).collect();
+    columns.extend(plain_columns(&[("commit_hash", TEXT), ("committer", TEXT), ("commit_date", TIMESTAMP)]));
+    all.extend([Slot::Hash, Slot::Committer, Slot::Date]);
+    columns.extend(plain_columns(&SOURCE_COLUMNS));
+    all.extend((0..SOURCE_COLUMNS.len()).map(Slot::Source));
+    let table = Arc::clone(table);
+    VersionTable::new(format!("dolt_history_{}", table.name), Shape::from_columns(columns), move |shape, context, request| {
+        let slots: Vec<Slot> = request.projection.iter().map(|&i| all[i]).collect();
+        let data = data_for_keys(context, table.oid);
+        let key = match &data {
+            Some(data) => wanted_key(shape, request, data, "")?,
+            None => None,
+        };
+        let head = Resolver::new(context).head_commit()?;
+        // A table column may be called commit_hash too; then the first of the two is meant and this is no shortcut.
+        let by_hash = shape.columns.iter().filter(|c| c.name == "commit_hash").count() == 1;
+        let only = shape.equal(request, "commit_hash").filter(|_| by_hash).and_then(value_text);
+        let history = match only {
+            Some(id) => History::of_one_commit(context, &table, head, key, slots, id)?,
+            None => History::of_all(context, &table, head, key, slots)?,
+        };
+        Ok(shape.projected_batches(request, Box::new(history)))
+    })
+}
+
+/// A table's rows, or one of them, as a commit has them.
+#[derive(Clone)]
+enum Rows {
+    /// The one row with the wanted key.
+    One(Option<(Arc<TableSchema>, Row)>),
+    /// A root that has the table's rows as the commit has them (other tables as some later commit).
+    All(Root),
+}
+
+/// Changes of the table by commit, as far as they were read.
+struct Changes {
+    versions: std::iter::Peekable<Box<dyn Iterator<Item = strandline_storage::Result<RowVersion>> + Send>>,
+    by_commit: HashMap<CommitId, Vec<RowVersion>>,
+}
+
+impl Changes {
+    /// What a commit changed. Versions and the log come newest first, so all that is higher was read before.
+    fn take(&mut self, commit: &Commit) -> Result<Vec<RowVersion>> {
+        loop {
+            match self.versions.peek() {
+                Some(Ok(version)) if version.commit.height >= commit.height => {
+                    if let Some(version) = self.versions.next().transpose()? {
+                        self.by_commit.entry(version.commit.id).or_default().push(version);
+                    }
+                }
+                Some(Err(_)) => {
+                    self.versions.next().transpose()?;
+                }
+                Some(Ok(_)) | None => return Ok(self.by_commit.remove(&commit.id).unwrap_or_default()),
+            }
+        }
+    }
+}
+
+struct History {
+    context: Arc<StatementContext>,
+    table: Arc<TableSchema>,
+    key: Option<Vec<u8>>,
+    slots: Vec<Slot>,
+    log: Box<dyn Iterator<Item = strandline_storage::Result<Arc<Commit>>> + Send>,
+    changes: Changes,
+    /// The rows at commits that the walk has not reached yet.
+    states: HashMap<CommitId, Rows>,
+    mapper: Mapper,
+    /// The commit whose rows are being given, and its constant columns.
+    current: Option<Current>,
+    failed: bool,
+}
+
+struct Current {
+    columns: Constants,
+    rows: CurrentRows,
+}
+
+struct Constants {
+    hash: Value,
+    committer: Value,
+    date: Value,
+    source: [Value; 5],
+}
+
+enum CurrentRows {
+    One(Option<(Arc<TableSchema>, Row)>),
+    Table(Arc<TableSchema>, strandline_storage::tree::Cursor),
+}
+
+impl History {
+    fn of_all(
+        context: &Arc<StatementContext>,
+        table: &Arc<TableSchema>,
+        head: CommitId,
+        key: Option<Vec<u8>>,
+        slots: Vec<Slot>,
+    ) -> Result<History> {
+        let versions = context.store.table_history(head, table.oid, key.clone().map(|k| vec![k]))?;
+        let log = context.store.log(&[head], &[])?;
+        let root = Resolver::new(context).root(crate::system::refs::Target::Commit(head))?;
+        let state = rows_of(&root, table.oid, key.as_deref())?;
+        Ok(History {
+            context: Arc::clone(context),
+            table: Arc::clone(table),
+            key,
+            slots,
+            log,
+            changes: Changes { versions: versions.peekable(), by_commit: HashMap::new() },
+            states: HashMap::from([(head, state)]),
+            mapper: Mapper::new(table),
+            current: None,
+            failed: false,
+        })
+    }
+
+    /// `WHERE commit_hash = '...'`: that commit's rows alone.
+    fn of_one_commit(
+        context: &Arc<StatementContext>,
+        table: &Arc<TableSchema>,
+        head: CommitId,
+        key: Option<Vec<u8>>,
+        slots: Vec<Slot>,
+        id: &str,
+    ) -> Result<History> {
+        let mut commits: Vec<strandline_storage::Result<Arc<Commit>>> = Vec::new();
+        let mut states = HashMap::new();
+        if let Ok(id) = id.parse::<CommitId>() {
+            match context.store.commit(id) {
+                Ok(commit) => {
+                    if id == head || context.store.is_ancestor(id, head)? {
+                        states.insert(id, rows_of(&context.store.root(id)?, table.oid, key.as_deref())?);
+                        commits.push(Ok(commit));
+                    }
+                }
+                Err(strandline_storage::Error::NotFound { .. }) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+        let none: Box<dyn Iterator<Item = strandline_storage::Result<RowVersion>> + Send> = Box::new(std::iter::empty());
+        Ok(History {
+            context: Arc::clone(context),
+            table: Arc::clone(table),
+            key,
+            slots,
+            log: Box::new(commits.into_iter()),
+            changes: Changes { versions: none.peekable(), by_commit: HashMap::new() },
+            states,
+            mapper: Mapper::new(table),
+            current: None,
+            failed: false,
+        })
+    }
+
+    /// Goes to the next commit; `false` at the end.
+    fn advance(&mut self) -> Result<bool> {
+        let Some(commit) = self.log.next().transpose()? else { return Ok(false) };
+        self.context.check_cancel()?;
+        let state = match self.states.remove(&commit.id) {
+            Some(state) => state,
+            // No child gave it: reached by a way that the walk does not undo.
+            None => rows_of(&self.context.store.root(commit.id)?, self.table.oid, self.key.as_deref())?,
+        };
+        let changes = self.changes.take(&commit)?;
+        for (i, parent) in commit.parents.iter().enumerate() {
+            if i == 0 && !self.states.contains_key(parent) {
+                let before = self.undo(&state, &changes, *parent)?;
+                self.states.insert(*parent, before);
+            }
+        }
+        let meta = &commit.meta;
+        let columns = Constants {
+            hash: hash(commit.id),
+            committer: text(&meta.committer.name),
+            date: timestamp(meta.commit_time),
+            source: source_values(Some(&commit)),
+        };
+        let rows = match state {
+            Rows::One(row) => CurrentRows::One(row),
+            Rows::All(root) => match root.table(self.table.oid) {
+                Some(table) => CurrentRows::Table(Arc::clone(table.schema()), table.scan(everything(), false)),
+                None => CurrentRows::One(None),
+            },
+        };
+        self.current = Some(Current { columns, rows });
+        Ok(true)
+    }
+
+    /// The rows before a commit's changes.
+    fn undo(&self, state: &Rows, changes: &[RowVersion], parent: CommitId) -> Result<Rows> {
+        if changes.is_empty() {
+            return Ok(state.clone());
+        }
+        match state {
+            Rows::One(_) => {
+                let wanted = changes.iter().find(|c| Some(&c.key) == self.key.as_ref());
+                Ok(match wanted {
+                    Some(change) => Rows::One(change.from.clone()),
+                    None => state.clone(),
+                })
+            }
+            Rows::All(root) => match undo_rows(root, self.table.oid, changes) {
+                Some(root) => Ok(Rows::All(root)),
+                None => rows_of(&self.context.store.root(parent)?, self.table.oid, None),
+            },
+        }
+    }
+
+    fn row(&mut self) -> Result<Option<Row>> {
+        loop {
+            let Some(current) = &mut self.current else {
+                if !self.advance()? {
+                    return Ok(None);
+                }
+                continue;
+            };
+            let next = match &mut current.rows {
+                CurrentRows::One(row) => row.take(),
+                CurrentRows::Table(schema, cursor) => cursor.next_row()?.map(|(_, row)| (Arc::clone(schema), row)),
+            };
+            let Some((schema, row)) = next else {
+                self.current = None;
+                continue;
+            };
+            let mapping = self.mapper.from(&schema);
+            let columns = &current.columns;
+            let values = self.slots.iter().map(|slot| match slot {
+                Slot::Column(i) => mapping.value(&row, *i),
+                Slot::Hash => columns.hash.clone(),
+                Slot::Committer => columns.committer.clone(),
+                Slot::Date => columns.date.clone(),
+                Slot::Source(i) => columns.source[*i].clone(),
+            });
+            return Ok(Some(values.collect()));
+        }
+    }
+}
+
+impl Iterator for History {
+    type Item = Result<Row>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let row = self.row().transpose();
+        self.failed = !matches!(row, Some(Ok(_)));
+        row
+    }
+}
+
+fn rows_of(root: &Root, table: u32, key: Option<&[u8]>) -> Result<Rows> {
+    let Some(key) = key else { return Ok(Rows::All(root.clone())) };
+    Ok(Rows::One(match root.table(table) {
+        Some(data) => data.get(key)?.map(|row| (Arc::clone(data.schema()), row)),
+        None => None,
+    }))
+}
+
+/// The root with the table's rows as they were before these changes; `None` where they cannot be taken back one by one:
+/// the schema changed, or the table came or went.
+fn undo_rows(root: &Root, table: u32, changes: &[RowVersion]) -> Option<Root> {
+    let data: &Arc<TableData> = root.table(table)?;
+    let schema = data.schema();
+    let same = |side: &Option<(Arc<TableSchema>, Row)>| side.as_ref().is_none_or(|(s, _)| Arc::ptr_eq(s, schema) || s.columns == schema.columns && s.primary_key == schema.primary_key);
+    if !changes.iter().all(|c| same(&c.from) && same(&c.to)) {
+        return None;
+    }
+    let mut edit = Edit::new(root.clone());
+    if schema.primary_key.is_none() {
+        // Equal rows are told apart by an ordinal only, so any of them may go.
+        let columns: Vec<usize> = (0..schema.columns.len()).collect();
+        for (_, row) in changes.iter().filter_map(|c| c.to.as_ref()) {
+            let key = edit.root().table(table)?.find_row(&columns, row).ok()??;
+            edit.delete(table, &key).ok()?;
+        }
+        for (_, row) in changes.iter().filter_map(|c| c.from.as_ref()) {
+            edit.insert(table, row.clone()).ok()?;
+        }
+        return Some(edit.root().clone());
+    }
+    // Removals go first, so that unique keys are free again.
+    let by_key: BTreeMap<&[u8], &Option<(Arc<TableSchema>, Row)>> = changes.iter().map(|c| (&c.key[..], &c.from)).collect();
+    for (key, from) in &by_key {
+        let exists = data.get(key).ok()?.is_some();
+        if exists && (from.is_none() || edit.table_schema(table).is_some_and(|s| !s.indexes.is_empty())) {
+            edit.delete(table, key).ok()?;
+        }
+    }
+    for (key, from) in by_key {
+        let Some((_, row)) = from else { continue };
+        let exists = edit.root().table(table)?.get(key).ok()?.is_some();
+        if exists { edit.update(table, key, row.clone()).map(|_| ()).ok()? } else { edit.insert(table, row.clone()).ok()? }
+    }
+    Some(edit.root().clone())
+}
