@@ -34,7 +34,7 @@ struct CatalogTable {
 
 /// The rows of a relation: shared ones first.
 #[derive(Default)]
-pub(crate) struct CatalogRows {
+pub(super) struct CatalogRows {
     shared: Option<SharedRows>,
     own: Vec<Row>,
 }
@@ -66,7 +66,7 @@ impl VirtualTable for CatalogTable {
 }
 
 /// Keeps the rows that the request wants, as far as that is decided by equal bytes, and projects them.
-pub(crate) fn batches(relation: &'static SystemRelation, rows: CatalogRows, request: &ScanRequest) -> BatchIterator {
+pub(super) fn batches(relation: &'static SystemRelation, rows: CatalogRows, request: &ScanRequest) -> BatchIterator {
     let kinds = &relation.shape.kinds;
     let equal: Vec<_> = request
         .equal

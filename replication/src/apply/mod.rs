@@ -1,0 +1,695 @@
+//! The applier: source transactions in, commits out.
+//!
+//! One thread takes batches of whole messages from the reader's queue. A transaction's messages are kept, as slices of the received bytes, until its Commit arrives, and
+//! are then applied in one short stroke, so that queries hardly ever wait. A transaction that outgrows
+//! [`BUFFER_SIZE_MAX`] is applied as it comes, beside the readers, and becomes visible with its Commit.
+//!
+//! *Invariants:* nothing of a transaction is visible before its Commit was applied. A transaction is applied if and only if its commit record lies at or
+//! after the position that the store holds, so one that is sent again is skipped. Relation messages are read even in transactions that are skipped, since
+//! the primary sends each only once per connection.
+
+mod adopt;
+mod change;
+mod constant;
+mod relation;
+mod writer;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use strandline_storage::store::{Branch, Store};
+use strandline_storage::value::TextSettings;
+use strandline_storage::{CommitId, CommitMeta, Error as StoreError, Identity, Lsn, Source, Timestamp};
+use tokio::runtime::Handle;
+
+use crate::catalog::{self, CatalogClient, RemoteTable, RemoteTypes};
+use crate::client::{Batch, StreamMessage, StreamMessages};
+use crate::config::{CommitMode, Config, CreateTables};
+use crate::error::{Error, Result};
+use crate::pgoutput::{Begin, Commit, Message, MessageKind, Relation, Truncate};
+use crate::progress::Progress;
+use crate::source_record::SourceRecords;
+use crate::status::Status;
+use crate::stream::Queue;
+
+pub(crate) use adopt::adopt_tables;
+pub(crate) use relation::{Mapping, SourceColumn, SourceRelation};
+pub(crate) use writer::Writer;
+
+/// A transaction with more bytes of messages than this is applied as it comes.
+const BUFFER_SIZE_MAX: usize = 4 << 20;
+
+/// How often an idle stream's position is made durable at most, unless the primary asks.
+const IDLE_RECORD_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often counters go to the shared status.
+const STATUS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often a transaction is started over because of tables that had to be made or of local changes at the same moment.
+const ATTEMPT_COUNT_MAX: usize = 1000;
+
+/// What the applier works with.
+pub(crate) struct Context {
+    pub(crate) store: Arc<Store>,
+    pub(crate) branch: Arc<Branch>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) records: SourceRecords,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) status: Arc<Status>,
+    pub(crate) runtime: Handle,
+}
+
+/// One connection's applier.
+pub(crate) struct Applier {
+    context: Arc<Context>,
+    author: Identity,
+    changer: change::Changer,
+    relations: HashMap<u32, Entry>,
+    /// Relations as they were before the transaction under way, to go back to when it is started over.
+    replaced_relations: Vec<(u32, Option<Entry>)>,
+    /// Names of types that are not built in.
+    types: HashMap<u32, (String, String)>,
+    /// Definitions read for tables to be created in the next attempt.
+    definitions: HashMap<u32, (RemoteTable, RemoteTypes)>,
+    catalog: Option<CatalogClient>,
+    current: Current,
+    /// Transactions whose commit record lies before this are here already.
+    position: Lsn,
+    last_commit: Option<CommitId>,
+    /// The primary has nothing for us before this.
+    idle: Lsn,
+    idle_recorded_at: Instant,
+    status_at: Instant,
+    transaction_count: u64,
+}
+
+#[derive(Clone)]
+struct Entry {
+    source: Arc<SourceRelation>,
+    mapping: Option<Arc<Mapping>>,
+    counts: Counts,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    inserted: u64,
+    updated: u64,
+    deleted: u64,
+    truncated: u64,
+}
+
+/// Where in a transaction the stream is.
+enum Current {
+    Outside,
+    /// Its messages are kept for its Commit.
+    Buffering { begin: Begin, parts: Vec<Bytes>, size: usize },
+    /// It is large and applied as it comes.
+    Running(Box<Running>),
+    /// It is here already.
+    Skipping,
+}
+
+/// A transaction being applied.
+struct Running {
+    begin: Begin,
+    origin: Option<String>,
+    large: bool,
+    /// Absent until the first change.
+    writer: Option<Writer>,
+    change_count: u64,
+}
+
+/// Why a transaction did not go through at once.
+enum Interruption {
+    /// The table is not here, and its definition must be had first.
+    TableMissing(Arc<SourceRelation>),
+    /// Somebody else changed the same rows.
+    Conflict(String),
+    Failed(Error),
+}
+
+impl From<Error> for Interruption {
+    fn from(error: Error) -> Self {
+        Interruption::Failed(error)
+    }
+}
+
+impl Applier {
+    pub(crate) fn new(context: Arc<Context>, position: Lsn, last_commit: Option<CommitId>) -> Self {
+        let author = author(&context.config);
+        Applier {
+            context,
+            author,
+            changer: change::Changer::default(),
+            relations: HashMap::new(),
+            replaced_relations: Vec::new(),
+            types: HashMap::new(),
+            definitions: HashMap::new(),
+            catalog: None,
+            current: Current::Outside,
+            position,
+            last_commit,
+            idle: position,
+            idle_recorded_at: Instant::now(),
+            status_at: Instant::now(),
+            transaction_count: 0,
+        }
+    }
+
+    /// Applies what comes until the reader ends or a change cannot be applied. An incomplete transaction is dropped.
+    pub(crate) fn run(mut self, input: &Receiver<Batch>, queue: &Queue) -> Result<()> {
+        loop {
+            match input.recv_timeout(IDLE_RECORD_INTERVAL) {
+                Ok(batch) => {
+                    let size = batch.bytes.len();
+                    let applied = self.apply_batch(&batch);
+                    drop(batch);
+                    queue.release(size);
+                    applied?;
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.record_idle(false)?;
+                    self.show_status(true);
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.record_idle(true)?;
+                    self.show_status(true);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn apply_batch(&mut self, batch: &Batch) -> Result<()> {
+        let mut messages = batch.messages();
+        // Where the part of the batch begins that belongs to the buffered transaction.
+        let mut part_start = 0;
+        loop {
+            let at = messages.offset();
+            match messages.next() {
+                None => break,
+                Some(StreamMessage::Keepalive { sent }) => {
+                    // Within a transaction the LSN may lie beyond its commit, which is not applied yet.
+                    if matches!(self.current, Current::Outside) {
+                        self.idle = self.idle.max(sent);
+                    }
+                }
+                Some(StreamMessage::Data { lsn, payload }) => {
+                    self.take_message(lsn, payload, batch, part_start..at)?;
+                    if MessageKind::of(payload) == MessageKind::Begin {
+                        part_start = messages.offset();
+                    }
+                }
+            }
+        }
+        if let Current::Buffering { parts, size, .. } = &mut self.current {
+            parts.push(batch.bytes.slice(part_start..));
+            *size += batch.bytes.len() - part_start;
+            if *size > BUFFER_SIZE_MAX {
+                self.start_large()?;
+            }
+        }
+        self.record_idle(batch.reply_requested)?;
+        self.show_status(false);
+        Ok(())
+    }
+
+    /// One message of the stream; `part` is what of the batch lies before it and belongs to the buffered transaction.
+    fn take_message(&mut self, lsn: Lsn, payload: &[u8], batch: &Batch, part: std::ops::Range<usize>) -> Result<()> {
+        let kind = MessageKind::of(payload);
+        match (&mut self.current, kind) {
+            (Current::Outside, MessageKind::Begin) => {
+                let Message::Begin(begin) = decode(lsn, payload)? else { return Err(out_of_place(lsn, payload)) };
+                tracing::debug!(xid = begin.xid, lsn = %begin.commit_lsn, "begin");
+                self.current = if begin.commit_lsn < self.position {
+                    Current::Skipping
+                } else {
+                    Current::Buffering { begin, parts: Vec::new(), size: 0 }
+                };
+                Ok(())
+            }
+            (Current::Outside, MessageKind::Other) => match decode(lsn, payload)? {
+                Message::Logical(message) if !message.transactional => Ok(()),
+                _ => Err(out_of_place(lsn, payload)),
+            },
+            (Current::Outside | Current::Skipping, MessageKind::Description) => self.describe(lsn, payload, false),
+            (Current::Skipping, MessageKind::Commit) => {
+                let Message::Commit(commit) = decode(lsn, payload)? else { return Err(out_of_place(lsn, payload)) };
+                tracing::debug!(lsn = %commit.commit_lsn, "skipped a transaction that is here already");
+                self.current = Current::Outside;
+                Ok(())
+            }
+            (Current::Skipping, MessageKind::Row | MessageKind::Other) => Ok(()),
+            (Current::Buffering { .. }, MessageKind::Commit) => {
+                let Message::Commit(commit) = decode(lsn, payload)? else { return Err(out_of_place(lsn, payload)) };
+                let Current::Buffering { begin, mut parts, .. } = std::mem::replace(&mut self.current, Current::Outside) else {
+                    return Err(out_of_place(lsn, payload));
+                };
+                parts.push(batch.bytes.slice(part));
+                self.apply_buffered(&begin, &parts, &commit)
+            }
+            (Current::Running(_), MessageKind::Commit) => {
+                let Message::Commit(commit) = decode(lsn, payload)? else { return Err(out_of_place(lsn, payload)) };
+                let Current::Running(running) = std::mem::replace(&mut self.current, Current::Outside) else {
+                    return Err(out_of_place(lsn, payload));
+                };
+                self.replaced_relations.clear();
+                let begin = running.begin;
+                self.finish(*running, &commit).map_err(|interruption| self.give_up(&begin, interruption))
+            }
+            (Current::Buffering { .. } | Current::Running(_) | Current::Skipping, MessageKind::Begin) => Err(out_of_place(lsn, payload)),
+            (Current::Outside, MessageKind::Commit | MessageKind::Row) => Err(out_of_place(lsn, payload)),
+            (Current::Buffering { .. }, _) => Ok(()),
+            (Current::Running(_), _) => {
+                let Current::Running(mut running) = std::mem::replace(&mut self.current, Current::Outside) else {
+                    return Err(out_of_place(lsn, payload));
+                };
+                self.apply_large_message(&mut running, lsn, payload)?;
+                self.current = Current::Running(running);
+                Ok(())
+            }
+        }
+    }
+
+    /// Applies a transaction whose messages are all here.
+    fn apply_buffered(&mut self, begin: &Begin, parts: &[Bytes], commit: &Commit) -> Result<()> {
+        let mut attempt_count = 0;
+        loop {
+            attempt_count += 1;
+            self.replaced_relations.clear();
+            let interruption = match self.try_buffered(begin, parts, commit) {
+                Ok(()) => return Ok(()),
+                Err(interruption) => interruption,
+            };
+            match interruption {
+                Interruption::TableMissing(source) if attempt_count < ATTEMPT_COUNT_MAX => self.provide_table(&source)?,
+                Interruption::Conflict(_) if attempt_count < ATTEMPT_COUNT_MAX => {
+                    tracing::debug!(xid = begin.xid, "a local change came first; trying again");
+                }
+                other => return Err(self.give_up(begin, other)),
+            }
+            // The messages are about to be read again from the first one.
+            for (oid, entry) in std::mem::take(&mut self.replaced_relations).into_iter().rev() {
+                match entry {
+                    Some(entry) => self.relations.insert(oid, entry),
+                    None => self.relations.remove(&oid),
+                };
+            }
+        }
+    }
+
+    fn try_buffered(&mut self, begin: &Begin, parts: &[Bytes], commit: &Commit) -> Result<(), Interruption> {
+        let mut running = Running { begin: *begin, origin: None, large: false, writer: None, change_count: 0 };
+        for part in parts {
+            for message in StreamMessages::new(part) {
+                if let StreamMessage::Data { lsn, payload } = message {
+                    self.apply_message(&mut running, lsn, payload)?;
+                }
+            }
+        }
+        self.finish(running, commit)
+    }
+
+    /// Turns the buffered transaction into one that is applied as it comes.
+    fn start_large(&mut self) -> Result<()> {
+        let Current::Buffering { begin, parts, .. } = std::mem::replace(&mut self.current, Current::Outside) else { return Ok(()) };
+        tracing::debug!(xid = begin.xid, "a large transaction is applied as it comes");
+        self.replaced_relations.clear();
+        let mut running = Box::new(Running { begin, origin: None, large: true, writer: None, change_count: 0 });
+        for part in parts {
+            for message in StreamMessages::new(&part) {
+                if let StreamMessage::Data { lsn, payload } = message {
+                    self.apply_large_message(&mut running, lsn, payload)?;
+                }
+            }
+        }
+        self.current = Current::Running(running);
+        Ok(())
+    }
+
+    fn apply_large_message(&mut self, running: &mut Running, lsn: Lsn, payload: &[u8]) -> Result<()> {
+        match self.apply_message(running, lsn, payload) {
+            Ok(()) => Ok(()),
+            Err(Interruption::TableMissing(source)) => {
+                if self.context.config.commit_mode == CommitMode::EachTransaction && self.is_in_working_set(running, &source) {
+                    // HEAD must change under this transaction, so it has to be sent again.
+                    running.writer = None;
+                    self.provide_table(&source)?;
+                    return Err(busy(&running.begin, "a table that was made by hand had to be committed first"));
+                }
+                self.read_definition(&source)?;
+                self.apply_message(running, lsn, payload).map_err(|i| self.give_up(&running.begin, i))
+            }
+            Err(interruption) => Err(self.give_up(&running.begin, interruption)),
+        }
+    }
+
+    /// A large transaction's writer edits a clone, so the branch may be asked.
+    fn is_in_working_set(&self, running: &Running, source: &SourceRelation) -> bool {
+        debug_assert!(running.large, "BUG: a small transaction's thread must not ask the branch");
+        self.context.branch.state().working.catalog().table_by_name(&source.schema, &source.name).is_some()
+    }
+
+    /// One message within a transaction, other than Begin and Commit.
+    fn apply_message(&mut self, running: &mut Running, lsn: Lsn, payload: &[u8]) -> Result<(), Interruption> {
+        match decode(lsn, payload)? {
+            Message::Insert(insert) => {
+                let mapping = self.table(running, insert.relation, lsn)?;
+                tracing::debug!(table = %mapping.name, %lsn, "insert");
+                let writer = writer_of(running, &self.context)?;
+                self.changer.insert(writer, &mapping, &insert).map_err(|e| refused(&running.begin, &mapping, lsn, e))?;
+                self.count(insert.relation, |counts| counts.inserted += 1);
+            }
+            Message::Update(update) => {
+                let mapping = self.table(running, update.relation, lsn)?;
+                tracing::debug!(table = %mapping.name, %lsn, "update");
+                let writer = writer_of(running, &self.context)?;
+                self.changer.update(writer, &mapping, &update).map_err(|e| refused(&running.begin, &mapping, lsn, e))?;
+                self.count(update.relation, |counts| counts.updated += 1);
+            }
+            Message::Delete(delete) => {
+                let mapping = self.table(running, delete.relation, lsn)?;
+                tracing::debug!(table = %mapping.name, %lsn, "delete");
+                let writer = writer_of(running, &self.context)?;
+                self.changer.delete(writer, &mapping, &delete).map_err(|e| refused(&running.begin, &mapping, lsn, e))?;
+                self.count(delete.relation, |counts| counts.deleted += 1);
+            }
+            Message::Truncate(truncate) => self.truncate(running, lsn, &truncate)?,
+            Message::Relation(_) | Message::Type(_) => return Ok(self.describe(lsn, payload, true)?),
+            Message::Origin(origin) => {
+                tracing::debug!(origin = origin.name, "origin");
+                running.origin = Some(origin.name.to_owned());
+                return Ok(());
+            }
+            Message::Logical(_) => return Ok(()),
+            Message::Begin(_) | Message::Commit(_) => return Err(Interruption::Failed(out_of_place(lsn, payload))),
+        }
+        running.change_count += 1;
+        Ok(())
+    }
+
+    /// All tables are looked up before the first is emptied. The primary names every published table that CASCADE reached, so nothing
+    /// cascades further here.
+    fn truncate(&mut self, running: &mut Running, lsn: Lsn, truncate: &Truncate) -> Result<(), Interruption> {
+        let mut mappings = Vec::with_capacity(truncate.relations.len());
+        for relation in &truncate.relations {
+            mappings.push((*relation, self.table(running, *relation, lsn)?));
+        }
+        for (relation, mapping) in mappings {
+            tracing::debug!(table = %mapping.name, %lsn, cascade = truncate.cascade, restart_identity = truncate.restart_identity, "truncate");
+            let writer = writer_of(running, &self.context)?;
+            writer.truncate(mapping.table).map_err(|e| refused(&running.begin, &mapping, lsn, e.into()))?;
+            self.count(relation, |counts| counts.truncated += 1);
+        }
+        Ok(())
+    }
+
+    /// A Relation or Type message.
+    fn describe(&mut self, lsn: Lsn, payload: &[u8], within_transaction: bool) -> Result<()> {
+        match decode(lsn, payload)? {
+            Message::Relation(relation) => {
+                let source = SourceRelation::new(&relation);
+                tracing::debug!(table = %source.qualified_name(), oid = source.oid, "relation");
+                let old = self.relations.get(&source.oid);
+                if old.is_some_and(|entry| *entry.source == source) {
+                    return Ok(());
+                }
+                let counts = old.map(|entry| entry.counts).unwrap_or_default();
+                let oid = source.oid;
+                let replaced = self.relations.insert(oid, Entry { source: Arc::new(source), mapping: None, counts });
+                if within_transaction {
+                    self.replaced_relations.push((oid, replaced));
+                }
+            }
+            Message::Type(r#type) => {
+                tracing::debug!(schema = r#type.schema, name = r#type.name, oid = r#type.oid, "type");
+                self.types.insert(r#type.oid, (r#type.schema.to_owned(), r#type.name.to_owned()));
+            }
+            _ => return Err(out_of_place(lsn, payload)),
+        }
+        Ok(())
+    }
+
+    /// The local table of a relation, as it is in the edit; created if its definition was read.
+    fn table(&mut self, running: &mut Running, relation: u32, lsn: Lsn) -> Result<Arc<Mapping>, Interruption> {
+        let writer = writer_of(running, &self.context)?;
+        let Some(entry) = self.relations.get_mut(&relation) else {
+            return Err(Interruption::Failed(Error::Protocol(format!("a change of relation {relation} at {lsn}, which was not announced"))));
+        };
+        if let Some(mapping) = &entry.mapping
+            && writer.table_schema(mapping.table).is_some_and(|schema| Arc::ptr_eq(schema, &mapping.schema) || *schema == mapping.schema)
+        {
+            return Ok(Arc::clone(mapping));
+        }
+        let source = Arc::clone(&entry.source);
+        let catalog = writer.root().catalog();
+        let oid = match catalog.relation(&source.schema, &source.name) {
+            Some(object) => match catalog.table(object.oid()) {
+                Some(schema) => schema.oid,
+                None => {
+                    let what = "the object of this name here is not a table".to_owned();
+                    return Err(Interruption::Failed(apply_error(&running.begin, &source.qualified_name(), lsn, what)));
+                }
+            },
+            None => match self.definitions.remove(&relation) {
+                Some((remote, types)) => {
+                    let published: Vec<String> = source.columns.iter().map(|c| c.name.clone()).collect();
+                    let oid = catalog::create_table(&self.context.store, writer, &remote, &types, Some(&published))?;
+                    tracing::info!(table = %source.qualified_name(), "created a published table");
+                    oid
+                }
+                None => return Err(Interruption::TableMissing(source)),
+            },
+        };
+        let Some(schema) = writer.table_schema(oid) else {
+            let what = "the table has a definition and no rows".to_owned();
+            return Err(Interruption::Failed(apply_error(&running.begin, &source.qualified_name(), lsn, what)));
+        };
+        let mapping = Arc::new(Mapping::new(&source, schema, &self.changer.settings));
+        let absent = mapping.absent_columns(&source);
+        if !absent.is_empty() {
+            tracing::info!(table = %mapping.name, columns = %absent.join(", "), "columns that are not here are not replicated");
+        }
+        entry.mapping = Some(Arc::clone(&mapping));
+        Ok(mapping)
+    }
+
+    /// Gets a table that HEAD lacks: from the working set, or its definition from the primary.
+    fn provide_table(&mut self, source: &SourceRelation) -> Result<()> {
+        if self.context.config.commit_mode == CommitMode::EachTransaction {
+            let name = (source.schema.clone(), source.name.clone());
+            if adopt_tables(&self.context.branch, &[name], &self.author)? > 0 {
+                return Ok(());
+            }
+        }
+        self.read_definition(source)
+    }
+
+    fn read_definition(&mut self, source: &SourceRelation) -> Result<()> {
+        if self.context.config.create_tables == CreateTables::Never {
+            return Err(Error::Setup(format!(
+                "table \"{}\" is published and does not exist here; create it, or set create_tables to auto",
+                source.qualified_name()
+            )));
+        }
+        let context = Arc::clone(&self.context);
+        let (remote, mut types) = context.runtime.block_on(async {
+            if self.catalog.as_ref().is_none_or(CatalogClient::is_closed) {
+                self.catalog = Some(CatalogClient::connect(&context.config.connection()).await?);
+            }
+            let client = &self.catalog.as_ref().expect("BUG: just connected").client;
+            let remote = catalog::read_tables(client, &[source.oid]).await?.pop();
+            let types = catalog::read_types(client, source.columns.iter().map(|c| c.type_oid)).await?;
+            Ok::<_, Error>((remote, types))
+        })?;
+        for (oid, (schema, name)) in &self.types {
+            types.add_named(*oid, schema, name);
+        }
+        let remote = reconcile(source, remote);
+        self.definitions.insert(source.oid, (remote, types));
+        Ok(())
+    }
+
+    /// Commits what was applied, and moves the position.
+    fn finish(&mut self, running: Running, commit: &Commit) -> Result<(), Interruption> {
+        let Running { begin, origin, writer, change_count, .. } = running;
+        let end = commit.end_lsn;
+        let Some(writer) = writer.filter(|_| change_count > 0) else {
+            // Nothing of it is for us; the position may pass it.
+            tracing::debug!(xid = begin.xid, lsn = %commit.commit_lsn, "empty transaction");
+            self.idle = self.idle.max(end);
+            return Ok(());
+        };
+        let source = Source {
+            end_lsn: end,
+            commit_lsn: commit.commit_lsn,
+            xid: begin.xid,
+            commit_time: commit.commit_time,
+            origin,
+            context: None,
+        };
+        let meta = CommitMeta {
+            author: self.author.clone(),
+            author_time: commit.commit_time,
+            committer: self.author.clone(),
+            commit_time: Timestamp::now(),
+            message: format!("replicated transaction {} at {}", begin.xid, commit.commit_lsn),
+            source: Some(source),
+        };
+        let store = &self.context.store;
+        let (id, mut position) = writer.commit(meta).map_err(|error| match error {
+            StoreError::Conflict { what } => Interruption::Conflict(what),
+            other => Interruption::Failed(Error::Store(other)),
+        })?;
+        match id {
+            Some(id) => {
+                self.last_commit = Some(id);
+                tracing::info!(xid = begin.xid, lsn = %commit.commit_lsn, changes = change_count, commit = %format_args!("{id:.12}"), "commit");
+            }
+            None => {
+                position = self.context.records.set_position(end, self.last_commit)?;
+                tracing::info!(xid = begin.xid, lsn = %commit.commit_lsn, changes = change_count, "transaction put into the working set");
+            }
+        }
+        self.position = end;
+        self.idle = self.idle.max(end);
+        self.transaction_count += 1;
+        self.context.progress.note_applied(end, position, store.durable());
+        Ok(())
+    }
+
+    /// Makes progress durable that came without a commit.
+    fn record_idle(&mut self, urgent: bool) -> Result<()> {
+        let is_due = urgent || self.idle_recorded_at.elapsed() >= IDLE_RECORD_INTERVAL;
+        if self.idle <= self.position || !is_due || !matches!(self.current, Current::Outside) {
+            return Ok(());
+        }
+        let position = self.context.records.set_position(self.idle, self.last_commit)?;
+        self.position = self.idle;
+        self.idle_recorded_at = Instant::now();
+        self.context.progress.note_applied(self.idle, position, self.context.store.durable());
+        Ok(())
+    }
+
+    fn count(&mut self, relation: u32, count: impl FnOnce(&mut Counts)) {
+        if let Some(entry) = self.relations.get_mut(&relation) {
+            count(&mut entry.counts);
+        }
+    }
+
+    fn show_status(&mut self, now: bool) {
+        if !now && self.status_at.elapsed() < STATUS_INTERVAL {
+            return;
+        }
+        self.status_at = Instant::now();
+        let status = &self.context.status;
+        status.add_transactions(std::mem::take(&mut self.transaction_count));
+        for entry in self.relations.values_mut() {
+            let counts = std::mem::take(&mut entry.counts);
+            if counts != Counts::default() {
+                status.update_table(&entry.source.qualified_name(), |table| {
+                    table.inserted += counts.inserted;
+                    table.updated += counts.updated;
+                    table.deleted += counts.deleted;
+                    table.truncated += counts.truncated;
+                });
+            }
+        }
+    }
+
+    fn give_up(&self, begin: &Begin, interruption: Interruption) -> Error {
+        match interruption {
+            Interruption::Failed(error) => error,
+            Interruption::Conflict(what) => busy(begin, &format!("local changes of {what} came first")),
+            Interruption::TableMissing(source) => {
+                apply_error(begin, &source.qualified_name(), begin.commit_lsn, "the table does not exist".into())
+            }
+        }
+    }
+}
+
+/// Who makes replicated commits.
+pub(crate) fn author(config: &Config) -> Identity {
+    let name = if config.user.is_empty() { "strandline-replication" } else { &config.user };
+    Identity { name: name.to_owned(), email: format!("{name}@{}", config.host) }
+}
+
+fn writer_of<'a>(running: &'a mut Running, context: &Context) -> Result<&'a mut Writer, Interruption> {
+    if running.writer.is_none() {
+        let writer = Writer::begin(&context.branch, context.config.commit_mode, running.large).map_err(Error::Store)?;
+        running.writer = Some(writer);
+    }
+    Ok(running.writer.as_mut().expect("BUG: just begun"))
+}
+
+fn decode(lsn: Lsn, payload: &[u8]) -> Result<Message<'_>> {
+    Message::decode(payload).map_err(|source| Error::Decode { lsn, source })
+}
+
+fn out_of_place(lsn: Lsn, payload: &[u8]) -> Error {
+    let tag = payload.first().map_or('?', |tag| char::from(*tag));
+    Error::Protocol(format!("a message of type {tag:?} at {lsn} out of its place in a transaction"))
+}
+
+fn busy(begin: &Begin, what: &str) -> Error {
+    Error::Busy { xid: begin.xid, lsn: begin.commit_lsn, what: what.to_owned() }
+}
+
+fn apply_error(begin: &Begin, table: &str, lsn: Lsn, what: String) -> Error {
+    Error::Apply { table: table.to_owned(), xid: begin.xid, lsn, what }
+}
+
+fn refused(begin: &Begin, mapping: &Mapping, lsn: Lsn, error: change::ChangeError) -> Interruption {
+    match error {
+        change::ChangeError::Store(StoreError::Conflict { what }) => Interruption::Conflict(what),
+        change::ChangeError::Store(error @ (StoreError::Stopped | StoreError::Io { .. } | StoreError::Damaged { .. })) => {
+            Interruption::Failed(Error::Store(error))
+        }
+        change::ChangeError::Store(error) => Interruption::Failed(apply_error(begin, &mapping.name, lsn, error.to_string())),
+        change::ChangeError::Refused(what) => Interruption::Failed(apply_error(begin, &mapping.name, lsn, what)),
+    }
+}
+
+/// The catalog tells of now, the stream of then. Columns, their types and the table's names are as the stream says; what the catalog adds (keys, defaults, NOT
+/// NULL) holds for columns that both know. A table that is gone or has become another is described by the stream alone.
+fn reconcile(source: &SourceRelation, remote: Option<RemoteTable>) -> RemoteTable {
+    let streamed = catalog::table_from_relation(&source.as_relation());
+    let Some(mut remote) = remote else { return streamed };
+    let known: HashMap<String, catalog::RemoteColumn> = remote.columns.drain(..).map(|c| (c.name.clone(), c)).collect();
+    let mut next_attnum = known.values().map(|c| c.attnum).max().unwrap_or(0);
+    for column in streamed.columns {
+        let mut merged = match known.get(&column.name) {
+            Some(column) => column.clone(),
+            None => {
+                next_attnum = next_attnum.saturating_add(1);
+                catalog::RemoteColumn { attnum: next_attnum, ..column.clone() }
+            }
+        };
+        merged.type_oid = column.type_oid;
+        merged.typmod = column.typmod;
+        merged.generated = false;
+        remote.columns.push(merged);
+    }
+    remote.schema = streamed.schema;
+    remote.name = streamed.name;
+    remote
+}
+
+impl SourceRelation {
+    fn as_relation(&self) -> Relation<'_> {
+        let columns = self
+            .columns
+            .iter()
+            .map(|c| crate::pgoutput::RelationColumn { key: c.key, name: &c.name, type_oid: c.type_oid, typmod: c.typmod })
+            .collect();
+        Relation { oid: self.oid, schema: &self.schema, name: &self.name, identity: self.identity, columns }
+    }
+}
+
+/// The settings in which the primary sends values.
+pub(crate) fn pinned_settings() -> TextSettings {
+    TextSettings::default()
+}

@@ -1,0 +1,68 @@
+//! What a replicator has to be told.
+
+use std::path::PathBuf;
+
+use crate::client::ConnectionConfig;
+
+/// Which primary to follow, with which slot, into which branch.
+#[derive(Clone)]
+pub struct Config {
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+    pub password: Option<String>,
+    pub database: String,
+    pub slot_name: String,
+    pub publication_names: Vec<String>,
+    /// Our database that receives the changes.
+    pub replica_database: String,
+    pub branch: String,
+    pub initial_copy: InitialCopy,
+    pub create_tables: CreateTables,
+    /// Holds `pg_wal_location`.
+    pub cfg_dir: PathBuf,
+    pub commit_mode: CommitMode,
+}
+
+/// What to do where the slot does not exist yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InitialCopy {
+    /// Copy the published tables, then make the slot.
+    Auto,
+    /// Stop with an error.
+    Never,
+}
+
+/// What to do about a published table that does not exist here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CreateTables {
+    /// Create it as the primary's catalog describes it.
+    Auto,
+    /// Stop with an error.
+    Never,
+}
+
+/// What a replicated transaction becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitMode {
+    /// A commit.
+    EachTransaction,
+    /// Uncommitted changes in the working set.
+    WorkingSet,
+}
+
+/// The name under which the primary's `pg_stat_replication` shows us.
+const APPLICATION_NAME: &str = "strandline";
+
+impl Config {
+    pub(crate) fn connection(&self) -> ConnectionConfig {
+        ConnectionConfig {
+            host: self.host.clone(),
+            port: self.port,
+            user: self.user.clone(),
+            password: self.password.clone(),
+            database: self.database.clone(),
+            application_name: APPLICATION_NAME.into(),
+        }
+    }
+}

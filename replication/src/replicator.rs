@@ -1,0 +1,436 @@
+//! The life of a replicator: connect, compare, copy, stream, and again.
+//!
+//! ```text
+//!          +-------------------------- passing failure: wait, with backoff <-----------+
+//!          v                                                                           |
+//!      connecting --> identities, slot, position --> [initial copy] --> streaming -----+
+//!                               |                          |                |
+//!                               +--------------------------+----------------+--> failed (stays so until a restart)
+//! ```
+//!
+//! It lives on a thread of its own with a runtime of its own, so that no query can delay the reader; the applier has a second thread. The start position is, in
+//! this order: what the user wrote into `pg_wal_location`, what the store holds, what the slot has confirmed. A slot that has confirmed more than the store
+//! holds has lost changes for us, and a primary with another system identifier, or whose log ends before our position, is another primary: both stop replication.
+
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use strandline_storage::store::Store;
+use strandline_storage::{CommitId, Lsn};
+use tokio::runtime;
+use tokio::sync::{oneshot, watch};
+
+use crate::apply::{Applier, Context};
+use crate::backoff::Backoff;
+use crate::client::{Connection, SlotInfo, SystemIdentity, quote_literal};
+use crate::config::{Config, InitialCopy};
+use crate::copy;
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::source_record::{Phase, Source, SourceRecords};
+use crate::status::{State, Status};
+use crate::stream::{Ended, Queue, Reader};
+use crate::wal_location::WalLocation;
+
+/// The oldest server that has all that we ask of it.
+const MAJOR_VERSION_MIN: u32 = 13;
+
+/// Follows one primary into one branch. Made by [`Replicator::start`].
+pub struct Replicator {
+    context: Arc<Context>,
+    location: Arc<Mutex<WalLocation>>,
+    stop: watch::Receiver<bool>,
+    backoff: Backoff,
+    /// The last failure that was logged, so that a lasting one is logged once.
+    logged: Option<String>,
+}
+
+/// A running replicator. Dropping it stops it, too, but does not wait.
+pub struct Handle {
+    status: Arc<Status>,
+    stop: watch::Sender<bool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Handle {
+    pub fn status(&self) -> &Arc<Status> {
+        &self.status
+    }
+
+    /// Stops in an orderly way and waits for it: what was received in whole is applied, made durable and reported to the primary. Blocks,
+    /// so not to be called on a runtime's own threads.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+        let thread = self.thread.lock().unwrap_or_else(|e| e.into_inner()).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("BUG: the replication thread panicked");
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+impl Replicator {
+    /// Starts to follow a primary. Failures of replication are shown in the status and the log.
+    /// # Errors
+    /// `Store` when the database or branch does not exist, `File` when no thread can be had.
+    pub fn start(store: Arc<Store>, config: Config) -> Result<Handle> {
+        let branch = store.branch(&config.replica_database, &config.branch)?;
+        let progress = Arc::new(Progress::default());
+        let status = Arc::new(Status::new(config.slot_name.clone(), config.publication_names.clone(), Arc::clone(&progress)));
+        let noted = Arc::downgrade(&progress);
+        store.on_durable(Box::new(move |reached| {
+            let Some(progress) = noted.upgrade() else { return };
+            match reached {
+                Ok(position) => progress.note_durable(position),
+                Err(error) => progress.note_failed(error.to_string()),
+            }
+        }));
+        let thread_failed = |source| Error::File { action: "start thread", path: "replication".into(), source };
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(thread_failed)?;
+        let records = SourceRecords::new(Arc::clone(&store), &config.replica_database, &config.branch);
+        let location = Arc::new(Mutex::new(WalLocation::new(&config.cfg_dir)));
+        let (stop, stopping) = watch::channel(false);
+        let context = Arc::new(Context {
+            store,
+            branch,
+            config: Arc::new(config),
+            records,
+            progress,
+            status: Arc::clone(&status),
+            runtime: runtime.handle().clone(),
+        });
+        let replicator = Replicator { context, location, stop: stopping, backoff: Backoff::default(), logged: None };
+        let thread = std::thread::Builder::new()
+            .name("replication".into())
+            .spawn(move || runtime.block_on(replicator.run()))
+            .map_err(thread_failed)?;
+        Ok(Handle { status, stop, thread: Mutex::new(Some(thread)) })
+    }
+
+    async fn run(mut self) {
+        loop {
+            let status = Arc::clone(&self.context.status);
+            let outcome = self.session().await;
+            if *self.stop.borrow() {
+                self.write_location();
+                status.set_state(State::Stopped);
+                tracing::info!(durable = %self.context.progress.durable(), "replication stopped");
+                return;
+            }
+            let Err(error) = outcome else { continue };
+            let text = error.to_string();
+            status.note_error(text.clone());
+            if !error.is_passing() {
+                self.write_location();
+                status.set_state(State::Failed);
+                tracing::error!(error = %text, "replication stopped");
+                return;
+            }
+            status.set_state(State::Waiting);
+            let wait = self.backoff.next_wait();
+            if self.logged.as_ref() != Some(&text) {
+                tracing::warn!(error = %text, "replication is interrupted and tries again");
+                self.logged = Some(text);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = self.stop.wait_for(|stop| *stop) => {}
+            }
+        }
+    }
+
+    /// One connection's life. `Ok` only when a stop was asked for.
+    async fn session(&mut self) -> Result<()> {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+            ready = self.prepare() => {
+                let (connection, start, last_commit) = ready?;
+                self.follow(connection, start, last_commit).await
+            }
+        }
+    }
+
+    /// Connects and finds out where to begin, copying first where that is what it takes.
+    async fn prepare(&mut self) -> Result<(Connection, Lsn, Option<CommitId>)> {
+        let context = Arc::clone(&self.context);
+        let config = &context.config;
+        context.status.set_state(State::Connecting);
+        let mut connection = Connection::connect(&config.connection()).await?;
+        let version = connection.server_major_version();
+        if version < MAJOR_VERSION_MIN {
+            return Err(Error::Setup(format!("the primary has PostgreSQL {version}; version {MAJOR_VERSION_MIN} or later is needed")));
+        }
+        let identity = connection.identify_system().await?;
+        let mut source = context.records.source()?;
+        check_identity(source.as_ref(), &identity)?;
+        check_publications(&mut connection, &config.publication_names).await?;
+        let slot = connection.slot(&config.slot_name).await?;
+        let word = self.location().users_word(&context.records)?;
+        let phase = source.as_ref().map(|source| source.phase);
+        let new_source = |phase| Source {
+            system_id: identity.system_id.clone(),
+            timeline: identity.timeline,
+            slot_name: config.slot_name.clone(),
+            phase,
+        };
+        let slot = match (slot, phase) {
+            (Some(slot), _) => slot,
+            (None, Some(Phase::Streaming)) if source.as_ref().is_some_and(|s| s.slot_name == config.slot_name) => {
+                return Err(Error::Setup(format!(
+                    "replication slot \"{}\" does not exist on the primary any more, so changes are lost; make a new replica, or create the slot and \
+                     write the LSN to go on from into \"{}\"",
+                    config.slot_name,
+                    self.location().path().display()
+                )));
+            }
+            (None, _) if config.initial_copy == InitialCopy::Never || word.is_some() => {
+                return Err(Error::Setup(format!(
+                    "replication slot \"{}\" does not exist on the primary; create it with pg_create_logical_replication_slot{}",
+                    config.slot_name,
+                    if word.is_some() { "" } else { ", or set initial_copy to auto" }
+                )));
+            }
+            (None, _) => {
+                context.status.set_state(State::Copying);
+                copy::initial_copy(&context, &mut connection, new_source(Phase::Copying)).await?;
+                source = context.records.source()?;
+                let made = connection.slot(&config.slot_name).await?;
+                made.ok_or_else(|| Error::Setup(format!("replication slot \"{}\" vanished", config.slot_name)))?
+            }
+        };
+        check_slot(&slot, &config.slot_name, &config.database)?;
+        let (stored, last_commit) = context.records.position(&context.branch)?;
+        let confirmed = slot.confirmed_flush.unwrap_or_default();
+        let start = match (word, stored) {
+            (Some(word), stored) => {
+                let was = stored.map_or_else(|| "nothing".to_owned(), |lsn| lsn.to_string());
+                tracing::info!(start = %word, stored = %was, "pg_wal_location was written by the user and decides where replication begins");
+                word
+            }
+            // While this process lives, what is applied counts, durable or not: it becomes durable in order.
+            (None, Some(stored)) => stored.max(context.progress.applied()),
+            (None, None) => confirmed,
+        };
+        check_position(start, confirmed, identity.flushed, &config.slot_name, self.location().path())?;
+        let unchanged = source.as_ref().is_some_and(|s| *s == new_source(Phase::Streaming));
+        if word.is_some() || stored.is_none() || !unchanged {
+            // The user's word is adopted in one go: from now on the file's content is ours.
+            context.records.set_source(&new_source(Phase::Streaming))?;
+            if word.is_some() || stored.is_none() {
+                context.records.set_position(start, last_commit)?;
+                context.records.set_locations(&[start])?;
+            }
+            context.store.sync()?;
+        }
+        if word.is_some() || context.progress.applied() < start {
+            context.progress.start_at(start);
+        }
+        Ok((connection, start, last_commit))
+    }
+
+    /// Streams until something ends it.
+    async fn follow(&mut self, connection: Connection, start: Lsn, last_commit: Option<CommitId>) -> Result<()> {
+        let context = Arc::clone(&self.context);
+        let config = &context.config;
+        let stream = connection.start_replication(&config.slot_name, start, &config.publication_names).await?;
+        context.status.set_state(State::Streaming);
+        tracing::info!(slot = %config.slot_name, lsn = %start, "streaming");
+        self.backoff.reset();
+        self.logged = None;
+
+        let queue = Arc::new(Queue::default());
+        let (batches, input) = mpsc::channel();
+        let (done, mut applier) = oneshot::channel();
+        let applying = Applier::new(Arc::clone(&context), start, last_commit);
+        let applier_queue = Arc::clone(&queue);
+        std::thread::Builder::new()
+            .name("replication-apply".into())
+            .spawn(move || {
+                let result = applying.run(&input, &applier_queue);
+                // Nobody waits when the reader has failed first.
+                let _ = done.send(result);
+            })
+            .map_err(|source| Error::File { action: "start thread", path: "replication-apply".into(), source })?;
+
+        let progress = Arc::clone(&context.progress);
+        let status = Arc::clone(&context.status);
+        let mut stop = self.stop.clone();
+        let mut reader = Reader { stream, batches, queue, progress, status, stop: &mut stop };
+        let location = Arc::clone(&self.location);
+        let ticking = Arc::clone(&context);
+        let ended = reader.run(&mut applier, move || spawn_location_write(&ticking, &location)).await;
+        let Reader { mut stream, batches, .. } = reader;
+        // What was received in whole is still applied.
+        drop(batches);
+        let outcome = match ended {
+            Ok(Ended::Applier(result)) => result,
+            Ok(Ended::Stopped) => applier_result(applier).await,
+            // The applier's own error does not pass by reconnecting, so it goes first.
+            Err(error) => match applier_result(applier).await {
+                Err(applying) if !applying.is_passing() => Err(applying),
+                _ => Err(error),
+            },
+        };
+        let settled = Arc::clone(&context);
+        let synced = tokio::task::spawn_blocking(move || settled.store.sync()).await;
+        if let Ok(Err(error)) = synced {
+            return Err(outcome.err().unwrap_or(Error::Store(error)));
+        }
+        context.progress.note_durable(context.store.durable());
+        if outcome.is_ok() || *self.stop.borrow() {
+            // The primary hears of the last commits; if it does not listen any more, it will at the next start.
+            let progress = &context.progress;
+            let _ = stream.send_status(progress.received(), progress.durable(), false).await;
+            let _ = stream.finish().await;
+        }
+        outcome
+    }
+
+    fn location(&self) -> std::sync::MutexGuard<'_, WalLocation> {
+        self.location.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Brings `pg_wal_location` up to date at the end.
+    fn write_location(&self) {
+        write_location(&self.context, &mut self.location());
+    }
+}
+
+async fn applier_result(applier: oneshot::Receiver<Result<()>>) -> Result<()> {
+    applier.await.unwrap_or_else(|_| Err(Error::Setup("the applier ended unexpectedly".into())))
+}
+
+/// Writes the file beside the reader; a write that is still under way is not joined by another.
+fn spawn_location_write(context: &Arc<Context>, location: &Arc<Mutex<WalLocation>>) {
+    let (context, location) = (Arc::clone(context), Arc::clone(location));
+    tokio::task::spawn_blocking(move || {
+        if let Ok(mut location) = location.try_lock() {
+            write_location(&context, &mut location);
+        }
+    });
+}
+
+fn write_location(context: &Context, location: &mut WalLocation) {
+    let durable = context.progress.durable();
+    if durable == Lsn(0) {
+        return;
+    }
+    if let Err(error) = location.write(durable, &context.records, &context.store) {
+        tracing::warn!(%error, "pg_wal_location is not up to date");
+    }
+}
+
+fn check_identity(source: Option<&Source>, identity: &SystemIdentity) -> Result<()> {
+    let Some(source) = source else { return Ok(()) };
+    if source.system_id != identity.system_id {
+        return Err(Error::Setup(format!(
+            "the primary's system identifier is {} and this replica follows {}: it is another cluster",
+            identity.system_id, source.system_id
+        )));
+    }
+    if source.timeline != identity.timeline {
+        tracing::info!(before = source.timeline, now = identity.timeline, "the primary is on another timeline");
+    }
+    Ok(())
+}
+
+async fn check_publications(connection: &mut Connection, names: &[String]) -> Result<()> {
+    for name in names {
+        let sql = format!("SELECT 1 FROM pg_catalog.pg_publication WHERE pubname = {}", quote_literal(name));
+        if connection.query(&sql).await?.is_empty() {
+            return Err(Error::Setup(format!("publication \"{name}\" does not exist on the primary; create it there")));
+        }
+    }
+    Ok(())
+}
+
+fn check_slot(slot: &SlotInfo, name: &str, database: &str) -> Result<()> {
+    if !slot.logical || slot.plugin.as_deref() != Some("pgoutput") {
+        let plugin = slot.plugin.as_deref().unwrap_or("none");
+        return Err(Error::Setup(format!("replication slot \"{name}\" is not a logical slot of plugin pgoutput (its plugin: {plugin})")));
+    }
+    if let Some(other) = slot.database.as_deref().filter(|other| *other != database) {
+        return Err(Error::Setup(format!("replication slot \"{name}\" belongs to database \"{other}\", not to \"{database}\"")));
+    }
+    if slot.wal_status.as_deref() == Some("lost") {
+        return Err(Error::Setup(format!("replication slot \"{name}\" was invalidated, so changes are lost; make a new replica")));
+    }
+    Ok(())
+}
+
+/// Refuses to start where changes between our position and the stream would be missing.
+fn check_position(start: Lsn, confirmed: Lsn, flushed: Lsn, slot: &str, location: &std::path::Path) -> Result<()> {
+    if confirmed > start {
+        return Err(Error::Setup(format!(
+            "replication slot \"{slot}\" has confirmed {confirmed}, but this replica holds changes only up to {start}: what lies between is lost. \
+             Make a new replica; or, if nothing lies between, write {confirmed} into \"{}\" and restart",
+            location.display()
+        )));
+    }
+    if flushed < start {
+        return Err(Error::Setup(format!(
+            "the primary's log ends at {flushed}, but this replica holds changes up to {start}: the primary was restored or replaced"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn slot() -> SlotInfo {
+        SlotInfo {
+            plugin: Some("pgoutput".into()),
+            logical: true,
+            database: Some("db".into()),
+            active: false,
+            confirmed_flush: Some(Lsn(5)),
+            wal_status: Some("reserved".into()),
+        }
+    }
+
+    #[test]
+    fn a_slot_that_has_confirmed_more_than_we_hold_is_refused() {
+        let file = Path::new("f");
+        assert!(check_position(Lsn(10), Lsn(10), Lsn(10), "s", file).is_ok());
+        assert!(check_position(Lsn(10), Lsn(9), Lsn(20), "s", file).is_ok());
+        let error = check_position(Lsn(10), Lsn(11), Lsn(20), "s", file).unwrap_err();
+        assert!(error.to_string().contains("0/B") && !error.is_passing(), "{error}");
+    }
+
+    #[test]
+    fn a_primary_whose_log_ends_before_our_position_is_refused() {
+        assert!(check_position(Lsn(10), Lsn(5), Lsn(9), "s", Path::new("f")).is_err());
+    }
+
+    #[test]
+    fn another_cluster_is_refused_and_another_timeline_is_not() {
+        let source = Source { system_id: "1".into(), timeline: 1, slot_name: "s".into(), phase: Phase::Streaming };
+        let identity = |id: &str, timeline| SystemIdentity { system_id: id.into(), timeline, flushed: Lsn(1) };
+        assert!(check_identity(Some(&source), &identity("2", 1)).is_err());
+        assert!(check_identity(Some(&source), &identity("1", 2)).is_ok());
+        assert!(check_identity(None, &identity("2", 1)).is_ok());
+    }
+
+    #[test]
+    fn only_a_live_slot_of_ours_is_used() {
+        assert!(check_slot(&slot(), "s", "db").is_ok());
+        assert!(check_slot(&slot(), "s", "other").is_err());
+        assert!(check_slot(&SlotInfo { plugin: Some("test_decoding".into()), ..slot() }, "s", "db").is_err());
+        assert!(check_slot(&SlotInfo { logical: false, plugin: None, ..slot() }, "s", "db").is_err());
+        assert!(check_slot(&SlotInfo { wal_status: Some("lost".into()), ..slot() }, "s", "db").is_err());
+    }
+}

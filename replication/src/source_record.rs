@@ -1,0 +1,191 @@
+//! What the store remembers about the source: whose changes these are, and where to go on.
+//!
+//! | state key (under `replication/DATABASE/BRANCH/`) | content |
+//! |---|---|
+//! | `source` | system identifier, timeline, slot's name, phase (with the consistent point) |
+//! | `position` | an LSN and the id of the last replicated commit at that time (`-`: none) |
+//! | `location` | the LSNs that `pg_wal_location` may hold by our own hand: the last written and the one before |
+//!
+//! A replicated commit carries its end LSN, so position and data move in one record. `position` is for progress without a commit: an idle
+//! stream, a start given by the user, changes that only go to the working set.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use strandline_storage::store::{Branch, JournalPosition, Store};
+use strandline_storage::{CommitId, Error as StoreError, Lsn};
+
+use crate::error::{Error, Result};
+
+/// The source that a branch follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Source {
+    pub(crate) system_id: String,
+    pub(crate) timeline: u32,
+    pub(crate) slot_name: String,
+    pub(crate) phase: Phase,
+}
+
+/// How far the beginning has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The initial copy is under way on a temporary slot's snapshot. If we find this, the copy was lost and starts again.
+    Copying,
+    /// The base commit is durable; the lasting slot may exist or not. Without it the copy starts again.
+    Copied { consistent_point: Lsn },
+    /// The slot exists and we follow it.
+    Streaming,
+}
+
+/// A position without a commit of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Position {
+    lsn: Lsn,
+    commit: Option<CommitId>,
+}
+
+/// The records of one branch.
+#[derive(Clone)]
+pub(crate) struct SourceRecords {
+    store: Arc<Store>,
+    prefix: String,
+}
+
+impl SourceRecords {
+    pub(crate) fn new(store: Arc<Store>, database: &str, branch: &str) -> Self {
+        SourceRecords { store, prefix: format!("replication/{database}/{branch}/") }
+    }
+
+    pub(crate) fn source(&self) -> Result<Option<Source>> {
+        self.read("source")
+    }
+
+    pub(crate) fn set_source(&self, source: &Source) -> Result<JournalPosition> {
+        self.write("source", source)
+    }
+
+    /// Where the stream goes on: the last replicated commit's end, or the `position` record where that is newer. `None` before the first.
+    pub(crate) fn position(&self, branch: &Branch) -> Result<(Option<Lsn>, Option<CommitId>)> {
+        let commit = last_replicated(&self.store, branch)?;
+        let record: Option<Position> = self.read("position")?;
+        let id = commit.map(|(id, _)| id);
+        let lsn = match (commit, record) {
+            (commit, Some(record)) if record.commit == commit.map(|(id, _)| id) => Some(record.lsn),
+            (Some((_, end)), Some(record)) => Some(end.max(record.lsn)),
+            (None, Some(record)) => Some(record.lsn),
+            (Some((_, end)), None) => Some(end),
+            (None, None) => None,
+        };
+        Ok((lsn, id))
+    }
+
+    pub(crate) fn set_position(&self, lsn: Lsn, commit: Option<CommitId>) -> Result<JournalPosition> {
+        self.write("position", &Position { lsn, commit })
+    }
+
+    /// The contents of `pg_wal_location` that are ours.
+    pub(crate) fn locations(&self) -> Result<Vec<Lsn>> {
+        match self.store.get_state(&format!("{}location", self.prefix)) {
+            None => Ok(Vec::new()),
+            Some(bytes) => {
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                text.split_whitespace().map(|lsn| lsn.parse().map_err(|_| self.damaged("location"))).collect()
+            }
+        }
+    }
+
+    pub(crate) fn set_locations(&self, locations: &[Lsn]) -> Result<JournalPosition> {
+        let text = locations.iter().map(Lsn::to_string).collect::<Vec<_>>().join(" ");
+        Ok(self.store.put_state(&format!("{}location", self.prefix), Some(text.as_bytes()))?)
+    }
+
+    fn read<T: FromStr>(&self, key: &str) -> Result<Option<T>> {
+        let Some(bytes) = self.store.get_state(&format!("{}{key}", self.prefix)) else { return Ok(None) };
+        let text = String::from_utf8_lossy(&bytes);
+        text.parse().map(Some).map_err(|_| self.damaged(key))
+    }
+
+    fn write(&self, key: &str, value: &impl fmt::Display) -> Result<JournalPosition> {
+        Ok(self.store.put_state(&format!("{}{key}", self.prefix), Some(value.to_string().as_bytes()))?)
+    }
+
+    fn damaged(&self, key: &str) -> Error {
+        Error::Store(StoreError::Damaged { place: format!("state \"{}{key}\"", self.prefix), what: "not a record of this kind".into() })
+    }
+}
+
+/// The last commit on the branch's first-parent line that came from the source, with its end LSN.
+pub(crate) fn last_replicated(store: &Store, branch: &Branch) -> Result<Option<(CommitId, Lsn)>> {
+    let Some(id) = store.commit_at_lsn(branch.state().head, Lsn(u64::MAX))? else { return Ok(None) };
+    Ok(store.commit(id)?.meta.source.as_ref().map(|source| (id, source.end_lsn)))
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Source { system_id, timeline, slot_name, phase } = self;
+        match phase {
+            Phase::Copying => write!(f, "{system_id} {timeline} {slot_name} copying"),
+            Phase::Copied { consistent_point } => write!(f, "{system_id} {timeline} {slot_name} copied {consistent_point}"),
+            Phase::Streaming => write!(f, "{system_id} {timeline} {slot_name} streaming"),
+        }
+    }
+}
+
+impl FromStr for Source {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        // A slot's name has lower-case letters, digits and underscores only.
+        let words: Vec<&str> = text.split(' ').collect();
+        let (system_id, timeline, slot_name, phase) = match words.as_slice() {
+            [id, timeline, slot, "copying"] => (id, timeline, slot, Phase::Copying),
+            [id, timeline, slot, "copied", lsn] => (id, timeline, slot, Phase::Copied { consistent_point: lsn.parse().map_err(drop)? }),
+            [id, timeline, slot, "streaming"] => (id, timeline, slot, Phase::Streaming),
+            _ => return Err(()),
+        };
+        Ok(Source {
+            system_id: system_id.to_string(),
+            timeline: timeline.parse().map_err(drop)?,
+            slot_name: slot_name.to_string(),
+            phase,
+        })
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.commit {
+            Some(commit) => write!(f, "{} {commit}", self.lsn),
+            None => write!(f, "{} -", self.lsn),
+        }
+    }
+}
+
+impl FromStr for Position {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (lsn, commit) = text.split_once(' ').ok_or(())?;
+        let commit = if commit == "-" { None } else { Some(commit.parse().map_err(drop)?) };
+        Ok(Position { lsn: lsn.parse().map_err(drop)?, commit })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_round_trip() {
+        for phase in [Phase::Copying, Phase::Copied { consistent_point: Lsn(0x1_0000_0002) }, Phase::Streaming] {
+            let source = Source { system_id: "7300000000000000001".into(), timeline: 3, slot_name: "my_slot".into(), phase };
+            assert_eq!(source.to_string().parse(), Ok(source));
+        }
+        for commit in [None, Some(CommitId::of(b"x"))] {
+            let position = Position { lsn: Lsn(77), commit };
+            assert_eq!(position.to_string().parse(), Ok(position));
+        }
+        assert!("".parse::<Position>().is_err() && "a b".parse::<Source>().is_err());
+    }
+}

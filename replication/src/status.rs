@@ -1,0 +1,167 @@
+//! What a replicator shows of itself: the source of `pg_stat_subscription` and `pg_stat_subscription_stats`.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use strandline_storage::{Lsn, Timestamp};
+
+use crate::progress::Progress;
+
+/// Where a replicator is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Opening a connection and comparing identities.
+    Connecting,
+    /// Copying the published tables.
+    Copying,
+    /// Receiving changes.
+    Streaming,
+    /// Waiting to connect again after a failure that passes.
+    Waiting,
+    /// Stopped by an error that does not pass.
+    Failed,
+    /// Stopped because it was asked to.
+    Stopped,
+}
+
+impl State {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Connecting => "connecting",
+            State::Copying => "copying",
+            State::Streaming => "streaming",
+            State::Waiting => "waiting",
+            State::Failed => "failed",
+            State::Stopped => "stopped",
+        }
+    }
+}
+
+/// What replication did to one table since the server started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableStatus {
+    pub state: TableState,
+    pub copied: u64,
+    pub inserted: u64,
+    pub updated: u64,
+    pub deleted: u64,
+    pub truncated: u64,
+}
+
+/// A table's state by PostgreSQL's letters (`pg_subscription_rel.srsubstate`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TableState {
+    /// `d`: its rows are being copied.
+    Copying,
+    /// `r`: it follows the stream.
+    #[default]
+    Ready,
+}
+
+/// A moment's view of a replicator.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub slot_name: String,
+    pub publication_names: Vec<String>,
+    pub state: State,
+    pub received: Lsn,
+    pub applied: Lsn,
+    pub durable: Lsn,
+    pub last_message_received: Option<Timestamp>,
+    /// When a status update was last sent.
+    pub last_status_sent: Option<Timestamp>,
+    pub last_error: Option<(Timestamp, String)>,
+    /// Failures since the server started, those that passed included.
+    pub error_count: u64,
+    pub transaction_count: u64,
+    /// By schema-qualified name.
+    pub tables: BTreeMap<String, TableStatus>,
+}
+
+/// A replicator's state, shared with whoever shows it.
+#[derive(Debug)]
+pub struct Status {
+    slot_name: String,
+    publication_names: Vec<String>,
+    progress: Arc<Progress>,
+    fields: Mutex<Fields>,
+}
+
+#[derive(Debug)]
+struct Fields {
+    state: State,
+    last_message_received: Option<Timestamp>,
+    last_status_sent: Option<Timestamp>,
+    last_error: Option<(Timestamp, String)>,
+    error_count: u64,
+    transaction_count: u64,
+    tables: BTreeMap<String, TableStatus>,
+}
+
+impl Status {
+    pub(crate) fn new(slot_name: String, publication_names: Vec<String>, progress: Arc<Progress>) -> Self {
+        let fields = Fields {
+            state: State::Connecting,
+            last_message_received: None,
+            last_status_sent: None,
+            last_error: None,
+            error_count: 0,
+            transaction_count: 0,
+            tables: BTreeMap::new(),
+        };
+        Status { slot_name, publication_names, progress, fields: Mutex::new(fields) }
+    }
+
+    /// Takes a consistent copy.
+    pub fn snapshot(&self) -> Snapshot {
+        let fields = self.fields();
+        Snapshot {
+            slot_name: self.slot_name.clone(),
+            publication_names: self.publication_names.clone(),
+            state: fields.state,
+            received: self.progress.received(),
+            applied: self.progress.applied(),
+            durable: self.progress.durable(),
+            last_message_received: fields.last_message_received,
+            last_status_sent: fields.last_status_sent,
+            last_error: fields.last_error.clone(),
+            error_count: fields.error_count,
+            transaction_count: fields.transaction_count,
+            tables: fields.tables.clone(),
+        }
+    }
+
+    pub(crate) fn set_state(&self, state: State) {
+        self.fields().state = state;
+    }
+
+    pub(crate) fn note_error(&self, error: String) {
+        let mut fields = self.fields();
+        fields.last_error = Some((Timestamp::now(), error));
+        fields.error_count += 1;
+    }
+
+    pub(crate) fn note_message(&self) {
+        self.fields().last_message_received = Some(Timestamp::now());
+    }
+
+    pub(crate) fn note_status_sent(&self) {
+        self.fields().last_status_sent = Some(Timestamp::now());
+    }
+
+    pub(crate) fn add_transactions(&self, count: u64) {
+        self.fields().transaction_count += count;
+    }
+
+    pub(crate) fn update_table(&self, name: &str, update: impl FnOnce(&mut TableStatus)) {
+        let mut fields = self.fields();
+        if let Some(table) = fields.tables.get_mut(name) {
+            return update(table);
+        }
+        update(fields.tables.entry(name.to_owned()).or_default());
+    }
+
+    fn fields(&self) -> MutexGuard<'_, Fields> {
+        self.fields.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
