@@ -133,7 +133,7 @@ impl Reader<'_> {
             self.skip_space();
             match self.bytes.get(self.at) {
                 None => return Err(malformed(self.text, UNEXPECTED_END)),
-                Some(b'}') if count == 0 => {
+                Some(b'}') if count == 0 && depth == 0 => {
                     self.at += 1;
                     break;
                 }
@@ -149,7 +149,7 @@ impl Reader<'_> {
                 }
                 Some(_) => {
                     if self.leaf_depth.is_some_and(|d| d != depth) {
-                        return Err(malformed(self.text, "Multidimensional arrays must have sub-arrays with matching dimensions."));
+                        return Err(malformed(self.text, "Unexpected array element."));
                     }
                     self.leaf_depth = Some(depth);
                     self.element()?;

@@ -63,7 +63,12 @@ pub fn format_f64(value: f64, extra_float_digits: i32, out: &mut Vec<u8>) {
         return;
     }
     if extra_float_digits > 0 {
-        layout(&format!("{value:e}"), 15, false, out);
+        let shortest = format!("{value:e}");
+        if is_midpoint(&shortest, f64::MANTISSA_DIGITS) {
+            let inside = |n: usize| Some(format!("{value:.n$e}")).filter(|t| t.parse() == Ok(value) && !is_midpoint(t, f64::MANTISSA_DIGITS));
+            return layout(&(1..17).find_map(inside).unwrap_or(shortest), 15, true, out);
+        }
+        layout(&shortest, 15, false, out);
     } else {
         general(value, (15 + extra_float_digits).max(1) as usize, out);
     }
@@ -75,7 +80,12 @@ pub fn format_f32(value: f32, extra_float_digits: i32, out: &mut Vec<u8>) {
         return;
     }
     if extra_float_digits > 0 {
-        layout(&format!("{value:e}"), 6, false, out);
+        let shortest = format!("{value:e}");
+        if is_midpoint(&shortest, f32::MANTISSA_DIGITS) {
+            let inside = |n: usize| Some(format!("{value:.n$e}")).filter(|t| t.parse() == Ok(value) && !is_midpoint(t, f32::MANTISSA_DIGITS));
+            return layout(&(1..9).find_map(inside).unwrap_or(shortest), 6, true, out);
+        }
+        layout(&shortest, 6, false, out);
     } else {
         general(f64::from(value), (6 + extra_float_digits).max(1) as usize, out);
     }
@@ -84,6 +94,25 @@ pub fn format_f32(value: f32, extra_float_digits: i32, out: &mut Vec<u8>) {
 /// Appends a number as C's `%.{digits}g` does.
 pub fn general(value: f64, digits: usize, out: &mut Vec<u8>) {
     layout(&format!("{value:.*e}", digits - 1), digits as i32, true, out);
+}
+
+/// Says whether a decimal lies exactly half way between two floats of `mantissa_bits`. PostgreSQL does not print such a
+/// text, though it reads back as the even one of the two.
+fn is_midpoint(scientific: &str, mantissa_bits: u32) -> bool {
+    let Some((mantissa, exponent)) = scientific.split_once('e') else { return false };
+    let digits = mantissa.trim_start_matches('-');
+    let decimals = digits.split_once('.').map_or(0, |(_, f)| f.len() as i32);
+    let digits: String = digits.chars().filter(char::is_ascii_digit).collect();
+    let (Ok(value), Ok(exponent)) = (digits.parse::<u128>(), exponent.parse::<i32>()) else { return false };
+    // Powers of two do not matter, so only those of five count; a midpoint has one bit more than a float.
+    let exponent = exponent - decimals;
+    let fives = 5u128.checked_pow(exponent.unsigned_abs());
+    let odd_part = match fives {
+        Some(p) if exponent >= 0 => value.checked_mul(p),
+        Some(p) if value % p == 0 => Some(value / p),
+        _ => None,
+    };
+    odd_part.is_some_and(|v| v != 0 && u128::BITS - (v >> v.trailing_zeros()).leading_zeros() == mantissa_bits + 1)
 }
 
 fn special(value: f64, out: &mut Vec<u8>) -> bool {
@@ -164,6 +193,8 @@ mod tests {
             (1e300, "1e+300"),
             (-1.2345e-7, "-1.2345e-07"),
             (f64::INFINITY, "Infinity"),
+            // The shortest text that reads back, 1e+23, lies half way between two doubles.
+            (1e23, "9.999999999999999e+22"),
         ] {
             assert_eq!(text64(value, 1), text);
         }

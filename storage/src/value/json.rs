@@ -482,9 +482,6 @@ impl<'a> Reader<'a> {
         let mut elements = Vec::new();
         self.advance()?;
         if self.token != Token::Punctuation(b']') {
-            if matches!(self.token, Token::Punctuation(b',' | b':' | b'}') | Token::End) {
-                return Err(self.expected("array element or \"]\""));
-            }
             loop {
                 let element = self.value(depth + 1)?;
                 if self.build {

@@ -21,18 +21,16 @@ pub fn parse(text: &str) -> Result<i64> {
     let mut cents: i64 = 0;
     let mut decimals = 0;
     let mut seen_point = false;
-    let mut seen_digit = false;
     let mut round_up = false;
     let mut at = 0;
     // Counted downwards, so that the least amount can be read.
     for b in rest.bytes() {
         match b {
             b'0'..=b'9' => {
-                seen_digit = true;
                 if seen_point && decimals == 2 {
-                    if decimals == 2 && !round_up && at == rest.find('.').unwrap_or(0) + 3 {
-                        round_up = b >= b'5';
-                    }
+                    // Only the first digit beyond the cents rounds.
+                    let first_beyond = at == rest.find('.').unwrap_or(0) + 3;
+                    round_up |= first_beyond && b >= b'5';
                 } else {
                     cents = cents.checked_mul(10).and_then(|c| c.checked_sub(i64::from(b - b'0'))).ok_or_else(out_of_range)?;
                     decimals += i32::from(seen_point);
@@ -53,7 +51,7 @@ pub fn parse(text: &str) -> Result<i64> {
     }
     tail = tail.trim_start_matches(super::is_space);
     tail = tail.strip_prefix('$').unwrap_or(tail).trim_start_matches(|c| super::is_space(c) || c == ')');
-    if !tail.is_empty() || !(seen_digit || seen_point) {
+    if !tail.is_empty() {
         return Err(Error::invalid_text("money", text));
     }
     while decimals < 2 {

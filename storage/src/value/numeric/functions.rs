@@ -174,8 +174,7 @@ impl Numeric {
             _ => return Err(power_error("cannot take square root of a negative number")),
         };
         let (weight, _) = Numeric::leading_10000(d);
-        let root_weight = if weight >= 0 { weight * 2 + 1 } else { 1 - (1 - weight) * 2 };
-        let scale = clamp_scale(MIN_SIG_DIGITS - root_weight, &[d.scale]);
+        let scale = clamp_scale(MIN_SIG_DIGITS - (weight * 2 + 1), &[d.scale]);
         // One digit more than shown: a root is never exactly half way, so truncating first cannot mislead the rounding.
         let digits = 2 * (scale + 1).max(d.scale.div_ceil(2));
         Ok(from_fixed(&fixed(d, digits).sqrt(), digits / 2, scale))
@@ -342,10 +341,10 @@ fn pow_integer(base: &Numeric, b: &Decimal, exponent: i32, exponent_scale: u32) 
     if f > f64::from(32768 * 4) {
         return Err(overflow());
     }
-    if f + 1.0 < -f64::from(MAX_DISPLAY_SCALE) {
-        return Ok(Numeric::new(0, MAX_DISPLAY_SCALE as u32));
+    let scale = clamp_scale(MIN_SIG_DIGITS, &[b.scale, exponent_scale]);
+    if f + 1.0 < -f64::from(scale) {
+        return Ok(Numeric::new(0, scale));
     }
-    let scale = clamp_scale(MIN_SIG_DIGITS - f as i32, &[b.scale, exponent_scale]);
     match exponent {
         0 => return Ok(Numeric::ONE.round(scale as i32)),
         1 => return Ok(base.round(scale as i32)),

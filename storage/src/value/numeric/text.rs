@@ -61,7 +61,7 @@ impl Numeric {
             if unsigned.is_empty() || !unsigned.bytes().all(|b| b.is_ascii_digit()) {
                 return Err(invalid());
             }
-            exponent = digits.parse().ok().filter(|e: &i64| e.abs() < i64::from(i32::MAX / 2)).ok_or_else(invalid)?;
+            exponent = digits.parse().ok().filter(|e: &i64| e.abs() < i64::from(i32::MAX / 2)).ok_or_else(overflow)?;
             at = bytes.len();
         }
         if at != bytes.len() {
@@ -165,7 +165,8 @@ impl Numeric {
         let special = |out: &mut Vec<u8>, sign: u16| {
             out.extend([0; 4]);
             out.extend(sign.to_be_bytes());
-            out.extend([0; 2]);
+            // PostgreSQL leaves the bit that tells an infinity from NaN in the field of the scale.
+            out.extend([0, if sign == SIGN_NAN { 0 } else { 0x20 }]);
         };
         let d: &Decimal = match self {
             Numeric::NaN => return special(out, SIGN_NAN),
