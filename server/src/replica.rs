@@ -1,0 +1,110 @@
+//! Replica mode: the replicator that the configuration asks for, and what SQL shows of it.
+
+use std::sync::Arc;
+
+use serde_json::{Value as Json, json};
+use strandline_replication::{CommitMode, Config as ReplicatorConfig, CreateTables, InitialCopy, Snapshot, State};
+use strandline_storage::Timestamp;
+use strandline_storage::value::{DataType, TextSettings, Value};
+
+use crate::config::{AutoNever, Config, PostgresReplication};
+
+/// The oid that `pg_subscription` gives to the configured subscription: the first of the users' range is never a table's, as a
+/// database's own objects begin behind it.
+const SUBSCRIPTION_OID: u32 = 16383;
+
+/// What the replicator has to be told.
+pub fn replicator_config(config: &Config, source: &PostgresReplication) -> ReplicatorConfig {
+    ReplicatorConfig {
+        host: source.postgres_server_address.clone(),
+        port: source.postgres_port,
+        user: source.postgres_user.clone(),
+        password: Some(source.postgres_password.0.clone()).filter(|p| !p.is_empty()),
+        database: source.postgres_database.clone(),
+        slot_name: source.slot_name.clone(),
+        publication_names: source.publications(),
+        replica_database: source.replica_database.clone(),
+        branch: source.branch.clone(),
+        initial_copy: match source.initial_copy {
+            AutoNever::Auto => InitialCopy::Auto,
+            AutoNever::Never => InitialCopy::Never,
+        },
+        create_tables: match source.create_tables {
+            AutoNever::Auto => CreateTables::Auto,
+            AutoNever::Never => CreateTables::Never,
+        },
+        cfg_dir: config.cfg_dir(),
+        commit_mode: match config.behavior.dolt_transaction_commit {
+            Some(false) => CommitMode::WorkingSet,
+            None | Some(true) => CommitMode::EachTransaction,
+        },
+    }
+}
+
+/// A moment as a timestamptz's text.
+fn time(time: Option<Timestamp>) -> Json {
+    let (Some(time), Some(data_type)) = (time, DataType::by_name("timestamptz")) else { return Json::Null };
+    let mut text = Vec::new();
+    data_type.format(&Value::Int8(time.0), &TextSettings::default(), &mut text);
+    String::from_utf8(text).map_or(Json::Null, Json::String)
+}
+
+/// Rows of the catalogs that show replication, by table name; nothing for other tables.
+pub fn rows(table: &str, source: &PostgresReplication, status: &Snapshot) -> Vec<Json> {
+    match table {
+        "pg_stat_subscription" => vec![json!({
+            "subid": SUBSCRIPTION_OID,
+            "subname": status.slot_name,
+            "pid": if matches!(status.state, State::Failed | State::Stopped) { Json::Null } else { json!(std::process::id()) },
+            "received_lsn": status.received.to_string(),
+            "last_msg_receipt_time": time(status.last_message_received),
+            "latest_end_lsn": status.durable.to_string(),
+            "latest_end_time": time(status.last_status_sent),
+            "state": status.state.as_str(),
+            "durable_lsn": status.durable.to_string(),
+            "last_error": status.last_error.as_ref().map(|e| e.1.as_str()),
+            "last_error_time": time(status.last_error.as_ref().map(|e| e.0)),
+        })],
+        "pg_subscription" => vec![json!({
+            "oid": SUBSCRIPTION_OID,
+            "subdbid": 0,
+            "subskiplsn": "0/0",
+            "subname": status.slot_name,
+            "subowner": 10,
+            "subenabled": !matches!(status.state, State::Failed | State::Stopped),
+            "subbinary": false,
+            "substream": false,
+            "subtwophasestate": "d",
+            "subdisableonerr": true,
+            // Without the password.
+            "subconninfo": format!(
+                "host={} port={} user={} dbname={}",
+                source.postgres_server_address, source.postgres_port, source.postgres_user, source.postgres_database
+            ),
+            "subslotname": status.slot_name,
+            "subsynccommit": "on",
+            "subpublications": array_text(&status.publication_names),
+        })],
+        "pg_stat_subscription_stats" => vec![json!({
+            "subid": SUBSCRIPTION_OID,
+            "subname": status.slot_name,
+            "apply_error_count": status.error_count,
+            "sync_error_count": 0,
+        })],
+        _ => Vec::new(),
+    }
+}
+
+/// The text of a text[] value.
+fn array_text(items: &[String]) -> String {
+    let quoted: Vec<String> = items.iter().map(|i| format!("\"{}\"", i.replace('\\', "\\\\").replace('"', "\\\""))).collect();
+    format!("{{{}}}", quoted.join(","))
+}
+
+/// What the engine asks for, given where the replicator's state can be had.
+pub fn server_rows(
+    source: PostgresReplication,
+    status: impl Fn() -> Option<Snapshot> + Send + Sync + 'static,
+) -> Arc<dyn Fn(&str) -> Vec<Json> + Send + Sync> {
+    Arc::new(move |table| status().map(|status| rows(table, &source, &status)).unwrap_or_default())
+}
