@@ -1,9 +1,10 @@
 //! The life of the server: store, engine, replicator, sockets; then an orderly end.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
+use strandline_replication::{Replicator, Status};
 use strandline_sql::session::{Engine, EngineOptions};
 use strandline_storage::store::{FsckReport, fsck as storage_fsck};
 use strandline_storage::{CommitMeta, Identity, Store, StoreOptions, Timestamp};
@@ -12,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
 use crate::pg::{self, ServerOptions};
+use crate::replica;
 
 /// Under load a group of commits waits this long for its sync at most.
 const GROUP_COMMIT_MS_MAX: u64 = 5;
@@ -32,7 +34,17 @@ pub fn run(config: Config) -> Result<()> {
     let store = Store::open(&config.data_dir, StoreOptions { group_commit_ms_max: GROUP_COMMIT_MS_MAX })?;
     ensure_database(&store, DEFAULT_DATABASE, &config.user.name)?;
 
+    // Filled when the replicator starts, which is after the engine that shows it.
+    let replication: Arc<OnceLock<Arc<Status>>> = Arc::new(OnceLock::new());
+    let server_rows: strandline_sql::session::ServerRows = match &config.postgres_replication {
+        Some(source) => {
+            let replication = Arc::clone(&replication);
+            replica::server_rows(source.clone(), move || replication.get().map(|status| status.snapshot()))
+        }
+        None => Arc::new(|_| Vec::new()),
+    };
     let options = EngineOptions {
+        server_rows,
         read_only: config.behavior.read_only,
         transaction_commit: config.behavior.dolt_transaction_commit == Some(true),
         query_threads: std::thread::available_parallelism().map_or(2, usize::from),
@@ -42,6 +54,17 @@ pub fn run(config: Config) -> Result<()> {
     let engine = Engine::new(store.clone(), options);
     engine.ensure_superuser(&config.user.name, &pg::hash_password(&config.user.password.0))?;
 
+    // A replicator that cannot even begin (a wrong pg_wal_location) is shown and logged; the server answers all the same.
+    let replicator = match &config.postgres_replication {
+        Some(source) => {
+            ensure_database(&store, &source.replica_database, &config.user.name)?;
+            let handle = Replicator::start(store.clone(), replica::replicator_config(&config, source)).context("could not start replication")?;
+            let _ = replication.set(Arc::clone(handle.status()));
+            Some(handle)
+        }
+        None => None,
+    };
+
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(SOCKET_THREADS).thread_name("socket").enable_all().build()?;
     let served = runtime.block_on(async {
         let address = (config.listener.host.as_str(), config.listener.port);
@@ -49,6 +72,9 @@ pub fn run(config: Config) -> Result<()> {
         tracing::info!(host = address.0, port = address.1, data_dir = %config.data_dir.display(), "ready to accept connections");
         pg::serve(listener, engine, ServerOptions::default(), told_to_stop()?).await.context("could not accept connections")
     });
+    if let Some(replicator) = replicator {
+        replicator.stop();
+    }
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     store.close().context("could not close the store")?;
     tracing::info!("stopped");
