@@ -36,7 +36,7 @@ pub fn run(config: Config) -> Result<()> {
 
     // Filled when the replicator starts, which is after the engine that shows it.
     let replication: Arc<OnceLock<Arc<Status>>> = Arc::new(OnceLock::new());
-    let server_rows: strandline_sql::session::ServerRows = match &config.postgres_replication {
+    let server_rows: Arc<dyn Fn(&str) -> Vec<serde_json::Value> + Send + Sync> = match &config.postgres_replication {
         Some(source) => {
             let replication = Arc::clone(&replication);
             replica::server_rows(source.clone(), move || replication.get().map(|status| status.snapshot()))
