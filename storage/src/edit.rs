@@ -495,3 +495,6 @@ impl TableData {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests;

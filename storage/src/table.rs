@@ -357,6 +357,39 @@ impl TableData {
         self.rows.scan(range, reverse)
     }
 
+    /// Checks the trees, and that every index has an entry for each row and no other. Reads the whole table.
+    /// # Errors
+    /// `Damaged`, with what was found first.
+    pub fn verify(&self) -> Result<()> {
+        self.rows.verify()?;
+        for (index, tree) in self.shape.indexes.iter().zip(&self.indexes) {
+            tree.verify()?;
+            let damaged = |what: &str| Error::Damaged { place: format!("index \"{}\"", index.name), what: what.into() };
+            if tree.len() != self.len() {
+                return Err(damaged("number of entries differs from the number of rows"));
+            }
+            let mut cursor = self.scan((Bound::Unbounded, Bound::Unbounded), false);
+            while let Some((leaf, at)) = cursor.next_position()? {
+                if !tree.contains(&self.shape.index_key(index, &leaf.row(at), leaf.key(at)))? {
+                    return Err(damaged("a row has no entry"));
+                }
+            }
+        }
+        let mut cursor = self.scan((Bound::Unbounded, Bound::Unbounded), false);
+        while let Some((leaf, at)) = cursor.next_position()? {
+            let (stored, expected) = (leaf.key(at), self.row_key(&leaf.row(at)));
+            let same = match self.shape.key {
+                Some(_) => stored == expected,
+                None => stored.len() == expected.len() && stored[..ROW_HASH_SIZE] == expected[..ROW_HASH_SIZE],
+            };
+            if !same {
+                let place = format!("table \"{}\"", self.shape.schema.name);
+                return Err(Error::Damaged { place, what: "a row is kept under the key of another".into() });
+            }
+        }
+        Ok(())
+    }
+
     /// Checks that a unique index has no entry for the row's values but that of the row with key `except`.
     pub(crate) fn check_unique(&self, at: usize, row: &[Value], except: Option<&[u8]>) -> Result<()> {
         let index = &self.shape.indexes[at];

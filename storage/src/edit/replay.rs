@@ -17,6 +17,7 @@ impl Edit {
     /// `Conflict` when a row to insert exists, or a row to change or delete is missing or differs in the changed columns;
     /// `DuplicateKey` when a unique index does not hold.
     pub fn apply_changes(&mut self, changes: &ChangeSet, reader: &Arc<dyn ChunkReader>) -> Result<()> {
+        let has_rows = |oid: Oid| changes.tables.iter().any(|change| change.table == oid && !matches!(change.rows, RowsChange::Dropped));
         for change in &changes.catalog {
             match &change.object {
                 None => {
@@ -32,7 +33,15 @@ impl Edit {
                             // The rows of the new shape come with the table's own change.
                             self.replace_table(change.oid, TableData::empty(shape))?;
                         }
-                        self.put_table(schema.as_ref().clone())?;
+                        if has_rows(change.oid) {
+                            // The order of DDL and rows is not known: an index that comes or goes may not hold in between.
+                            let mut interim = schema.as_ref().clone();
+                            let old = self.root.table(change.oid).map(|old| old.schema().clone());
+                            interim.indexes.retain(|index| old.as_ref().is_some_and(|old| old.indexes.contains(index)));
+                            self.put_table(interim)?;
+                        } else {
+                            self.put_table(schema.as_ref().clone())?;
+                        }
                     }
                     other => self.put_object(other.clone())?,
                 },
@@ -55,6 +64,13 @@ impl Edit {
                         self.drop_object(change.table)?;
                     }
                 }
+            }
+        }
+        for change in &changes.catalog {
+            if let Some(CatalogObject::Table(schema)) = change.object.as_deref()
+                && self.table_schema(change.oid).is_some_and(|interim| interim != schema)
+            {
+                self.put_table(schema.as_ref().clone())?;
             }
         }
         Ok(())

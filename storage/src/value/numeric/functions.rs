@@ -357,7 +357,8 @@ fn pow_integer(base: &Numeric, b: &Decimal, exponent: i32, exponent_scale: u32) 
         _ => {}
     }
     // Floating point with a fixed number of digits: mantissa * 10^exponent10.
-    let wanted = (scale as i64 + f.abs().ceil() as i64).max(0) + 1 + i64::from(GUARD_DIGITS) + i64::from(exponent.unsigned_abs().ilog10()) + 8;
+    let wanted =
+        (scale as i64 + f.abs().ceil() as i64).max(0) + 1 + i64::from(GUARD_DIGITS) + i64::from(exponent.unsigned_abs().ilog10()) + 8;
     let shorten = |m: BigInt, e: i64| {
         let extra = big_digit_count(&m) - wanted;
         if extra > 0 { (divide_rounded(&m, &pow10_big(extra as u32)), e + extra) } else { (m, e) }

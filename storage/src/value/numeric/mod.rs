@@ -250,16 +250,13 @@ impl Numeric {
 
     fn to_integer<T: TryFrom<i128>>(&self, type_name: &str) -> Result<T> {
         match self {
-            Numeric::NaN => {
-                Err(Error::value(ValueErrorCode::FeatureNotSupported, format!("cannot convert NaN to {type_name}")))
-            }
+            Numeric::NaN => Err(Error::value(ValueErrorCode::FeatureNotSupported, format!("cannot convert NaN to {type_name}"))),
             Numeric::PosInf | Numeric::NegInf => {
                 Err(Error::value(ValueErrorCode::FeatureNotSupported, format!("cannot convert infinity to {type_name}")))
             }
-            Numeric::Finite(_) => self
-                .to_i128()
-                .and_then(|v| T::try_from(v).ok())
-                .ok_or_else(|| Error::out_of_range(format!("{type_name} out of range"))),
+            Numeric::Finite(_) => {
+                self.to_i128().and_then(|v| T::try_from(v).ok()).ok_or_else(|| Error::out_of_range(format!("{type_name} out of range")))
+            }
         }
     }
 
@@ -374,8 +371,7 @@ impl Numeric {
         let fraction_groups = ((d.scale + pad) / 4) as i32;
         let lead = (4 - digits.len() % 4) % 4;
         digits.insert_str(0, &"000"[..lead]);
-        let mut groups: Vec<u16> =
-            digits.as_bytes().chunks(4).map(|c| c.iter().fold(0, |n, b| n * 10 + u16::from(b - b'0'))).collect();
+        let mut groups: Vec<u16> = digits.as_bytes().chunks(4).map(|c| c.iter().fold(0, |n, b| n * 10 + u16::from(b - b'0'))).collect();
         let weight = groups.len() as i32 - fraction_groups - 1;
         while groups.last() == Some(&0) {
             groups.pop();
@@ -395,11 +391,13 @@ impl Numeric {
         let first = match &d.coefficient {
             Coefficient::Small(c) => {
                 let c = c.unsigned_abs();
-                if count >= i64::from(lead) { c / 10u128.pow((count - i64::from(lead)) as u32) } else { c * 10u128.pow((i64::from(lead) - count) as u32) }
+                if count >= i64::from(lead) {
+                    c / 10u128.pow((count - i64::from(lead)) as u32)
+                } else {
+                    c * 10u128.pow((i64::from(lead) - count) as u32)
+                }
             }
-            Coefficient::Big(c) => {
-                (c.magnitude() / pow10_big((count - i64::from(lead)) as u32).magnitude()).to_u128().unwrap_or(0)
-            }
+            Coefficient::Big(c) => (c.magnitude() / pow10_big((count - i64::from(lead)) as u32).magnitude()).to_u128().unwrap_or(0),
         };
         (weight as i32, first as i32)
     }

@@ -120,7 +120,8 @@ impl Numeric {
     /// # Errors
     /// `Value` (invalid binary representation), `OutOfRange`.
     pub fn from_binary(bytes: &[u8]) -> Result<Numeric> {
-        let invalid = |what: &str| Error::value(ValueErrorCode::InvalidBinaryRepresentation, format!("invalid {what} in external \"numeric\" value"));
+        let invalid =
+            |what: &str| Error::value(ValueErrorCode::InvalidBinaryRepresentation, format!("invalid {what} in external \"numeric\" value"));
         let (header, digits) = bytes.split_at_checked(8).ok_or_else(|| invalid("length"))?;
         let word = |i: usize| u16::from_be_bytes([header[i], header[i + 1]]);
         let (count, weight, sign, scale) = (word(0), i64::from(word(2) as i16), word(4), word(6));
@@ -145,7 +146,11 @@ impl Numeric {
             }
             text.extend([digit / 1000, digit / 100 % 10, digit / 10 % 10, digit % 10].map(|d| d as u8));
         }
-        let mut c = if text.is_empty() { BigInt::from(0) } else { BigInt::from_radix_be(num_bigint::Sign::Plus, &text, 10).ok_or_else(|| invalid("digit"))? };
+        let mut c = if text.is_empty() {
+            BigInt::from(0)
+        } else {
+            BigInt::from_radix_be(num_bigint::Sign::Plus, &text, 10).ok_or_else(|| invalid("digit"))?
+        };
         // The digits stand for c * 10^exponent; what the scale does not show is cut off, as PostgreSQL does.
         let exponent = 4 * (weight + 1 - i64::from(count));
         let shift = exponent + i64::from(scale);
