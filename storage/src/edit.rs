@@ -144,10 +144,10 @@ impl Edit {
         let data = table_mut(&mut self.root, table)?;
         match change.kind {
             RowChangeKind::Inserted { new } => data.delete_row(&change.key).map(|_| drop(new)),
-            RowChangeKind::Deleted { old } => data.insert_row(&change.key, &old),
+            RowChangeKind::Deleted { old } => data.insert_row(&change.key, &old, Unique::Later),
             RowChangeKind::Updated { columns } => {
                 let old: Vec<_> = columns.into_iter().map(|(column, old, _)| (column, old)).collect();
-                data.update_row(&change.key, &old, &mut Vec::new()).map(|_| ())
+                data.update_row(&change.key, &old, &mut Vec::new(), Unique::Later).map(|_| ())
             }
         }
     }
@@ -177,6 +177,14 @@ impl Edit {
             // The entry stays `Replaced`.
             self.changes.tables[position].rows = RowsChange::Replaced { rows: None };
             self.snapshot_periods[position] = self.period;
+        }
+    }
+
+    /// To be called before a deletion: a table that becomes empty forgets how many rows its leaves are aimed at, and going back
+    /// row by row would not bring that back.
+    fn before_deletion(&mut self, table: Oid) {
+        if self.root.table(table).is_some_and(|data| data.len() == 1 && !data.rows.has_default_target()) {
+            self.before_operation(None);
         }
     }
 
@@ -226,7 +234,7 @@ impl Edit {
         let data = table_mut(&mut self.root, table)?;
         data.shape.layout.check_row(&row)?;
         let key = data.new_key(&row)?;
-        data.insert_row(&key, &row)?;
+        data.insert_row(&key, &row, Unique::Now)?;
         self.record(table, &key, RowChangeKind::Inserted { new: row });
         Ok(())
     }
@@ -236,6 +244,7 @@ impl Edit {
     /// `RowMissing`, `DuplicateKey`.
     pub fn update(&mut self, table: Oid, key: &[u8], row: Row) -> Result<Row> {
         self.before_row_change(table);
+        self.before_deletion(table);
         let data = table_mut(&mut self.root, table)?;
         data.shape.layout.check_row(&row)?;
         let key = data.existing_key(key)?;
@@ -247,15 +256,16 @@ impl Edit {
         if same_key {
             let values: Vec<_> = row.into_iter().enumerate().map(|(i, value)| (i as u16, value)).collect();
             let mut columns = Vec::new();
-            data.update_row(&key, &values, &mut columns)?;
+            data.update_row(&key, &values, &mut columns, Unique::Now)?;
             if !columns.is_empty() {
                 self.record(table, &key, RowChangeKind::Updated { columns });
             }
             return Ok(old);
         }
+        let whole = (data.len() == 1).then(|| data.clone());
         data.delete_row(&key)?;
         let new_key = data.new_key(&row);
-        let inserted = new_key.and_then(|new_key| data.insert_row(&new_key, &row).map(|()| new_key));
+        let inserted = new_key.and_then(|new_key| data.insert_row(&new_key, &row, Unique::Now).map(|()| new_key));
         match inserted {
             Ok(new_key) => {
                 self.record(table, &key, RowChangeKind::Deleted { old: old.clone() });
@@ -263,7 +273,10 @@ impl Edit {
                 Ok(old)
             }
             Err(error) => {
-                data.insert_row(&key, &old).expect("BUG: a row just deleted cannot be put back");
+                match whole {
+                    Some(whole) => *data = whole,
+                    None => data.insert_row(&key, &old, Unique::Later).expect("BUG: a row just deleted cannot be put back"),
+                }
                 Err(error)
             }
         }
@@ -305,6 +318,7 @@ impl Edit {
     /// `RowMissing`.
     pub fn delete(&mut self, table: Oid, key: &[u8]) -> Result<Row> {
         self.before_row_change(table);
+        self.before_deletion(table);
         let data = table_mut(&mut self.root, table)?;
         let key = data.existing_key(key)?;
         let old = data.delete_row(&key)?.ok_or_else(|| data.row_missing(&key))?;
@@ -380,6 +394,13 @@ fn table_mut(root: &mut Root, table: Oid) -> Result<&mut TableData> {
     data.map(Arc::make_mut).ok_or_else(|| Error::NotFound { what: "table", name: table.to_string() })
 }
 
+/// When unique indexes are checked: with each row, or by the caller after all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unique {
+    Now,
+    Later,
+}
+
 /// Row changes on a table and its indexes, without recording.
 impl TableData {
     /// The key under which a row is to be inserted: a keyless row's has the next ordinal.
@@ -413,15 +434,20 @@ impl TableData {
         Error::RowMissing { table: self.shape.schema.name.clone(), key: self.shape.text_of_key(key) }
     }
 
+    /// Checks that no other row has this row's values in a unique index.
+    fn check_all_unique(&self, key: &[u8], row: &[Value]) -> Result<()> {
+        (0..self.indexes.len()).try_for_each(|at| self.check_unique(at, row, Some(key)))
+    }
+
     /// Inserts a row and its index entries, or fails and changes nothing.
-    fn insert_row(&mut self, key: &[u8], row: &[Value]) -> Result<()> {
+    fn insert_row(&mut self, key: &[u8], row: &[Value], unique: Unique) -> Result<()> {
         if !self.indexes.is_empty() {
             // The primary key's violation comes first, as in PostgreSQL.
             if self.rows.contains(key)? {
                 return Err(self.shape.duplicate_key(row));
             }
-            for at in 0..self.indexes.len() {
-                self.check_unique(at, row, None)?;
+            if unique == Unique::Now {
+                self.check_all_unique(key, row)?;
             }
         }
         if !self.rows.insert(key, row)? {
@@ -459,7 +485,7 @@ impl TableData {
     }
 
     /// Sets columns of a row whose key does not change, and its index entries. Returns whether the row exists.
-    fn update_row(&mut self, key: &[u8], columns: &[(u16, Value)], changed: &mut Vec<(u16, Value, Value)>) -> Result<bool> {
+    fn update_row(&mut self, key: &[u8], columns: &[(u16, Value)], changed: &mut Vec<(u16, Value, Value)>, unique: Unique) -> Result<bool> {
         let shape = self.shape.clone();
         match self.rows.update(key, columns, &shape.in_keys, changed)? {
             Updated::Done => return Ok(true),
@@ -476,7 +502,9 @@ impl TableData {
         for (at, index) in shape.indexes.iter().enumerate() {
             let (from, to) = (shape.index_key(index, &old, key), shape.index_key(index, &new, key));
             if from != to {
-                self.check_unique(at, &new, Some(key))?;
+                if unique == Unique::Now {
+                    self.check_unique(at, &new, Some(key))?;
+                }
                 moves.push((at, from, to));
             }
         }

@@ -239,9 +239,12 @@ impl Root {
 /// What happened to a table that still exists; `None`: nothing.
 fn rows_between(before: Option<&TableData>, after: &TableData, writer: &mut dyn ChunkWriter) -> Result<Option<RowsChange>> {
     let replaced = |writer: &mut dyn ChunkWriter| Ok(Some(RowsChange::Replaced { rows: after.rows.clone().write(writer)? }));
-    if let Some(before) = before
-        && !before.shape.same_rows(&after.shape)
-    {
+    // A replay must end with nodes of the same sizes, too.
+    let same_sizes = match before {
+        Some(before) => before.rows.target() == after.rows.target(),
+        None => after.rows.has_default_target(),
+    };
+    if !same_sizes || before.is_some_and(|before| !before.shape.same_rows(&after.shape)) {
         return replaced(writer);
     }
     let mut changes = Vec::new();
@@ -263,6 +266,8 @@ fn rows_between(before: Option<&TableData>, after: &TableData, writer: &mut dyn 
             return replaced(writer);
         }
     }
+    // Deletions last, so that the table is not empty in between.
+    changes.sort_by_key(|change| matches!(change.kind, RowChangeKind::Deleted { .. }));
     Ok((!changes.is_empty()).then_some(RowsChange::Rows(changes)))
 }
 

@@ -87,7 +87,6 @@ impl TableData {
         let mut entries: Vec<(Vec<u8>, u32)> = Vec::with_capacity(self.len() as usize);
         let mut row = vec![Value::Null; self.shape.schema.columns.len()];
         let mut cursor = self.rows.scan((Bound::Unbounded, Bound::Unbounded), false);
-        let mut size = 0;
         while let Some((leaf, at)) = cursor.next_position()? {
             for column in &index.columns {
                 row[column.position] = leaf.value(at, column.position);
@@ -97,12 +96,12 @@ impl TableData {
             let exempt = !index.nulls_not_distinct && index.columns.iter().any(|c| row[c.position].is_null());
             let prefix = if exempt { 0 } else { entry.len() as u32 };
             entry.extend_from_slice(leaf.key(at));
-            size += entry.len();
             entries.push((entry, prefix));
         }
         entries.sort_unstable();
+        // Not aimed at the size of these entries: replaying may build the index at another moment, and must build the same.
         let layout = index_layout();
-        let target = if entries.is_empty() { layout.default_target() } else { layout.target_for(4 + size / entries.len()) };
+        let target = layout.default_target();
         let mut builder = TreeBuilder::new(layout, target);
         for (at, (entry, prefix)) in entries.iter().enumerate() {
             let prefix = &entry[..*prefix as usize];

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Edit, table_mut};
+use super::{Edit, Unique, table_mut};
 use crate::change_set::{ChangeSet, RowChange, RowChangeKind, RowsChange};
 use crate::chunk::ChunkReader;
 use crate::error::{Error, Result};
@@ -49,7 +49,7 @@ impl Edit {
         }
         for change in &changes.tables {
             match &change.rows {
-                RowsChange::Rows(rows) => rows.iter().try_for_each(|row| self.apply_row(change.table, row))?,
+                RowsChange::Rows(rows) => self.apply_rows(change.table, rows)?,
                 RowsChange::Replaced { rows } => {
                     let shape = table_mut(&mut self.root, change.table)?.shape.clone();
                     let rows = match rows {
@@ -76,8 +76,32 @@ impl Edit {
         Ok(())
     }
 
+    /// Unique indexes are checked after the last row, as the order of rows may be another than when they were made (a diff's is
+    /// that of keys). Replay trusts what was checked before it was recorded.
+    fn apply_rows(&mut self, table: Oid, rows: &[RowChange]) -> Result<()> {
+        rows.iter().try_for_each(|row| self.apply_row(table, row))?;
+        let data = table_mut(&mut self.root, table)?;
+        if !self.recording || !data.shape.indexes.iter().any(|index| index.unique) {
+            return Ok(());
+        }
+        for change in rows {
+            let touched = match &change.kind {
+                RowChangeKind::Inserted { .. } => true,
+                RowChangeKind::Updated { columns } => columns.iter().any(|(column, ..)| data.shape.in_keys[usize::from(*column)]),
+                RowChangeKind::Deleted { .. } => false,
+            };
+            if touched && let Some(row) = data.get(&change.key)? {
+                data.check_all_unique(&change.key, &row)?;
+            }
+        }
+        Ok(())
+    }
+
     fn apply_row(&mut self, table: Oid, change: &RowChange) -> Result<()> {
         self.before_row_change(table);
+        if matches!(change.kind, RowChangeKind::Deleted { .. }) {
+            self.before_deletion(table);
+        }
         let recording = self.recording;
         let data = table_mut(&mut self.root, table)?;
         let conflict = |data: &TableData| Error::Conflict {
@@ -91,7 +115,7 @@ impl Edit {
                 if data.rows.contains(&key)? {
                     return Err(conflict(data));
                 }
-                data.insert_row(&key, new)?;
+                data.insert_row(&key, new, Unique::Later)?;
                 if recording {
                     self.record(table, &key, RowChangeKind::Inserted { new: new.clone() });
                 }
@@ -116,7 +140,7 @@ impl Edit {
                     _ => return Err(conflict(data)),
                 }
                 let new: Vec<_> = columns.iter().map(|(column, _, new)| (*column, new.clone())).collect();
-                data.update_row(&change.key, &new, &mut Vec::new())?;
+                data.update_row(&change.key, &new, &mut Vec::new(), Unique::Later)?;
                 if recording {
                     self.record(table, &change.key, RowChangeKind::Updated { columns: columns.clone() });
                 }

@@ -329,6 +329,7 @@ proptest! {
         let mut patched = Edit::new(base.clone());
         patched.apply_changes(&difference, &reader).unwrap();
         prop_assert!(patched.root().same(&after).unwrap());
+        prop_assert_eq!(patched.root_and_changes().0.write(&mut &*chunks).unwrap(), after_address);
         let objects = crate::diff::diff_roots(&base, &after).unwrap();
         prop_assert_eq!(objects.is_empty(), base.same(&after).unwrap());
 

@@ -126,14 +126,15 @@ impl Tree {
         }
     }
 
-    /// Takes out the row with this key and returns it.
+    /// Takes out the row with this key and returns it. A tree that has become empty is like a new one: its leaves are aimed
+    /// at the number of rows that its layout suggests.
     pub fn delete(&mut self, key: &[u8]) -> Result<Option<Row>> {
         let Some(root) = &mut self.root else { return Ok(None) };
         match delete(root, &self.source, key)? {
             Deleted::Missing => Ok(None),
             Deleted::Row(row) => {
                 if root.count == 0 {
-                    self.root = None;
+                    *self = Tree { source: self.source.clone(), ..Tree::new(self.source.layout.clone()) };
                 }
                 Ok(Some(row))
             }

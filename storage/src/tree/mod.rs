@@ -123,6 +123,11 @@ impl Tree {
         self.rule.target
     }
 
+    /// Whether the target is the one that the layout suggests, as in every empty tree.
+    pub(crate) fn has_default_target(&self) -> bool {
+        self.rule.target == self.source.layout.default_target()
+    }
+
     /// The number of rows; O(1).
     pub fn len(&self) -> u64 {
         self.root.as_ref().map_or(0, |root| root.count)

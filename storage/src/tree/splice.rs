@@ -61,7 +61,10 @@ impl TreeBuilder {
 
     pub fn finish(self) -> Result<Tree> {
         let (source, rule) = (self.splicer.source.clone(), self.splicer.rule);
-        Ok(Tree { root: self.splicer.finish()?, source, rule })
+        match self.splicer.finish()? {
+            None => Ok(Tree::new(source.layout)),
+            root => Ok(Tree { root, source, rule }),
+        }
     }
 }
 

@@ -53,9 +53,7 @@ pub fn split(text: &str, delimiter: u8) -> Result<Array<String>> {
         if bounds.len() >= DIMENSIONS_MAX {
             return Err(too_many_dimensions(bounds.len() + 1));
         }
-        let number = |t: &str| {
-            t.parse::<i32>().map_err(|_| malformed(text, "\"[\" must introduce explicitly-specified array dimensions."))
-        };
+        let number = |t: &str| t.parse::<i32>().map_err(|_| malformed(text, "\"[\" must introduce explicitly-specified array dimensions."));
         let (lower_bound, upper) = match spec.split_once(':') {
             Some((l, u)) => (number(l)?, number(u)?),
             None => (1, number(spec)?),
@@ -71,7 +69,11 @@ pub fn split(text: &str, delimiter: u8) -> Result<Array<String>> {
         rest = rest.strip_prefix('=').ok_or_else(|| malformed(text, "Missing \"=\" after array dimensions."))?.trim_start_matches(is_space);
     }
     if !rest.starts_with('{') {
-        let detail = if bounds.is_empty() { "Array value must start with \"{\" or dimension information." } else { "Array contents must start with \"{\"." };
+        let detail = if bounds.is_empty() {
+            "Array value must start with \"{\" or dimension information."
+        } else {
+            "Array contents must start with \"{\"."
+        };
         return Err(malformed(text, detail));
     }
     let mut reader = Reader { text, bytes: rest.as_bytes(), at: 0, delimiter, lengths: Vec::new(), leaf_depth: None, elements: Vec::new() };
@@ -331,7 +333,9 @@ pub(super) fn normalize(text: &str, data_type: &DataType, settings: &TextSetting
     let Some(element) = &data_type.element else {
         return Ok(join(&split(text, b',')?, b','));
     };
-    if matches!(element.kind, Kind::Enum | Kind::Other) && matches!(delimiter(element), b',') || element.kind == Kind::Text && element.typmod < 0 {
+    if matches!(element.kind, Kind::Enum | Kind::Other) && matches!(delimiter(element), b',')
+        || element.kind == Kind::Text && element.typmod < 0
+    {
         let parts = split(text, b',')?;
         for e in parts.elements.iter().flatten() {
             element.parse(e, settings)?;
@@ -345,14 +349,9 @@ pub(super) fn normalize(text: &str, data_type: &DataType, settings: &TextSetting
 pub(super) fn is_text_stable(data_type: &DataType, settings: &TextSettings) -> bool {
     let Some(element) = &data_type.element else { return true };
     match element.kind {
-        Kind::Date
-        | Kind::Timetz
-        | Kind::Timestamp
-        | Kind::Timestamptz
-        | Kind::Interval
-        | Kind::Bytea
-        | Kind::Float4
-        | Kind::Float8 => *settings == TextSettings::default(),
+        Kind::Date | Kind::Timetz | Kind::Timestamp | Kind::Timestamptz | Kind::Interval | Kind::Bytea | Kind::Float4 | Kind::Float8 => {
+            *settings == TextSettings::default()
+        }
         _ => true,
     }
 }

@@ -113,7 +113,9 @@ impl DataType {
             Kind::Json => self.parse(utf8(bytes)?, &TextSettings::default())?,
             Kind::Jsonb => match bytes.split_first() {
                 Some((&JSONB_VERSION, text)) => self.parse(utf8(text)?, &TextSettings::default())?,
-                Some((version, _)) => return Err(Error::value(ValueErrorCode::DataException, format!("unsupported jsonb version number {version}"))),
+                Some((version, _)) => {
+                    return Err(Error::value(ValueErrorCode::DataException, format!("unsupported jsonb version number {version}")));
+                }
                 None => return Err(insufficient()),
             },
             Kind::Array => array_from_binary(self, bytes)?,
@@ -194,7 +196,12 @@ fn array_from_binary(data_type: &DataType, bytes: &[u8]) -> Result<Value> {
     }
     let oid = u32::from_be_bytes(take(&mut rest)?);
     if oid != element.oid {
-        return Err(invalid(format!("binary data has array element type {oid} ({0}) instead of expected {1} ({2})", DataType::builtin(oid, -1).map_or("???".into(), |t| t.sql_name()), element.oid, element.sql_name())));
+        return Err(invalid(format!(
+            "binary data has array element type {oid} ({0}) instead of expected {1} ({2})",
+            DataType::builtin(oid, -1).map_or("???".into(), |t| t.sql_name()),
+            element.oid,
+            element.sql_name()
+        )));
     }
     let mut dimensions = Vec::new();
     let mut count: usize = 1;

@@ -55,9 +55,7 @@ pub fn parse_lsn(text: &str) -> Result<u64> {
     let half = |t: &str| {
         if t.is_empty() || t.len() > 8 || !t.bytes().all(|b| b.is_ascii_hexdigit()) { None } else { u64::from_str_radix(t, 16).ok() }
     };
-    text.split_once('/')
-        .and_then(|(high, low)| Some(half(high)? << 32 | half(low)?))
-        .ok_or_else(|| Error::invalid_text("pg_lsn", text))
+    text.split_once('/').and_then(|(high, low)| Some(half(high)? << 32 | half(low)?)).ok_or_else(|| Error::invalid_text("pg_lsn", text))
 }
 
 /// Appends an integer's text.

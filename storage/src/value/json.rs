@@ -178,9 +178,10 @@ impl Json {
             (Json::Bool(a), Json::Bool(b)) => a.cmp(b),
             (Json::Number(a), Json::Number(b)) => a.cmp(b),
             (Json::String(a), Json::String(b)) => a.cmp(b),
-            (Json::Array(a), Json::Array(b)) => a.len().cmp(&b.len()).then_with(|| {
-                a.iter().zip(b).map(|(x, y)| x.compare_deep(y)).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
-            }),
+            (Json::Array(a), Json::Array(b)) => a
+                .len()
+                .cmp(&b.len())
+                .then_with(|| a.iter().zip(b).map(|(x, y)| x.compare_deep(y)).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)),
             (Json::Object(a), Json::Object(b)) => a.len().cmp(&b.len()).then_with(|| {
                 a.iter()
                     .zip(b)

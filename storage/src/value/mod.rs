@@ -4,10 +4,10 @@
 //! means and how its text looks. Types that sort in a way of their own (numeric, interval) are held as
 //! bytes that sort like them; a type without an encoding of its own is held as its exact text.
 
-mod builtin;
 pub mod array;
 mod binary;
 pub mod boolean;
+mod builtin;
 pub mod bytea;
 pub mod character;
 mod data_type;

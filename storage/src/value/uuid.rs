@@ -56,7 +56,13 @@ mod tests {
             format(&parse(text).unwrap(), &mut out);
             assert_eq!(out, b"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11");
         }
-        for text in ["", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a1", "{a0eebc999c0b4ef8bb6d6bb9bd380a11", "a-0eebc999c0b4ef8bb6d6bb9bd380a11", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11 "] {
+        for text in [
+            "",
+            "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a1",
+            "{a0eebc999c0b4ef8bb6d6bb9bd380a11",
+            "a-0eebc999c0b4ef8bb6d6bb9bd380a11",
+            "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11 ",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -127,8 +127,8 @@ pub(super) fn split_fields(text: &str) -> Parsed<Vec<(FieldKind, String)>> {
                     at += 1;
                 }
                 // A date or a zone name may have punctuation inside; a keyword before a sign or a number ends.
-                let continues = is(at, b"-/.")
-                    || (is(at, b"+") || digit(at)) && keyword::find(&text[start..at].to_ascii_lowercase()).is_none();
+                let continues =
+                    is(at, b"-/.") || (is(at, b"+") || digit(at)) && keyword::find(&text[start..at].to_ascii_lowercase()).is_none();
                 if continues {
                     while alnum(at) || is(at, b"+-/_.:") {
                         at += 1;
@@ -400,7 +400,8 @@ impl<'s> Decoder<'s> {
     fn date_field(&mut self, fields: &[(FieldKind, String)], i: usize) -> Parsed<u32> {
         let text = &fields[i].1;
         if self.wanted == Wanted::TimeOnly {
-            let date_allowed = i == 0 && fields.len() >= 2 && (fields[fields.len() - 1].0 == FieldKind::Date || fields[1].0 == FieldKind::Time);
+            let date_allowed =
+                i == 0 && fields.len() >= 2 && (fields[fields.len() - 1].0 == FieldKind::Date || fields[1].0 == FieldKind::Time);
             if date_allowed {
                 return self.date(text);
             }
@@ -488,7 +489,9 @@ impl<'s> Decoder<'s> {
         match point {
             Some(_) if self.filled & mask::DATE == 0 => self.date(text),
             Some(p) if p > 2 => self.run_together(text, self.filled),
-            None if text.len() >= 6 && (self.filled & mask::DATE == 0 || self.filled & mask::TIME == 0) => self.run_together(text, self.filled),
+            None if text.len() >= 6 && (self.filled & mask::DATE == 0 || self.filled & mask::TIME == 0) => {
+                self.run_together(text, self.filled)
+            }
             _ => self.number(text, self.text_month, self.filled),
         }
     }

@@ -241,9 +241,7 @@ impl Parts {
         out.push(b'@');
         let mut zero = true;
         let mut negative = false;
-        for (value, unit) in
-            [(self.year, "year"), (self.month, "mon"), (self.day, "day"), (self.hour, "hour"), (self.minute, "min")]
-        {
+        for (value, unit) in [(self.year, "year"), (self.month, "mon"), (self.day, "day"), (self.hour, "hour"), (self.minute, "min")] {
             if value == 0 {
                 continue;
             }

@@ -15,7 +15,10 @@ const ABBREVIATIONS: &str = include_str!("abbreviations.txt");
 #[derive(Clone, Debug)]
 pub enum Zone {
     /// A fixed offset in seconds east of UTC, and how it is printed.
-    Fixed { east: i32, abbreviation: String },
+    Fixed {
+        east: i32,
+        abbreviation: String,
+    },
     Named(TimeZone),
 }
 
@@ -117,16 +120,8 @@ impl Zone {
             Zone::Named(zone) => zone,
         };
         let f = fields_from_timestamp(wrap(local));
-        let offset = DateTime::new(
-            f.year as i16,
-            f.month as i8,
-            f.day as i8,
-            f.hour as i8,
-            f.minute as i8,
-            f.second as i8,
-            0,
-        )
-        .map(|d| zone.to_ambiguous_timestamp(d).offset());
+        let offset = DateTime::new(f.year as i16, f.month as i8, f.day as i8, f.hour as i8, f.minute as i8, f.second as i8, 0)
+            .map(|d| zone.to_ambiguous_timestamp(d).offset());
         match offset {
             Ok(AmbiguousOffset::Unambiguous { offset }) => offset.seconds(),
             Ok(AmbiguousOffset::Gap { before, .. }) => before.seconds(),
