@@ -1,0 +1,335 @@
+//! The journal: the one place where anything is stored.
+//!
+//! Records (commits, moved refs, state) and chunks (nodes of trees) are appended to numbered segment files. Callers add
+//! to a buffer in memory and go on; one thread writes what has gathered and makes it durable with one sync:
+//!
+//! ```text
+//!   append(record) ──┐                        ┌── frame ─ frame ─ frame ── fdatasync ── durable = n
+//!   append(record) ──┼── pending (in order) ──┤        (one write for all)
+//!   put_chunk ───────┘                        └── meanwhile the next group gathers
+//! ```
+//!
+//! Order is everything: what was appended first is first in the file, and opening keeps a prefix of it. So a record that
+//! refers to a chunk, appended after it, never survives without it; and data, refs and the replication position that
+//! travel in one record, or one after the other, cannot come apart.
+//!
+//! Every record has a sequence number, one more than its predecessor's, for the life of the store. It names the record
+//! (the commit index keeps it) and, plus one, is the [`JournalPosition`] at which the record is durable.
+//!
+//! A write or sync that fails stops all writing until the store is opened again: after a failed sync the operating
+//! system may have dropped the pages, so trying again would report a success that is none.
+
+mod frame;
+mod open;
+mod reader;
+mod segment;
+mod writer;
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+pub(crate) use frame::{FRAME_BODY_SIZE_MAX, FrameKind};
+pub(crate) use segment::{FORMAT_VERSION, ScanEnd, scan};
+
+use crate::disk::{Disk, DiskFile};
+use crate::encoding::put_varint;
+use crate::error::{Error, Result};
+use crate::id::ChunkAddress;
+use reader::FrameCache;
+use segment::{ChunkAt, LogFrameAt};
+
+/// A segment is sealed when it has grown to this size.
+pub(crate) const SEGMENT_SIZE: u64 = 64 << 20;
+/// Records are gathered into frames of about this size before compression: larger ones compress better, smaller ones
+/// make reading one commit cheaper.
+const LOG_FRAME_SIZE: usize = 64 << 10;
+const LOG_FRAME_RECORD_COUNT_MAX: usize = u16::MAX as usize;
+/// The largest record; also what keeps a frame below [`FRAME_BODY_SIZE_MAX`].
+pub(crate) const RECORD_SIZE_MAX: usize = FRAME_BODY_SIZE_MAX - 16;
+/// Writers of chunks wait while more than this is pending, so that a checkpoint does not delay commits by more than
+/// the writing of so much.
+const PENDING_CHUNK_SIZE_MAX: usize = 4 << 20;
+/// Committers wait while more than this is pending.
+const PENDING_LOG_SIZE_MAX: usize = 64 << 20;
+
+/// A place in the journal: everything before it is durable once [`crate::Store::durable`] has reached it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct JournalPosition(pub u64);
+
+/// What to call when the durable position moves, or writing stops.
+pub(crate) type DurableCallback = Box<dyn Fn(Result<JournalPosition>) + Send + Sync>;
+/// What the store wants to find in the footer of a segment that holds the records in this range.
+pub(crate) type SummaryOf = Box<dyn Fn(std::ops::Range<u64>) -> Vec<u8> + Send + Sync>;
+
+#[derive(Clone, Debug)]
+pub(crate) struct JournalOptions {
+    pub group_commit: Duration,
+    pub segment_size: u64,
+}
+
+/// An open journal. Ends its thread when dropped, after writing what is pending.
+pub(crate) struct Journal {
+    core: Arc<Core>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+struct Core {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    options: JournalOptions,
+    pending: Mutex<Pending>,
+    /// Something is pending, somebody waits, or the journal closes.
+    work: Condvar,
+    /// The durable position has moved, or writing has stopped.
+    done: Condvar,
+    durable: AtomicU64,
+    written_size: AtomicU64,
+    locations: RwLock<Locations>,
+    callbacks: Mutex<Vec<DurableCallback>>,
+    summary: Mutex<Option<SummaryOf>>,
+    frames: FrameCache,
+}
+
+/// What was appended and is not yet written.
+#[derive(Default)]
+struct Pending {
+    items: VecDeque<Item>,
+    /// Handed to the writer thread; here until they are found through `locations`.
+    writing: Vec<Arc<LogBatch>>,
+    chunks: HashMap<ChunkAddress, Arc<[u8]>, AddressHash>,
+    next_sequence: u64,
+    log_size: usize,
+    chunk_size: usize,
+    waiter_count: usize,
+    closing: bool,
+    stopped: bool,
+}
+
+enum Item {
+    Log(LogBatch),
+    Chunk(ChunkAddress, Arc<[u8]>),
+}
+
+/// The records of one frame to be.
+struct LogBatch {
+    sequence: u64,
+    bytes: Vec<u8>,
+    /// Where each record begins in `bytes`, after its length, and where it ends.
+    records: Vec<(u32, u32)>,
+}
+
+/// Where things are in the files.
+#[derive(Default)]
+struct Locations {
+    /// Segment number n is at n - 1.
+    segments: Vec<Arc<dyn DiskFile>>,
+    log_frames: Vec<(LogFrameAt, u32)>,
+    chunks: HashMap<ChunkAddress, (u32, ChunkAt), AddressHash>,
+}
+
+/// Addresses are hashes already.
+#[derive(Default)]
+pub(crate) struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk::<8>() {
+            self.0 ^= u64::from_le_bytes(*first);
+        }
+    }
+    fn write_usize(&mut self, _: usize) {}
+}
+
+pub(crate) type AddressHash = BuildHasherDefault<AddressHasher>;
+
+impl Journal {
+    /// Opens the journal in a folder, or makes an empty one; see `open.rs` for what happens to a torn end.
+    /// Returns, too, what the footers of sealed segments say and the sequence number where unsealed ones begin.
+    pub fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions) -> Result<(Journal, Opened)> {
+        let (core, writer, opened) = open::open(disk, folder, options)?;
+        let thread = std::thread::Builder::new()
+            .name("journal".into())
+            .spawn({
+                let core = core.clone();
+                move || writer.run(&core)
+            })
+            .map_err(|source| Error::Io { action: "start the thread for", path: folder.into(), source })?;
+        Ok((Journal { core, thread: Mutex::new(Some(thread)) }, opened))
+    }
+
+    /// Says what goes into the footers of segments sealed from now on.
+    pub fn set_summary(&self, summary: SummaryOf) {
+        *self.core.summary.lock() = Some(summary);
+    }
+
+    /// Appends a record and returns its sequence number. Never waits for the disk.
+    /// # Errors
+    /// `Stopped`, `Limit`.
+    pub fn append(&self, record: &[u8]) -> Result<u64> {
+        if record.len() > RECORD_SIZE_MAX {
+            return Err(Error::Limit { what: "size of a journal record", limit: RECORD_SIZE_MAX as u64 });
+        }
+        let mut pending = self.core.pending.lock();
+        if pending.stopped || pending.closing {
+            return Err(Error::Stopped);
+        }
+        let sequence = pending.next_sequence;
+        let fits = match pending.items.back() {
+            Some(Item::Log(batch)) => batch.bytes.len() + record.len() <= LOG_FRAME_SIZE && batch.records.len() < LOG_FRAME_RECORD_COUNT_MAX,
+            _ => false,
+        };
+        let was_empty = pending.items.is_empty();
+        if !fits {
+            let batch = LogBatch { sequence, bytes: Vec::with_capacity(record.len() + 256), records: Vec::new() };
+            pending.items.push_back(Item::Log(batch));
+        }
+        let Some(Item::Log(batch)) = pending.items.back_mut() else { unreachable!("BUG: the last item is a log batch") };
+        put_varint(&mut batch.bytes, record.len() as u64);
+        let start = batch.bytes.len() as u32;
+        batch.bytes.extend_from_slice(record);
+        batch.records.push((start, batch.bytes.len() as u32));
+        pending.next_sequence += 1;
+        pending.log_size += record.len();
+        if was_empty {
+            self.core.work.notify_one();
+        }
+        Ok(sequence)
+    }
+
+    /// Waits while so much is pending that appending more would only fill memory. To be called without locks held.
+    pub fn wait_for_room(&self) {
+        let mut pending = self.core.pending.lock();
+        while pending.log_size > PENDING_LOG_SIZE_MAX && !pending.stopped {
+            self.core.done.wait(&mut pending);
+        }
+    }
+
+    /// Appends a chunk unless it is there. Waits while many chunks are pending.
+    /// # Errors
+    /// `Stopped`, `Limit`.
+    pub fn put_chunk(&self, address: ChunkAddress, bytes: &[u8]) -> Result<()> {
+        if bytes.len() > FRAME_BODY_SIZE_MAX {
+            return Err(Error::Limit { what: "size of a chunk", limit: FRAME_BODY_SIZE_MAX as u64 });
+        }
+        if self.core.locations.read().chunks.contains_key(&address) {
+            return Ok(());
+        }
+        let mut pending = self.core.pending.lock();
+        while pending.chunk_size > PENDING_CHUNK_SIZE_MAX && !pending.stopped {
+            self.core.done.wait(&mut pending);
+        }
+        if pending.stopped || pending.closing {
+            return Err(Error::Stopped);
+        }
+        // Looked up again under the lock: it may have been written since.
+        if pending.chunks.contains_key(&address) || self.core.locations.read().chunks.contains_key(&address) {
+            return Ok(());
+        }
+        let bytes: Arc<[u8]> = bytes.into();
+        pending.chunk_size += bytes.len();
+        pending.chunks.insert(address, bytes.clone());
+        let was_empty = pending.items.is_empty();
+        pending.items.push_back(Item::Chunk(address, bytes));
+        if was_empty {
+            self.core.work.notify_one();
+        }
+        Ok(())
+    }
+
+    /// The sequence number that the next record gets.
+    pub fn next_sequence(&self) -> u64 {
+        self.core.pending.lock().next_sequence
+    }
+
+    pub fn durable(&self) -> JournalPosition {
+        JournalPosition(self.core.durable.load(Ordering::Acquire))
+    }
+
+    /// Bytes written since the journal was opened.
+    pub fn written_size(&self) -> u64 {
+        self.core.written_size.load(Ordering::Relaxed)
+    }
+
+    /// Returns when the position is durable. Makes the writer hurry.
+    /// # Errors
+    /// `Stopped`.
+    pub fn wait_durable(&self, position: JournalPosition) -> Result<()> {
+        if self.durable() >= position {
+            return Ok(());
+        }
+        let mut pending = self.core.pending.lock();
+        let position = position.0.min(pending.next_sequence);
+        pending.waiter_count += 1;
+        self.core.work.notify_one();
+        while self.core.durable.load(Ordering::Acquire) < position && !pending.stopped {
+            self.core.done.wait(&mut pending);
+        }
+        pending.waiter_count -= 1;
+        if self.core.durable.load(Ordering::Acquire) >= position { Ok(()) } else { Err(Error::Stopped) }
+    }
+
+    /// Returns when everything appended so far is durable, chunks included.
+    /// # Errors
+    /// `Stopped`.
+    pub fn sync(&self) -> Result<()> {
+        let mut pending = self.core.pending.lock();
+        let position = pending.next_sequence;
+        pending.waiter_count += 1;
+        self.core.work.notify_one();
+        while !pending.stopped
+            && (self.core.durable.load(Ordering::Acquire) < position || !pending.items.is_empty() || !pending.chunks.is_empty())
+        {
+            self.core.done.wait(&mut pending);
+        }
+        pending.waiter_count -= 1;
+        if pending.stopped { Err(Error::Stopped) } else { Ok(()) }
+    }
+
+    pub fn on_durable(&self, callback: DurableCallback) {
+        self.core.callbacks.lock().push(callback);
+    }
+
+    /// Writes what is pending and ends the thread. Appending is refused from now on.
+    /// # Errors
+    /// `Stopped`.
+    pub fn close(&self) -> Result<()> {
+        {
+            let mut pending = self.core.pending.lock();
+            pending.closing = true;
+            self.core.work.notify_one();
+        }
+        if let Some(thread) = self.thread.lock().take() {
+            thread.join().map_err(|_| Error::Stopped)?;
+        }
+        if self.core.pending.lock().stopped { Err(Error::Stopped) } else { Ok(()) }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        // An error was logged where it happened, and nothing unsynced was promised to anybody.
+        let _ = self.close();
+    }
+}
+
+/// What opening found for the store.
+pub(crate) struct Opened {
+    /// The summaries of sealed segments, in order, with the place of each for error messages.
+    pub summaries: Vec<(PathBuf, Vec<u8>)>,
+    /// Records from here on are in no summary.
+    pub tail_sequence: u64,
+}
+
+fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + use<'a> {
+    move |source| Error::Io { action, path: path.into(), source }
+}

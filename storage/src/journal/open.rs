@@ -1,0 +1,221 @@
+//! Opening the journal: what each segment holds, and what to do about an end that a crash left torn.
+//!
+//! A sealed segment is read through its footer. The last one, unsealed, is read whole. A frame that is incomplete or
+//! fails its checksum there is the mark of a write that a crash interrupted, if it lies beyond everything known to have
+//! been durable: then it is cut off. Anywhere else it is damage, and opening is refused with file and offset, since going
+//! on would lose what was acknowledged.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::frame::{FRAME_HEADER_SIZE, FrameHeader, FrameKind};
+use super::segment::{
+    ChunkAt, Contents, LogFrameAt, SEGMENT_HEADER_SIZE, ScanEnd, TRAILER_SIZE, decode_header, decode_trailer, encode_header, read_all, scan,
+    segment_number, segment_path, synced_after,
+};
+use super::writer::{SyncedMark, Writer};
+use super::{Core, FORMAT_VERSION, JournalOptions, Locations, Opened, Pending, io_error};
+use crate::disk::{Disk, DiskFile};
+use crate::encoding::Malformed;
+use crate::error::{Error, Result};
+use crate::id::ChunkAddress;
+
+pub(super) fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions) -> Result<(Arc<Core>, Writer, Opened)> {
+    disk.create_dir(folder).map_err(io_error("create", folder))?;
+    let mut numbers: Vec<u32> = disk.list(folder).map_err(io_error("list", folder))?.iter().filter_map(|n| segment_number(n)).collect();
+    numbers.sort_unstable();
+    if let Some(missing) = numbers.iter().zip(1..).find(|(found, expected)| **found != *expected).map(|(_, expected)| expected) {
+        return Err(Malformed("segment is missing").at(segment_path(folder, missing).display().to_string()));
+    }
+    let mark_path = folder.join(SyncedMark::NAME);
+    let mark = SyncedMark { file: disk.open(&mark_path, true).map_err(io_error("open", &mark_path))? };
+    if numbers.is_empty() {
+        numbers.push(1);
+    }
+    let mut locations = Locations::default();
+    let mut opened = Opened { summaries: Vec::new(), tail_sequence: 0 };
+    let mut next_sequence = 0;
+    let mut last = None;
+    for &number in &numbers {
+        let path = segment_path(folder, number);
+        let is_last = number as usize == numbers.len();
+        let file = disk.open(&path, is_last).map_err(io_error("open", &path))?;
+        let segment = Segment { disk: &*disk, folder, path: &path, number, file: &*file, is_last };
+        let first_sequence = next_sequence;
+        let found = segment.open(&mark, &mut next_sequence)?;
+        for frame in &found.contents.log_frames {
+            locations.log_frames.push((*frame, number));
+        }
+        for (address, at) in &found.contents.chunks {
+            locations.chunks.insert(*address, (number, *at));
+        }
+        locations.segments.push(file.clone());
+        match found.sealed {
+            // An unsealed one before makes this segment's records part of the tail, too.
+            true if opened.tail_sequence == first_sequence => {
+                opened.tail_sequence = next_sequence;
+                opened.summaries.push((path, found.contents.summary.clone()));
+            }
+            _ => {}
+        }
+        last = Some((number, file, found, first_sequence));
+    }
+    let (number, file, found, first_sequence) = last.expect("BUG: no segment");
+    let writer = Writer {
+        number,
+        file,
+        // A sealed last segment is full: the writer's first act is to begin the next one.
+        offset: found.end,
+        synced: found.end,
+        contents: Contents { next_sequence, ..found.contents },
+        first_sequence,
+        mark,
+        buffer: Vec::new(),
+        already_sealed: found.sealed,
+    };
+    let core = Core {
+        disk,
+        folder: folder.into(),
+        options,
+        pending: Mutex::new(Pending { next_sequence, ..Pending::default() }),
+        work: Condvar::new(),
+        done: Condvar::new(),
+        durable: AtomicU64::new(next_sequence),
+        written_size: AtomicU64::new(0),
+        locations: RwLock::new(locations),
+        callbacks: Mutex::new(Vec::new()),
+        summary: Mutex::new(None),
+        frames: Default::default(),
+    };
+    Ok((Arc::new(core), writer, opened))
+}
+
+struct Segment<'a> {
+    disk: &'a dyn Disk,
+    folder: &'a Path,
+    path: &'a Path,
+    number: u32,
+    file: &'a dyn DiskFile,
+    is_last: bool,
+}
+
+struct Found {
+    contents: Contents,
+    sealed: bool,
+    /// Where the next frame goes.
+    end: u64,
+}
+
+impl Segment<'_> {
+    fn damaged(&self, offset: u64, what: &str) -> Error {
+        Error::Damaged { place: format!("{} at offset {offset}", self.path.display()), what: what.into() }
+    }
+
+    fn open(&self, mark: &SyncedMark, next_sequence: &mut u64) -> Result<Found> {
+        let size = self.file.size().map_err(io_error("read", self.path))?;
+        let durable = match mark.read() {
+            (number, durable) if number == self.number => durable,
+            _ => 0,
+        };
+        let mut header = [0; SEGMENT_HEADER_SIZE];
+        let header = if size >= SEGMENT_HEADER_SIZE as u64 {
+            self.file.read_at(&mut header, 0).map_err(io_error("read", self.path))?;
+            decode_header(&header, self.number)
+        } else {
+            Err(Malformed("segment without a header"))
+        };
+        match header {
+            Ok((version, _)) if version > FORMAT_VERSION => {
+                return Err(Error::Format { path: self.folder.into(), found: version, supported: FORMAT_VERSION });
+            }
+            Ok((_, sequence)) if sequence != *next_sequence => return Err(self.damaged(0, "segment out of sequence")),
+            Ok(_) => {}
+            Err(Malformed(what)) => {
+                if !self.is_last || durable > 0 || synced_after(&self.read_all()?, 0) > 0 {
+                    return Err(self.damaged(0, what));
+                }
+                return self.begin(*next_sequence);
+            }
+        }
+        if let Some(contents) = self.read_footer(size)? {
+            if contents.next_sequence < *next_sequence {
+                return Err(self.damaged(size, "footer out of sequence"));
+            }
+            *next_sequence = contents.next_sequence;
+            return Ok(Found { contents, sealed: true, end: size });
+        }
+        self.read_frames(durable, next_sequence)
+    }
+
+    fn read_all(&self) -> Result<Vec<u8>> {
+        read_all(self.file).map_err(io_error("read", self.path))
+    }
+
+    /// Makes a new segment, or one whose making a crash interrupted.
+    fn begin(&self, first_sequence: u64) -> Result<Found> {
+        self.file.set_size(0).map_err(io_error("truncate", self.path))?;
+        self.file.write_at(&encode_header(self.number, first_sequence), 0).map_err(io_error("write", self.path))?;
+        self.file.sync().map_err(io_error("sync", self.path))?;
+        self.disk.sync_dir(self.folder).map_err(io_error("sync", self.folder))?;
+        let contents = Contents { next_sequence: first_sequence, ..Contents::default() };
+        Ok(Found { contents, sealed: false, end: SEGMENT_HEADER_SIZE as u64 })
+    }
+
+    /// The footer; `None` when the segment has no trailer.
+    fn read_footer(&self, size: u64) -> Result<Option<Contents>> {
+        let Some(trailer_at) = size.checked_sub(TRAILER_SIZE as u64) else { return Ok(None) };
+        let mut trailer = [0; TRAILER_SIZE];
+        self.file.read_at(&mut trailer, trailer_at).map_err(io_error("read", self.path))?;
+        let Some(footer_at) = decode_trailer(&trailer).filter(|at| *at < trailer_at) else { return Ok(None) };
+        let mut frame = vec![0; (trailer_at - footer_at) as usize];
+        self.file.read_at(&mut frame, footer_at).map_err(io_error("read", self.path))?;
+        let header = FrameHeader::decode(&frame).filter(|h| h.kind == FrameKind::Footer && h.verify(&frame));
+        let header = header.ok_or_else(|| self.damaged(footer_at, "footer fails its checksum"))?;
+        let contents = header.body(&frame[FRAME_HEADER_SIZE..]).and_then(|body| Contents::decode(&body));
+        contents.map(Some).map_err(|e| self.damaged(footer_at, e.0))
+    }
+
+    fn read_frames(&self, durable: u64, next_sequence: &mut u64) -> Result<Found> {
+        let bytes = self.read_all()?;
+        let mut contents = Contents::default();
+        let end = scan(&bytes, next_sequence, |offset, header, payload| {
+            let offset = u32::try_from(offset).map_err(|_| self.damaged(offset, "segment too large"))?;
+            match header.kind {
+                FrameKind::Log => {
+                    contents.log_frames.push(LogFrameAt { sequence: header.sequence, offset, record_count: header.record_count });
+                }
+                FrameKind::Chunk => {
+                    let address: [u8; 32] = *payload.first_chunk().ok_or_else(|| self.damaged(u64::from(offset), "chunk frame too short"))?;
+                    contents.chunks.push((ChunkAddress(address), ChunkAt { offset, size: header.frame_size() as u32 }));
+                }
+                FrameKind::Footer => {}
+            }
+            Ok::<(), Error>(())
+        })?;
+        contents.next_sequence = *next_sequence;
+        let end = match end {
+            ScanEnd::Unsealed { offset } if offset < durable => return Err(self.damaged(offset, "segment ends before what was durable")),
+            ScanEnd::Unsealed { offset } => offset,
+            ScanEnd::Sealed => return Ok(Found { contents, sealed: true, end: bytes.len() as u64 }),
+            ScanEnd::Bad { offset, what } => {
+                if !self.is_last || offset < durable || offset < synced_after(&bytes, offset) {
+                    return Err(self.damaged(offset, what));
+                }
+                let cut = bytes.len() as u64 - offset;
+                tracing::warn!(path = %self.path.display(), offset, size = cut, "cut off the journal's end, which a crash left incomplete");
+                offset
+            }
+        };
+        if end < bytes.len() as u64 {
+            self.file.set_size(end).map_err(io_error("truncate", self.path))?;
+        }
+        if self.is_last {
+            // What a killed process had written but not synced counts as durable from now on.
+            self.file.sync().map_err(io_error("sync", self.path))?;
+        }
+        Ok(Found { contents, sealed: false, end })
+    }
+}

@@ -1,0 +1,219 @@
+//! Reading records and chunks back, from memory while they are pending and from the segments afterwards.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::frame::{FRAME_HEADER_SIZE, FrameHeader, FrameKind};
+use super::segment::{ChunkAt, segment_path};
+use super::{Core, Item, Journal, LogFrameAt, io_error};
+use crate::chunk::{ChunkReader, ChunkWriter};
+use crate::encoding::{ByteReader, Decoded, Malformed};
+use crate::error::{Error, Result};
+use crate::id::ChunkAddress;
+
+/// Decompressed log frames that are kept: a walk over the log reads each once.
+const CACHED_FRAME_COUNT: usize = 48;
+
+/// A log frame's records.
+#[derive(Debug)]
+pub(crate) struct LogFrame {
+    pub sequence: u64,
+    body: Bytes,
+    records: Vec<(u32, u32)>,
+}
+
+impl LogFrame {
+    pub fn decode(sequence: u64, record_count: u16, body: Vec<u8>) -> Decoded<LogFrame> {
+        let body = Bytes::from(body);
+        let mut reader = ByteReader::new(&body);
+        let mut records = Vec::with_capacity(usize::from(record_count));
+        for _ in 0..record_count {
+            let size = reader.count()?;
+            let start = (body.len() - reader.rest().len()) as u32;
+            reader.take(size)?;
+            records.push((start, start + size as u32));
+        }
+        reader.finish()?;
+        Ok(LogFrame { sequence, body, records })
+    }
+
+    pub fn record(&self, sequence: u64) -> Option<Bytes> {
+        let (start, end) = *self.records.get(usize::try_from(sequence.checked_sub(self.sequence)?).ok()?)?;
+        Some(self.body.slice(start as usize..end as usize))
+    }
+
+    /// The records with their sequence numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, Bytes)> + '_ {
+        (self.sequence..).zip(self.records.iter().map(|(start, end)| self.body.slice(*start as usize..*end as usize)))
+    }
+}
+
+/// The frames read last.
+#[derive(Default)]
+pub(crate) struct FrameCache {
+    frames: Mutex<VecDeque<Arc<LogFrame>>>,
+}
+
+impl FrameCache {
+    fn get(&self, sequence: u64) -> Option<Arc<LogFrame>> {
+        self.frames.lock().iter().find(|f| f.sequence == sequence).cloned()
+    }
+
+    fn put(&self, frame: Arc<LogFrame>) {
+        let mut frames = self.frames.lock();
+        if frames.len() == CACHED_FRAME_COUNT {
+            frames.pop_back();
+        }
+        frames.push_front(frame);
+    }
+}
+
+impl Core {
+    fn segment_path(&self, number: u32) -> PathBuf {
+        segment_path(&self.folder, number)
+    }
+
+    fn read_frame(&self, number: u32, offset: u32, size: Option<u32>) -> Result<(FrameHeader, Vec<u8>)> {
+        let file = self.locations.read().segments[number as usize - 1].clone();
+        let path = self.segment_path(number);
+        let damaged = |what: &str| Error::Damaged { place: format!("{} at offset {offset}", path.display()), what: what.into() };
+        let mut frame = vec![0; size.map_or(FRAME_HEADER_SIZE, |s| s as usize)];
+        file.read_at(&mut frame, u64::from(offset)).map_err(io_error("read", &path))?;
+        let header = FrameHeader::decode(&frame).ok_or_else(|| damaged("not a frame"))?;
+        if frame.len() < header.frame_size() && size.is_none() {
+            frame.resize(header.frame_size(), 0);
+            let read_from = u64::from(offset) + FRAME_HEADER_SIZE as u64;
+            file.read_at(&mut frame[FRAME_HEADER_SIZE..], read_from).map_err(io_error("read", &path))?;
+        }
+        if !header.verify(&frame) {
+            return Err(damaged("frame fails its checksum"));
+        }
+        frame.drain(..FRAME_HEADER_SIZE);
+        Ok((header, frame))
+    }
+
+    fn read_log_frame(&self, at: LogFrameAt, number: u32) -> Result<Arc<LogFrame>> {
+        if let Some(frame) = self.frames.get(at.sequence) {
+            return Ok(frame);
+        }
+        let (header, payload) = self.read_frame(number, at.offset, None)?;
+        let place = || format!("{} at offset {}", self.segment_path(number).display(), at.offset);
+        if header.kind != FrameKind::Log || header.sequence != at.sequence {
+            return Err(Malformed("another frame than expected").at(place()));
+        }
+        let frame = header
+            .body(&payload)
+            .and_then(|body| LogFrame::decode(header.sequence, header.record_count, body))
+            .map_err(|e| e.at(place()))?;
+        let frame = Arc::new(frame);
+        self.frames.put(frame.clone());
+        Ok(frame)
+    }
+
+    fn read_chunk_at(&self, address: &ChunkAddress, number: u32, at: ChunkAt) -> Result<Vec<u8>> {
+        let (header, payload) = self.read_frame(number, at.offset, Some(at.size))?;
+        let place = || format!("{} at offset {}", self.segment_path(number).display(), at.offset);
+        if header.kind != FrameKind::Chunk {
+            return Err(Malformed("another frame than expected").at(place()));
+        }
+        let body = header.body(&payload).map_err(|e| e.at(place()))?;
+        if ChunkAddress::of(&body) != *address {
+            return Err(Malformed("chunk does not hash to its address").at(place()));
+        }
+        Ok(body)
+    }
+}
+
+impl Journal {
+    /// One record's bytes.
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn read_record(&self, sequence: u64) -> Result<Bytes> {
+        {
+            // A batch leaves `pending` only after its place was entered in `locations`.
+            let pending = self.core.pending.lock();
+            let queued = pending.items.iter().filter_map(|i| if let Item::Log(batch) = i { Some(batch) } else { None });
+            for batch in pending.writing.iter().map(|b| &**b).chain(queued) {
+                let index = sequence.wrapping_sub(batch.sequence);
+                if let Some((start, end)) = usize::try_from(index).ok().and_then(|i| batch.records.get(i)) {
+                    return Ok(Bytes::copy_from_slice(&batch.bytes[*start as usize..*end as usize]));
+                }
+            }
+        }
+        let missing = || Error::Damaged { place: format!("journal record {sequence}"), what: "missing".into() };
+        let (at, number) = {
+            let locations = self.core.locations.read();
+            let after = locations.log_frames.partition_point(|(f, _)| f.sequence <= sequence);
+            *after.checked_sub(1).and_then(|i| locations.log_frames.get(i)).ok_or_else(missing)?
+        };
+        self.core.read_log_frame(at, number)?.record(sequence).ok_or_else(missing)
+    }
+
+    /// All written log frames that hold records from `sequence` on, in order.
+    pub fn log_frames_from(&self, sequence: u64) -> impl Iterator<Item = Result<Arc<LogFrame>>> + '_ {
+        let start = {
+            let locations = self.core.locations.read();
+            locations.log_frames.partition_point(|(f, _)| f.sequence + u64::from(f.record_count) <= sequence)
+        };
+        (start..).map_while(move |i| {
+            let found = self.core.locations.read().log_frames.get(i).copied();
+            found.map(|(at, number)| self.core.read_log_frame(at, number))
+        })
+    }
+
+    /// The file and the offset of a record's frame, for error messages.
+    pub fn place_of(&self, sequence: u64) -> String {
+        let locations = self.core.locations.read();
+        let after = locations.log_frames.partition_point(|(f, _)| f.sequence <= sequence);
+        match after.checked_sub(1).and_then(|i| locations.log_frames.get(i)) {
+            Some((at, number)) => {
+                format!("{} at offset {}, record {sequence}", self.core.segment_path(*number).display(), at.offset)
+            }
+            None => format!("journal record {sequence}"),
+        }
+    }
+
+    pub fn has_chunk(&self, address: &ChunkAddress) -> bool {
+        self.core.locations.read().chunks.contains_key(address) || self.core.pending.lock().chunks.contains_key(address)
+    }
+
+    /// One chunk's bytes, verified.
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn read_chunk(&self, address: &ChunkAddress) -> Result<Vec<u8>> {
+        let find = || self.core.locations.read().chunks.get(address).copied();
+        if let Some((number, at)) = find() {
+            return self.core.read_chunk_at(address, number, at);
+        }
+        if let Some(bytes) = self.core.pending.lock().chunks.get(address) {
+            return Ok(bytes.to_vec());
+        }
+        // Written between the two looks.
+        match find() {
+            Some((number, at)) => self.core.read_chunk_at(address, number, at),
+            None => Err(Error::Damaged { place: format!("chunk {address}"), what: "missing".into() }),
+        }
+    }
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Journal({})", self.core.folder.display())
+    }
+}
+
+impl ChunkReader for Journal {
+    fn read(&self, address: &ChunkAddress) -> Result<Vec<u8>> {
+        self.read_chunk(address)
+    }
+}
+
+impl ChunkWriter for &Journal {
+    fn put(&mut self, address: ChunkAddress, bytes: &[u8]) -> Result<()> {
+        self.put_chunk(address, bytes)
+    }
+}

@@ -1,0 +1,308 @@
+//! The thread that writes: frames, syncs, seals segments, and tells how far the journal is durable.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::frame::{FrameKind, NewFrame};
+use super::segment::{ChunkAt, Contents, LogFrameAt, SEGMENT_HEADER_SIZE, encode_header, encode_trailer, segment_path};
+use super::{Core, Item, JournalPosition, LogBatch};
+use crate::disk::DiskFile;
+use crate::error::Error;
+
+/// What is gathered is written in pieces of at most about this size.
+const WRITE_SIZE: usize = 1 << 20;
+/// A group that has grown to this size does not wait any longer for its sync.
+const GROUP_SIZE_MAX: usize = 1 << 20;
+
+/// The writer thread's own: the segment that is being written.
+pub(crate) struct Writer {
+    pub number: u32,
+    pub file: Arc<dyn DiskFile>,
+    /// Where the next frame goes, the buffer not counted.
+    pub offset: u64,
+    pub contents: Contents,
+    /// How much of the segment is durable.
+    pub synced: u64,
+    /// The sequence number of the segment's first record.
+    pub first_sequence: u64,
+    /// Says after each sync how far it went; see [`SyncedMark`].
+    pub mark: SyncedMark,
+    pub buffer: Vec<u8>,
+    /// The segment was found with a footer: the next one is begun before anything is written.
+    pub already_sealed: bool,
+}
+
+/// A group under way: where its parts go.
+#[derive(Default)]
+struct Placed {
+    log_frames: Vec<(LogFrameAt, u32)>,
+    chunks: Vec<(crate::id::ChunkAddress, u32, ChunkAt)>,
+}
+
+impl Writer {
+    /// Runs until the journal closes or a write fails.
+    pub fn run(mut self, core: &Core) {
+        let mut last_sync: Option<Instant> = None;
+        loop {
+            let Some((items, next_sequence)) = take_group(core, last_sync) else { return };
+            last_sync = Some(Instant::now());
+            match self.write_group(core, &items) {
+                Ok(()) => publish(core, next_sequence),
+                Err((path, error)) => {
+                    stop(core, &path, &error);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn write_group(&mut self, core: &Core, items: &[Written]) -> Result<(), (PathBuf, io::Error)> {
+        let mut placed = Placed::default();
+        for item in items {
+            if self.already_sealed || self.offset + self.buffer.len() as u64 >= core.options.segment_size {
+                self.seal(core, &mut placed)?;
+            }
+            let offset = (self.offset + self.buffer.len() as u64) as u32;
+            let synced = self.synced as u32;
+            match item {
+                Written::Log(batch) => {
+                    let record_count = batch.records.len() as u16;
+                    let frame = NewFrame {
+                        kind: FrameKind::Log,
+                        record_count,
+                        sequence: batch.sequence,
+                        synced,
+                        address: None,
+                        body: &batch.bytes,
+                    };
+                    frame.encode(&mut self.buffer);
+                    let at = LogFrameAt { sequence: batch.sequence, offset, record_count };
+                    self.contents.next_sequence = batch.sequence + u64::from(record_count);
+                    self.contents.log_frames.push(at);
+                    placed.log_frames.push((at, self.number));
+                }
+                Written::Chunk(address, bytes) => {
+                    let frame = NewFrame {
+                        kind: FrameKind::Chunk,
+                        record_count: 0,
+                        sequence: self.contents.next_sequence,
+                        synced,
+                        address: Some(*address),
+                        body: bytes,
+                    };
+                    let at = ChunkAt { offset, size: frame.encode(&mut self.buffer) as u32 };
+                    self.contents.chunks.push((*address, at));
+                    placed.chunks.push((*address, self.number, at));
+                }
+            }
+            if self.buffer.len() >= WRITE_SIZE {
+                self.flush(core)?;
+            }
+        }
+        self.sync(core)?;
+        place(core, placed);
+        Ok(())
+    }
+
+    fn path(&self, core: &Core) -> PathBuf {
+        segment_path(&core.folder, self.number)
+    }
+
+    fn flush(&mut self, core: &Core) -> Result<(), (PathBuf, io::Error)> {
+        if !self.buffer.is_empty() {
+            self.file.write_at(&self.buffer, self.offset).map_err(|e| (self.path(core), e))?;
+            self.offset += self.buffer.len() as u64;
+            core.written_size.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self, core: &Core) -> Result<(), (PathBuf, io::Error)> {
+        self.flush(core)?;
+        self.file.sync().map_err(|e| (self.path(core), e))?;
+        self.synced = self.offset;
+        self.mark.write(self.number, self.synced).map_err(|e| (core.folder.join(SyncedMark::NAME), e))
+    }
+
+    /// Ends the segment with its footer and begins the next one.
+    fn seal(&mut self, core: &Core, placed: &mut Placed) -> Result<(), (PathBuf, io::Error)> {
+        if !std::mem::take(&mut self.already_sealed) {
+            self.write_footer(core, placed)?;
+        }
+        let next_sequence = self.contents.next_sequence;
+        let number = self.number + 1;
+        let file = create_segment(core, number, next_sequence).map_err(|e| (segment_path(&core.folder, number), e))?;
+        core.locations.write().segments.push(file.clone());
+        self.number = number;
+        self.file = file;
+        self.offset = SEGMENT_HEADER_SIZE as u64;
+        self.synced = self.offset;
+        self.first_sequence = next_sequence;
+        self.contents = Contents { next_sequence, ..Contents::default() };
+        Ok(())
+    }
+
+    fn write_footer(&mut self, core: &Core, placed: &mut Placed) -> Result<(), (PathBuf, io::Error)> {
+        // The summary reads records that may be in this very group.
+        self.sync(core)?;
+        place(core, std::mem::take(placed));
+        let next_sequence = self.contents.next_sequence;
+        if let Some(summary) = &*core.summary.lock() {
+            self.contents.summary = summary(self.first_sequence..next_sequence);
+        }
+        self.contents.chunks.sort_unstable_by_key(|(address, _)| *address);
+        let body = self.contents.encode();
+        // A footer too large for a frame is left out: opening then reads the whole segment.
+        if body.len() <= super::FRAME_BODY_SIZE_MAX {
+            let synced = self.synced as u32;
+            let frame = NewFrame { kind: FrameKind::Footer, record_count: 0, sequence: next_sequence, synced, address: None, body: &body };
+            frame.encode(&mut self.buffer);
+            self.buffer.extend_from_slice(&encode_trailer(self.offset));
+            self.sync(core)?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes a segment's file with its header, both durable.
+fn create_segment(core: &Core, number: u32, first_sequence: u64) -> io::Result<Arc<dyn DiskFile>> {
+    let file = core.disk.open(&segment_path(&core.folder, number), true)?;
+    file.set_size(0)?;
+    file.write_at(&encode_header(number, first_sequence), 0)?;
+    file.sync()?;
+    core.disk.sync_dir(&core.folder)?;
+    Ok(file)
+}
+
+enum Written {
+    Log(Arc<LogBatch>),
+    Chunk(crate::id::ChunkAddress, Arc<[u8]>),
+}
+
+/// Waits for something to write and takes it; `None` when the journal closes. An idle journal writes at once; under load
+/// groups follow each other at the set distance, unless somebody waits.
+fn take_group(core: &Core, last_sync: Option<Instant>) -> Option<(Vec<Written>, u64)> {
+    let mut pending = core.pending.lock();
+    loop {
+        if pending.items.is_empty() {
+            if pending.closing {
+                return None;
+            }
+            core.work.wait(&mut pending);
+            continue;
+        }
+        let due = last_sync.map(|at| at + core.options.group_commit).filter(|due| *due > Instant::now());
+        match due {
+            Some(due) if pending.waiter_count == 0 && !pending.closing && pending.log_size + pending.chunk_size < GROUP_SIZE_MAX => {
+                core.work.wait_until(&mut pending, due);
+            }
+            _ => break,
+        }
+    }
+    let mut items = Vec::with_capacity(pending.items.len());
+    for item in std::mem::take(&mut pending.items) {
+        items.push(match item {
+            Item::Log(batch) => {
+                let batch = Arc::new(batch);
+                pending.writing.push(batch.clone());
+                Written::Log(batch)
+            }
+            Item::Chunk(address, bytes) => Written::Chunk(address, bytes),
+        });
+    }
+    Some((items, pending.next_sequence))
+}
+
+/// Enters where things are now.
+fn place(core: &Core, placed: Placed) {
+    let mut locations = core.locations.write();
+    locations.log_frames.extend(placed.log_frames);
+    locations.chunks.extend(placed.chunks.into_iter().map(|(address, number, at)| (address, (number, at))));
+}
+
+fn publish(core: &Core, next_sequence: u64) {
+    {
+        let mut pending = core.pending.lock();
+        pending.writing.clear();
+        // Those put since the group was taken are still among the items.
+        let mut chunks = std::mem::take(&mut pending.chunks);
+        chunks.clear();
+        let mut chunk_size = 0;
+        let mut log_size = 0;
+        for item in &pending.items {
+            match item {
+                Item::Chunk(address, bytes) => {
+                    chunk_size += bytes.len();
+                    chunks.insert(*address, bytes.clone());
+                }
+                Item::Log(batch) => log_size += batch.bytes.len(),
+            }
+        }
+        pending.chunks = chunks;
+        pending.chunk_size = chunk_size;
+        pending.log_size = log_size;
+        core.durable.store(next_sequence, Ordering::Release);
+        core.done.notify_all();
+    }
+    for callback in &*core.callbacks.lock() {
+        callback(Ok(JournalPosition(next_sequence)));
+    }
+}
+
+fn stop(core: &Core, path: &std::path::Path, error: &io::Error) {
+    tracing::error!(path = %path.display(), %error, "could not write to the journal; the store stops writing until it is opened again");
+    {
+        let mut pending = core.pending.lock();
+        pending.stopped = true;
+        core.done.notify_all();
+    }
+    for callback in &*core.callbacks.lock() {
+        callback(Err(Error::Stopped));
+    }
+}
+
+/// A small file that says how far the last segment is durable. It is written after each sync and not synced itself: after a
+/// crash of the process it is exact, after a power loss it may lag behind but is never ahead. Damage before the mark is
+/// damage; only after it may a torn write be cut off.
+///
+/// | offset | size | field |
+/// |---|---|---|
+/// | 0 | 4 | number of the segment |
+/// | 4 | 8 | durable size |
+/// | 12 | 4 | CRC32C of bytes 0 to 11 |
+pub(crate) struct SyncedMark {
+    pub file: Arc<dyn DiskFile>,
+}
+
+impl SyncedMark {
+    pub const NAME: &'static str = "SYNCED";
+    const SIZE: usize = 16;
+
+    fn write(&self, number: u32, size: u64) -> io::Result<()> {
+        let mut bytes = [0; Self::SIZE];
+        bytes[..4].copy_from_slice(&number.to_le_bytes());
+        bytes[4..12].copy_from_slice(&size.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..12]);
+        bytes[12..].copy_from_slice(&crc.to_le_bytes());
+        self.file.write_at(&bytes, 0)
+    }
+
+    /// The mark, (0, 0) when there is none that can be read.
+    pub fn read(&self) -> (u32, u64) {
+        let mut bytes = [0; Self::SIZE];
+        if self.file.read_at(&mut bytes, 0).is_err() {
+            return (0, 0);
+        }
+        let crc = u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]);
+        if crc != crc32c::crc32c(&bytes[..12]) {
+            return (0, 0);
+        }
+        let number = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        let size = u64::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7], bytes[8], bytes[9], bytes[10], bytes[11]]);
+        (number, size)
+    }
+}
