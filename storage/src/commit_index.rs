@@ -227,6 +227,12 @@ impl CommitIndex {
         }
     }
 
+    /// How far back on the first-parent line of `from` a commit lies; `None` when it is not on it.
+    pub fn line_distance(&self, from: CommitNumber, to: CommitNumber) -> Option<u64> {
+        let distance = u64::from(self.entry(from).depth.checked_sub(self.entry(to).depth)?);
+        (self.ancestor(from, distance)? == to).then_some(distance)
+    }
+
     /// The first commit, going back on the first-parent line, for which `here` holds; `skip` says that it holds nowhere from
     /// a commit to its jump (exclusive).
     fn search(&self, mut number: CommitNumber, here: impl Fn(&CommitEntry) -> bool, skip: impl Fn(&CommitEntry) -> bool) -> Option<CommitNumber> {
