@@ -1,0 +1,134 @@
+//! Checkpoints: the root values of all branches written out, so that opening replays little.
+//!
+//! A checkpoint costs what changed since the last one: nodes that have an address are not written again, and the nodes
+//! in memory learn theirs from the snapshot that shares them. It is made in the background from snapshots; writers are
+//! kept waiting only while their branch's snapshot is taken.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::record::{BranchCheckpoint, Checkpoint, Record, RootSpec};
+use crate::root::Root;
+use crate::store::registry::Registry;
+use crate::store::shared::{Shared, Wish};
+
+/// Row changes after which a checkpoint is made: their replay takes a fraction of a second.
+pub(crate) const CHECKPOINT_ROW_COUNT: u64 = 400_000;
+
+/// The thread that makes checkpoints when there have been enough changes.
+pub(crate) struct Checkpointer {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Checkpointer {
+    pub fn start(shared: Arc<Shared>, registry: Arc<Mutex<Registry>>) -> Result<Checkpointer> {
+        let thread = std::thread::Builder::new()
+            .name("checkpoint".into())
+            .spawn({
+                let shared = shared.clone();
+                move || {
+                    while shared.pace.wait() == Wish::Checkpoint {
+                        if let Err(error) = make(&shared, &registry) {
+                            // The journal has everything; the next one tries again.
+                            tracing::error!(%error, "could not make a checkpoint");
+                        }
+                    }
+                }
+            })
+            .map_err(|source| Error::Io { action: "start the checkpoint thread for", path: shared.path.clone(), source })?;
+        Ok(Checkpointer { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Ends the thread, after the checkpoint that it is making.
+    pub fn stop(&self) {
+        self.shared.pace.wish(Wish::Stop);
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the checkpoint thread had panicked");
+        }
+    }
+}
+
+/// Makes a checkpoint now. Does nothing when nothing has changed since the last one.
+/// # Errors
+/// `Stopped`, `Io`, `Damaged`.
+pub(crate) fn make(shared: &Arc<Shared>, registry: &Mutex<Registry>) -> Result<()> {
+    // One at a time.
+    let _turn = shared.checkpoint_turn.lock();
+    if !shared.pace.is_changed() {
+        return Ok(());
+    }
+    // Before the snapshots: what comes while they are taken counts for the next checkpoint.
+    shared.pace.reset();
+    let started = std::time::Instant::now();
+    let (mut checkpoint, branches) = {
+        let registry = registry.lock();
+        let mut checkpoint = Checkpoint {
+            sequence: shared.journal.next_sequence(),
+            next_number: registry.next_number,
+            oid_limit: registry.oid_limit,
+            state: registry.state.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            ..Checkpoint::default()
+        };
+        let mut branches = Vec::new();
+        for (name, database) in &registry.databases {
+            checkpoint.databases.push((database.number, name.clone()));
+            checkpoint.tags.extend(database.tags.values().map(|t| t.record(database.number)));
+            branches.extend(database.branches.iter().map(|(name, branch)| (name.clone(), branch.cell.clone())));
+        }
+        (checkpoint, branches)
+    };
+    for (name, cell) in branches {
+        let snapshot = {
+            let mut inner = cell.lock_for_snapshot();
+            if let Some(root) = &mut inner.head_root {
+                root.normalise()?;
+            }
+            // Under the branch's lock: its later records have larger numbers.
+            (inner.head, inner.root().clone(), inner.dirty.clone(), inner.conflicts.clone(), shared.journal.next_sequence())
+        };
+        let (head, mut root, dirty, conflicts, sequence) = snapshot;
+        let head_root = root.write(&mut &*shared.journal)?;
+        let (mut staged, mut working) = (RootSpec::Head, RootSpec::Head);
+        if let Some(dirty) = dirty {
+            let mut spec = |local: &Root, others: &[(RootSpec, &Root)]| -> Result<RootSpec> {
+                for (spec, other) in others {
+                    if local.same(other)? {
+                        return Ok(spec.clone());
+                    }
+                }
+                Ok(RootSpec::Written(local.clone().write(&mut &*shared.journal)?))
+            };
+            staged = spec(&dirty.staged, &[(RootSpec::Head, &root)])?;
+            working = spec(&dirty.working, &[(RootSpec::Head, &root), (RootSpec::Staged, &dirty.staged)])?;
+        }
+        checkpoint.branches.push(BranchCheckpoint {
+            branch: cell.number,
+            database: cell.database,
+            name,
+            head: head.map(|h| h.id),
+            head_root,
+            staged,
+            working,
+            conflicts,
+            sequence,
+        });
+    }
+    let roots = checkpoint.roots();
+    let branch_count = checkpoint.branches.len();
+    let record = Record::Checkpoint(Box::new(checkpoint)).encode();
+    {
+        // With the index locked, so that a footer written meanwhile does not miss it.
+        let index = shared.index.write();
+        let sequence = shared.journal.append(&record)?;
+        drop(index);
+        shared.enter_checkpoint(sequence, roots).map_err(|e| e.at("checkpoint"))?;
+    }
+    tracing::debug!(branches = branch_count, ms = started.elapsed().as_millis() as u64, "made a checkpoint");
+    Ok(())
+}

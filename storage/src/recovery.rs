@@ -1,0 +1,334 @@
+//! Recovery: from the journal to an open store.
+//!
+//! ```text
+//!   sealed segments          the tail
+//!   [footer] [footer]  |  record record CHECKPOINT record record record
+//!      └── commit index ──────────┴──────────┴─────────┘
+//!                                  ▲ replay starts where the checkpoint was taken,
+//!                                    which is a little before where it was written
+//! ```
+//!
+//! 1. The commit index is filled from the footers, then from the records of the tail.
+//! 2. The last checkpoint gives databases, branches with the addresses of their root values, tags and small state.
+//! 3. The records since it was taken are replayed. A branch was looked at a little later than the rest, so each branch
+//!    has its own sequence number from which on records count for it.
+//!
+//! Replay runs the code that ran then ([`Inner::follow`], [`Inner::advance`]), so it ends where the store was.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::commit::{Commit, Header};
+use crate::encoding::Malformed;
+use crate::error::{Error, Result};
+use crate::id::CommitId;
+use crate::journal::{LogFrame, Opened};
+use crate::record::{self, Checkpoint, Record, RootSpec};
+use crate::root::Root;
+use crate::schema::Catalog;
+use crate::store::branch::{Branch, BranchCell, Head, Inner};
+use crate::store::registry::{Database, Registry, Tag};
+use crate::store::roots::Replay;
+use crate::store::shared::{Shared, new_commit};
+
+/// Brings the shared parts up to date and returns the rest.
+/// # Errors
+/// `Damaged`, `Io`.
+pub(crate) fn recover(shared: &Arc<Shared>, opened: Opened) -> Result<Registry> {
+    for (path, summary) in &opened.summaries {
+        if !summary.is_empty() {
+            shared.read_summary(summary).map_err(|e| e.at(format!("footer of {}", path.display())))?;
+        }
+    }
+    index_tail(shared, opened.tail_sequence)?;
+    let last = shared.checkpoints.read().records.last().map(|(sequence, _)| *sequence);
+    let mut recovery = Recovery { shared, databases: HashMap::new(), branches: HashMap::new(), registry: Registry::new(), from: HashMap::new() };
+    let mut start = 0;
+    if let Some(sequence) = last {
+        let place = || shared.journal.place_of(sequence);
+        let record = Record::decode_at(&shared.journal.read_record(sequence)?, place)?;
+        let Record::Checkpoint(checkpoint) = record else { return Err(Malformed("not a checkpoint").at(place())) };
+        start = checkpoint.sequence;
+        recovery.restore(*checkpoint)?;
+    }
+    let mut count = 0u64;
+    for frame in shared.journal.log_frames_from(start) {
+        let frame: Arc<LogFrame> = frame?;
+        for (sequence, record) in frame.iter().filter(|(sequence, _)| *sequence >= start) {
+            let decoded = Record::decode_at(&record, || shared.journal.place_of(sequence))?;
+            recovery.replay(sequence, decoded).map_err(|e| name_place(shared, sequence, e))?;
+            count += 1;
+        }
+    }
+    if count > 0 {
+        tracing::info!(records = count, "replayed the journal's tail");
+    }
+    recovery.finish()
+}
+
+/// An error of replay with the record where it happened.
+fn name_place(shared: &Shared, sequence: u64, error: Error) -> Error {
+    match error {
+        Error::Io { .. } => error,
+        Error::Damaged { place, what } => Error::Damaged { place: format!("{place} ({})", shared.journal.place_of(sequence)), what },
+        other => Error::Damaged { place: shared.journal.place_of(sequence), what: format!("cannot be replayed: {other}") },
+    }
+}
+
+/// Enters the commits and checkpoints of the records that no footer covers.
+fn index_tail(shared: &Shared, tail: u64) -> Result<()> {
+    for frame in shared.journal.log_frames_from(tail) {
+        let frame = frame?;
+        for (sequence, record) in frame.iter().filter(|(sequence, _)| *sequence >= tail) {
+            let place = || shared.journal.place_of(sequence);
+            if let Some(commit) = record::commit_bytes(&record).map_err(|e| e.at(place()))? {
+                index_commit(shared, sequence, &commit).map_err(|e| e.at(place()))?;
+            } else if record::is_checkpoint(&record) {
+                let Record::Checkpoint(checkpoint) = Record::decode_at(&record, place)? else {
+                    return Err(Malformed("not a checkpoint").at(place()));
+                };
+                shared.enter_checkpoint(sequence, checkpoint.roots()).map_err(|e| e.at(place()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn index_commit(shared: &Shared, sequence: u64, bytes: &Bytes) -> Result<(), Malformed> {
+    let header = Header::decode(bytes)?;
+    let mut index = shared.index.write();
+    let mut parents = Vec::with_capacity(header.parents.len());
+    for parent in &header.parents {
+        parents.push(index.find(parent).ok_or(Malformed("commit of an unknown parent"))?);
+    }
+    let height = parents.iter().map(|p| index.entry(*p).height).max().unwrap_or(0) + 1;
+    if header.height != height {
+        return Err(Malformed("commit of another height than its parents give"));
+    }
+    let touched = header.touched_mask(bytes)?;
+    let commit = new_commit(CommitId::of(bytes), height, &header.meta, touched);
+    index.insert(&crate::commit_index::NewCommit { sequence, ..commit }, &parents);
+    Ok(())
+}
+
+impl Checkpoint {
+    /// The root values of commits that it tells.
+    pub fn roots(&self) -> Vec<(CommitId, crate::id::ChunkAddress)> {
+        self.branches.iter().filter_map(|b| Some((b.head?, b.head_root))).collect()
+    }
+}
+
+struct Recovery<'a> {
+    shared: &'a Arc<Shared>,
+    databases: HashMap<u32, RecoveredDatabase>,
+    branches: HashMap<u32, RecoveredBranch>,
+    registry: Registry,
+    /// Records of a branch before this are in its checkpoint.
+    from: HashMap<u32, u64>,
+}
+
+struct RecoveredDatabase {
+    name: String,
+    tags: Vec<Tag>,
+}
+
+struct RecoveredBranch {
+    name: String,
+    database: u32,
+    cell: Arc<BranchCell>,
+}
+
+impl Recovery<'_> {
+    fn restore(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        self.registry.next_number = checkpoint.next_number;
+        self.registry.oid_limit = checkpoint.oid_limit;
+        self.registry.state = checkpoint.state.into_iter().collect();
+        for (number, name) in checkpoint.databases {
+            self.databases.insert(number, RecoveredDatabase { name, tags: Vec::new() });
+        }
+        for tag in checkpoint.tags {
+            if let Some(database) = self.databases.get_mut(&tag.database) {
+                database.tags.push(Tag::of_record(tag));
+            }
+        }
+        for branch in checkpoint.branches {
+            let open = |address| Root::open(&address, self.shared.chunks.clone());
+            let head = branch.head.map(|id| self.shared.head_of(id)).transpose()?;
+            let mut inner = Inner::new(head, open(branch.head_root)?);
+            let staged = self.root_of(&inner, &branch.staged, None)?;
+            let working = self.root_of(&inner, &branch.working, Some(&staged))?;
+            inner.set_working_set(staged, working);
+            inner.conflicts = branch.conflicts;
+            let cell = BranchCell::new(self.shared.clone(), branch.branch, branch.database, inner);
+            self.from.insert(branch.branch, branch.sequence);
+            self.branches.insert(branch.branch, RecoveredBranch { name: branch.name, database: branch.database, cell });
+        }
+        Ok(())
+    }
+
+    /// The root value that a record means; `None` for `staged` when it is the staged one that is asked for.
+    fn root_of(&self, inner: &Inner, spec: &RootSpec, staged: Option<&Root>) -> Result<Root> {
+        Ok(match spec {
+            RootSpec::Head => inner.root().clone(),
+            RootSpec::Staged => staged.unwrap_or_else(|| inner.staged()).clone(),
+            RootSpec::Written(address) => Root::open(address, self.shared.chunks.clone())?,
+            RootSpec::Unchanged if staged.is_some() => inner.working().clone(),
+            RootSpec::Unchanged => inner.staged().clone(),
+        })
+    }
+
+    /// The branch, if the record counts for it: it may be deleted later, or the record be in the checkpoint.
+    fn branch(&self, number: u32, sequence: u64) -> Option<Arc<BranchCell>> {
+        let branch = self.branches.get(&number)?;
+        (self.from.get(&number).is_none_or(|from| *from <= sequence)).then(|| branch.cell.clone())
+    }
+
+    fn replay(&mut self, sequence: u64, record: Record) -> Result<()> {
+        match record {
+            Record::DatabaseCreated { database, name } => {
+                self.took_number(database);
+                self.databases.insert(database, RecoveredDatabase { name, tags: Vec::new() });
+            }
+            Record::DatabaseDropped { database } => {
+                self.databases.remove(&database);
+                self.branches.retain(|_, b| b.database != database);
+            }
+            Record::BranchCreated { database, branch, name, head } => {
+                self.took_number(branch);
+                // A branch that the checkpoint has was made between the look at the registry and the look at branches.
+                if !self.branches.contains_key(&branch) {
+                    let (head, root) = match head {
+                        None => (None, Root::new(Catalog::default())),
+                        Some(id) => (Some(self.shared.head_of(id)?), self.shared.root(id)?),
+                    };
+                    let cell = BranchCell::new(self.shared.clone(), branch, database, Inner::new(head, root));
+                    self.branches.insert(branch, RecoveredBranch { name, database, cell });
+                }
+            }
+            Record::BranchRenamed { branch, name } => {
+                if let Some(branch) = self.branches.get_mut(&branch) {
+                    branch.name = name;
+                }
+            }
+            Record::BranchDeleted { branch } => {
+                self.branches.remove(&branch);
+            }
+            Record::Commit { branch, mode, commit } => {
+                if let Some(cell) = self.branch(branch, sequence) {
+                    self.replay_commit(&cell, mode, &commit)?;
+                }
+            }
+            Record::HeadMoved { branch, head, hard } => {
+                if let Some(cell) = self.branch(branch, sequence) {
+                    let (root, head) = (self.shared.root(head)?, self.shared.head_of(head)?);
+                    cell.lock().move_head(head, root, hard);
+                }
+            }
+            Record::Working { branch, changes } => {
+                if let Some(cell) = self.branch(branch, sequence) {
+                    let changes = changes.load(&*self.shared.journal)?;
+                    let mut inner = cell.lock();
+                    let mut replay = Replay::new(inner.working().clone());
+                    replay.apply(self.shared, &changes)?;
+                    let staged = inner.staged().clone();
+                    inner.set_working_set(staged, replay.finish());
+                    inner.version += 1;
+                    self.shared.pace.count(changes.row_count());
+                }
+            }
+            Record::Roots { branch, staged, working } => {
+                if let Some(cell) = self.branch(branch, sequence) {
+                    let mut inner = cell.lock();
+                    let staged = self.root_of(&inner, &staged, None)?;
+                    let working = self.root_of(&inner, &working, Some(&staged))?;
+                    inner.set_working_set(staged, working);
+                    inner.version += 1;
+                }
+            }
+            Record::TagPut(tag) => {
+                if let Some(database) = self.databases.get_mut(&tag.database) {
+                    database.tags.retain(|t| t.name != tag.name);
+                    database.tags.push(Tag::of_record(tag));
+                }
+            }
+            Record::TagDeleted { database, name } => {
+                if let Some(database) = self.databases.get_mut(&database) {
+                    database.tags.retain(|t| t.name != name);
+                }
+            }
+            Record::State { key, value } => {
+                match value {
+                    Some(value) => self.registry.state.insert(key, value),
+                    None => self.registry.state.remove(&key),
+                };
+            }
+            Record::Oids { limit } => self.registry.oid_limit = self.registry.oid_limit.max(limit),
+            Record::Checkpoint(_) => {}
+        }
+        Ok(())
+    }
+
+    fn took_number(&mut self, number: u32) {
+        self.registry.next_number = self.registry.next_number.max(number + 1);
+    }
+
+    fn replay_commit(&self, cell: &Arc<BranchCell>, mode: record::CommitMode, bytes: &Bytes) -> Result<()> {
+        let commit = Commit::decode(bytes, &self.shared.chunks)?;
+        let changes = commit.changes()?;
+        let head = self.shared.head_of(commit.id)?;
+        let mut inner = cell.lock();
+        let root = match mode {
+            record::CommitMode::Staged => inner.staged().clone(),
+            record::CommitMode::Follow => {
+                if inner.head.map(|h| h.id) != commit.parents.first().copied() {
+                    return Err(Malformed("commit does not follow the head of its branch").at(format!("commit {:.12}", commit.id)));
+                }
+                Root::clone(inner.root())
+            }
+        };
+        let before = inner.dirty.is_some().then(|| inner.root().clone());
+        let root = match mode {
+            record::CommitMode::Staged => root,
+            record::CommitMode::Follow => {
+                // On a clean branch nobody else has the root, so that it is changed in place.
+                drop(root);
+                let taken = inner.head_root.take().expect("BUG: the head's root is taken");
+                let mut replay = Replay::new(taken);
+                replay.apply(self.shared, changes)?;
+                replay.finish()
+            }
+        };
+        let followed = inner.follow(cell, before.as_ref(), &root, changes, mode)?;
+        inner.advance(Head { ..head }, root, followed);
+        self.shared.pace.count(changes.row_count() + 1);
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Registry> {
+        for branch in self.branches.into_values() {
+            // A crash in the making of a database leaves a branch without a commit; nobody was told of it.
+            if branch.cell.head().is_none() {
+                self.databases.remove(&branch.database);
+                self.shared.append(&Record::DatabaseDropped { database: branch.database })?;
+                continue;
+            }
+            let Some(database) = self.databases.get(&branch.database) else { continue };
+            let entry = self.registry.databases.entry(database.name.clone()).or_insert_with(|| Database {
+                number: branch.database,
+                branches: Default::default(),
+                tags: database.tags.iter().map(|t| (t.name.clone(), t.clone())).collect(),
+            });
+            entry.branches.insert(branch.name.clone(), Branch::new(branch.name, branch.cell));
+        }
+        for (number, database) in self.databases {
+            // A database has a branch always; without one it is the rest of an interrupted making.
+            if !self.registry.databases.contains_key(&database.name) {
+                self.shared.append(&Record::DatabaseDropped { database: number })?;
+            }
+        }
+        self.registry.next_oid = self.registry.oid_limit;
+        Ok(self.registry)
+    }
+}

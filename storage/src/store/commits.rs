@@ -1,0 +1,145 @@
+//! Commits and questions about their graph.
+
+use std::sync::Arc;
+
+use super::Store;
+use super::shared::Shared;
+use crate::commit::Commit;
+use crate::commit_index::{CommitIndex, CommitNumber, LogWalk};
+use crate::encoding::Malformed;
+use crate::error::{Error, Result};
+use crate::id::{CommitId, Lsn, Timestamp};
+use crate::record;
+
+/// Two are enough to know that a prefix is ambiguous.
+const PREFIX_MATCHES_MAX: usize = 2;
+
+impl Shared {
+    pub fn number_of(&self, commit: CommitId) -> Result<CommitNumber> {
+        let found = self.index.read().find(&commit);
+        found.ok_or_else(|| Error::NotFound { what: "commit", name: commit.to_string() })
+    }
+
+    /// Reads a commit.
+    pub fn commit_numbered(&self, number: CommitNumber) -> Result<Arc<Commit>> {
+        let (id, sequence) = {
+            let index = self.index.read();
+            let entry = index.entry(number);
+            (entry.id, entry.sequence)
+        };
+        let record = self.journal.read_record(sequence)?;
+        let place = || self.journal.place_of(sequence);
+        let bytes = record::commit_bytes(&record).map_err(|e| e.at(place()))?.ok_or_else(|| Malformed("not a commit").at(place()))?;
+        let commit = Commit::decode(&bytes, &self.chunks)?;
+        if commit.id != id {
+            return Err(Malformed("commit does not hash to its id").at(place()));
+        }
+        Ok(Arc::new(commit))
+    }
+
+    fn ask(&self, head: CommitId, question: impl FnOnce(&CommitIndex, CommitNumber) -> Option<CommitNumber>) -> Result<Option<CommitId>> {
+        let head = self.number_of(head)?;
+        let index = self.index.read();
+        Ok(question(&index, head).map(|number| index.entry(number).id))
+    }
+}
+
+/// The log as an iterator: it holds no lock between commits.
+struct Log {
+    shared: Arc<Shared>,
+    walk: LogWalk,
+}
+
+impl Iterator for Log {
+    type Item = Result<Arc<Commit>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let number = self.walk.next(&self.shared.index.read())?;
+        Some(self.shared.commit_numbered(number))
+    }
+}
+
+impl Store {
+    /// # Errors
+    /// `NotFound`, `Damaged`.
+    pub fn commit(&self, id: CommitId) -> Result<Arc<Commit>> {
+        self.shared.commit_numbered(self.shared.number_of(id)?)
+    }
+
+    /// Commits whose id begins with these hex digits, two at most.
+    pub fn commits_by_prefix(&self, hex: &str) -> Result<Vec<CommitId>> {
+        Ok(self.shared.index.read().by_prefix(hex, PREFIX_MATCHES_MAX))
+    }
+
+    /// All commits reachable from `heads` and not from `hidden`: every commit before its parents, higher first, then newer.
+    /// # Errors
+    /// `NotFound`.
+    pub fn log(&self, heads: &[CommitId], hidden: &[CommitId]) -> Result<Box<dyn Iterator<Item = Result<Arc<Commit>>> + Send>> {
+        let number = |id: &CommitId| self.shared.number_of(*id);
+        let heads: Vec<CommitNumber> = heads.iter().map(number).collect::<Result<_>>()?;
+        let hidden: Vec<CommitNumber> = hidden.iter().map(number).collect::<Result<_>>()?;
+        let walk = LogWalk::new(&self.shared.index.read(), &heads, &hidden);
+        Ok(Box::new(Log { shared: self.shared.clone(), walk }))
+    }
+
+    /// A best common ancestor; `None` when there is none.
+    /// # Errors
+    /// `NotFound`.
+    pub fn merge_base(&self, a: CommitId, b: CommitId) -> Result<Option<CommitId>> {
+        let other = self.shared.number_of(b)?;
+        self.shared.ask(a, |index, a| index.merge_base(a, other))
+    }
+
+    /// Whether `ancestor` is `of` or can be reached from it.
+    /// # Errors
+    /// `NotFound`.
+    pub fn is_ancestor(&self, ancestor: CommitId, of: CommitId) -> Result<bool> {
+        let (ancestor, of) = (self.shared.number_of(ancestor)?, self.shared.number_of(of)?);
+        Ok(self.shared.index.read().is_ancestor(ancestor, of))
+    }
+
+    /// The commit that lies `distance` back on the first-parent line (`HEAD~n`); `None` beyond the first commit.
+    /// # Errors
+    /// `NotFound`.
+    pub fn ancestor(&self, head: CommitId, distance: u64) -> Result<Option<CommitId>> {
+        self.shared.ask(head, |index, head| index.ancestor(head, distance))
+    }
+
+    /// The number of commits that can be reached from `head`, itself included.
+    /// # Errors
+    /// `NotFound`.
+    pub fn commit_count(&self, head: CommitId) -> Result<u64> {
+        let head = self.shared.number_of(head)?;
+        let index = self.shared.index.read();
+        let mut walk = LogWalk::new(&index, &[head], &[]);
+        Ok(std::iter::from_fn(|| walk.next(&index)).count() as u64)
+    }
+
+    /// The last commit on the first-parent line of `head` whose source commit LSN is at most `lsn`.
+    /// # Errors
+    /// `NotFound`.
+    pub fn commit_at_lsn(&self, head: CommitId, lsn: Lsn) -> Result<Option<CommitId>> {
+        self.shared.ask(head, |index, head| index.at_lsn(head, lsn))
+    }
+
+    /// The last commit on the first-parent line of `head` that came from this transaction of the source.
+    /// # Errors
+    /// `NotFound`.
+    pub fn commit_of_xid(&self, head: CommitId, xid: u32) -> Result<Option<CommitId>> {
+        self.shared.ask(head, |index, head| index.of_xid(head, xid))
+    }
+
+    /// The last commit on the first-parent line of `head` whose commit time (the source's, if it has one) is at most `time`.
+    /// # Errors
+    /// `NotFound`.
+    pub fn commit_at_time(&self, head: CommitId, time: Timestamp) -> Result<Option<CommitId>> {
+        self.shared.ask(head, |index, head| index.at_time(head, time))
+    }
+
+    /// The root value of any commit: a head's, one in memory, otherwise made from the nearest checkpoint.
+    /// # Errors
+    /// `NotFound`, `Damaged`.
+    pub fn root(&self, id: CommitId) -> Result<crate::root::Root> {
+        self.shared.root(id)
+    }
+}

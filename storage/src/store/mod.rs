@@ -1,0 +1,186 @@
+//! The store: databases, branches, commits, durability.
+//!
+//! A [`Store`] is one open data directory. Under it lie the journal (the only truth), the commit index (in memory), and
+//! a [`Branch`] for each branch with its root values in memory. What is committed is visible at once and durable a
+//! little later; callers that must know ask [`Store::wait_durable`] or listen with [`Store::on_durable`].
+
+mod apply;
+mod branch;
+mod commits;
+mod history;
+mod options;
+pub(crate) mod registry;
+mod roots;
+pub(crate) mod shared;
+pub(crate) mod working_set;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+pub use apply::Apply;
+pub use branch::{Branch, BranchState};
+pub use history::RowVersion;
+pub use options::StoreOptions;
+pub use registry::Tag;
+
+pub use crate::fsck::{Finding, FsckReport, fsck};
+pub use crate::journal::JournalPosition;
+
+use crate::checkpoint::Checkpointer;
+use crate::disk::{Disk, RealDisk};
+use crate::error::{Error, Result};
+use crate::journal::{FORMAT_VERSION, Journal, JournalOptions, SEGMENT_SIZE};
+use crate::recovery;
+use registry::Registry;
+use shared::Shared;
+
+/// The folder in the data directory that holds everything of the store.
+pub(crate) const STORE_FOLDER: &str = ".strandline";
+pub(crate) const JOURNAL_FOLDER: &str = "journal";
+const LOCK_FILE: &str = "LOCK";
+const FORMAT_FILE: &str = "FORMAT";
+const FORMAT_PREFIX: &str = "strandline store, format ";
+
+/// An open data directory. Owns a writer thread and a checkpoint thread, which end when it is dropped.
+pub struct Store {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) registry: Arc<Mutex<Registry>>,
+    checkpointer: Checkpointer,
+}
+
+/// How a store is opened; tests choose their own disk and sizes.
+pub(crate) struct OpenWith {
+    pub disk: Arc<dyn Disk>,
+    pub journal: JournalOptions,
+    /// Row changes after which a checkpoint is made in the background.
+    pub checkpoint_row_count: u64,
+    /// Keep derived facts in sled beside the journal.
+    pub derived: bool,
+}
+
+impl Store {
+    /// Opens or creates. Takes the lock, replays the tail, starts the background threads.
+    /// # Errors
+    /// `Locked`, `Format`, `Damaged`, `Io`.
+    pub fn open(path: &Path, options: StoreOptions) -> Result<Arc<Store>> {
+        let journal =
+            JournalOptions { group_commit: Duration::from_millis(options.group_commit_ms_max), segment_size: SEGMENT_SIZE };
+        let with = OpenWith {
+            disk: Arc::new(RealDisk),
+            journal,
+            checkpoint_row_count: crate::checkpoint::CHECKPOINT_ROW_COUNT,
+            derived: true,
+        };
+        Self::open_with(path, with)
+    }
+
+    pub(crate) fn open_with(path: &Path, with: OpenWith) -> Result<Arc<Store>> {
+        let folder = path.join(STORE_FOLDER);
+        let lock = take_lock(&*with.disk, &folder)?;
+        check_format(&*with.disk, &folder, true)?;
+        let (journal, opened) = Journal::open(with.disk.clone(), &folder.join(JOURNAL_FOLDER), with.journal)?;
+        let derived = with.derived.then(|| folder.join("derived"));
+        let shared = Arc::new(Shared::new(path.into(), Arc::new(journal), derived, with.checkpoint_row_count, lock));
+        let registry = Arc::new(Mutex::new(recovery::recover(&shared, opened)?));
+        shared.publish_summaries();
+        let checkpointer = Checkpointer::start(shared.clone(), registry.clone())?;
+        Ok(Arc::new(Store { shared, registry, checkpointer }))
+    }
+
+    /// Writes out everything, a checkpoint included, and stops the threads.
+    /// # Errors
+    /// `Stopped`, `Io`.
+    pub fn close(&self) -> Result<()> {
+        self.checkpointer.stop();
+        let checkpoint = crate::checkpoint::make(&self.shared, &self.registry);
+        self.shared.journal.close()?;
+        checkpoint
+    }
+
+    /// Flushes and returns when everything written so far is durable.
+    /// # Errors
+    /// `Stopped`.
+    pub fn sync(&self) -> Result<()> {
+        self.shared.journal.sync()
+    }
+
+    /// Makes a checkpoint now, as the background thread does from time to time.
+    /// # Errors
+    /// `Stopped`, `Io`.
+    pub fn checkpoint(&self) -> Result<()> {
+        crate::checkpoint::make(&self.shared, &self.registry)
+    }
+
+    pub fn durable(&self) -> JournalPosition {
+        self.shared.journal.durable()
+    }
+
+    /// Returns when the position is durable; the writer hurries for it.
+    /// # Errors
+    /// `Stopped`.
+    pub fn wait_durable(&self, position: JournalPosition) -> Result<()> {
+        self.shared.journal.wait_durable(position)
+    }
+
+    /// Calls back (on the writer thread, so briefly) whenever the durable position moves or writing stops for good (`Err`).
+    pub fn on_durable(&self, callback: Box<dyn Fn(Result<JournalPosition>) + Send + Sync>) {
+        self.shared.journal.on_durable(callback);
+    }
+
+    /// Bytes appended to the journal since it was opened.
+    pub fn written_size(&self) -> u64 {
+        self.shared.journal.written_size()
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.checkpointer.stop();
+        // Branches that are still held elsewhere keep the journal's memory, but nothing is written any more. An error was
+        // logged where it happened.
+        let _ = self.shared.journal.close();
+    }
+}
+
+/// Takes the lock of a store's folder, made when it is missing.
+pub(crate) fn take_lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn std::any::Any + Send + Sync>> {
+    let io = |action: &'static str, path: PathBuf| move |source| Error::Io { action, path, source };
+    disk.create_dir(folder).map_err(io("create", folder.into()))?;
+    let path = folder.join(LOCK_FILE);
+    let lock = disk.lock(&path).map_err(io("lock", path.clone()))?;
+    lock.ok_or_else(|| Error::Locked { path: folder.parent().unwrap_or(folder).into() })
+}
+
+/// Refuses a format that this version does not read; with `create`, writes down ours in a new folder.
+pub(crate) fn check_format(disk: &dyn Disk, folder: &Path, create: bool) -> Result<()> {
+    let path = folder.join(FORMAT_FILE);
+    let io = |action: &'static str| {
+        let path = path.clone();
+        move |source| Error::Io { action, path, source }
+    };
+    let file = disk.open(&path, create).map_err(io("open"))?;
+    let size = file.size().map_err(io("read"))?.min(256);
+    let mut bytes = vec![0; size as usize];
+    file.read_at(&mut bytes, 0).map_err(io("read"))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let number = text.strip_prefix(FORMAT_PREFIX).and_then(|rest| rest.trim_end().parse::<u32>().ok());
+    match number {
+        Some(found) if found > FORMAT_VERSION => Err(Error::Format { path: folder.into(), found, supported: FORMAT_VERSION }),
+        Some(_) => Ok(()),
+        // Also what a crash in the making of the folder leaves: then there is no journal yet.
+        None if create && disk.list(&folder.join(JOURNAL_FOLDER)).map_or(true, |names| names.is_empty()) => {
+            file.set_size(0).map_err(io("write"))?;
+            file.write_at(format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n").as_bytes(), 0).map_err(io("write"))?;
+            file.sync().map_err(io("sync"))?;
+            disk.sync_dir(folder).map_err(io("sync"))
+        }
+        None => Err(Error::Damaged { place: path.display().to_string(), what: "does not name a format".into() }),
+    }
+}

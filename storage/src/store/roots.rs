@@ -1,0 +1,173 @@
+//! Root values of commits: made on demand from the nearest one that is known.
+//!
+//! Known are the heads of branches, the roots made last, and the checkpoints. From a known root *before* a commit on its
+//! first-parent line, change sets are replayed; from one *after* it they are taken back, which makes yesterday's commits
+//! cheap: they are near the head and far from a checkpoint. Only change sets of rows alone can be taken back.
+
+use super::shared::Shared;
+use crate::commit_index::CommitNumber;
+use crate::edit::Edit;
+use crate::error::{Error, Result};
+use crate::id::{ChunkAddress, CommitId};
+use crate::root::Root;
+use crate::schema::Catalog;
+
+/// Changes after which an edit begun anew bounds what it remembers for undoing.
+const EDIT_ROW_COUNT: u64 = 100_000;
+/// A root that took so many changes to make is written out and remembered.
+const WRITTEN_ROW_COUNT_MIN: u64 = 50_000;
+
+/// From where a root is made.
+enum Base {
+    /// No commit: an empty database.
+    Empty,
+    Known(Root),
+    Written(ChunkAddress),
+}
+
+impl Shared {
+    /// # Errors
+    /// `NotFound`, `Damaged`.
+    pub fn root(&self, id: CommitId) -> Result<Root> {
+        let number = self.number_of(id)?;
+        let known = self.known_roots();
+        if let Some((_, root)) = known.iter().find(|(n, _)| *n == number) {
+            return Ok(root.clone());
+        }
+        let (base, steps) = self.steps_before(number, &known);
+        let after = self.nearest_after(number, &known, steps.len());
+        let made = match after {
+            Some((root, undone)) => self.undo(root, &undone)?,
+            None => None,
+        };
+        let root = match made {
+            Some(root) => root,
+            None => {
+                let (mut root, row_count) = self.replay(base, &steps)?;
+                if row_count >= WRITTEN_ROW_COUNT_MIN {
+                    let address = root.write(&mut &*self.journal)?;
+                    self.checkpoints.write().roots.insert(number, address);
+                    self.derived.put_root(&id, &address);
+                }
+                root
+            }
+        };
+        self.put_cached_root(number, root.clone());
+        Ok(root)
+    }
+
+    fn known_roots(&self) -> Vec<(CommitNumber, Root)> {
+        let mut known = self.cached_roots.lock().clone();
+        let branches: Vec<_> = self.branches.lock().iter().filter_map(|b| b.upgrade()).collect();
+        known.extend(branches.iter().filter_map(|b| b.head_if_free()));
+        known
+    }
+
+    /// The nearest known root at or before a commit on its first-parent line, and the commits from there to it, oldest first.
+    fn steps_before(&self, number: CommitNumber, known: &[(CommitNumber, Root)]) -> (Base, Vec<CommitNumber>) {
+        let index = self.index.read();
+        let checkpoints = self.checkpoints.read();
+        let mut steps = Vec::new();
+        let mut at = Some(number);
+        let mut base = Base::Empty;
+        while let Some(number) = at {
+            if let Some((_, root)) = known.iter().find(|(n, _)| *n == number) {
+                base = Base::Known(root.clone());
+                break;
+            }
+            let written = checkpoints.roots.get(&number).copied();
+            // Written ones that only the cache knows count if they are really there.
+            let written = written.or_else(|| {
+                let id = &index.entry(number).id;
+                if steps.len() % 64 == 0 { self.derived.root(id).filter(|address| self.journal.has_chunk(address)) } else { None }
+            });
+            if let Some(address) = written {
+                base = Base::Written(address);
+                break;
+            }
+            steps.push(number);
+            at = index.first_parent(number);
+        }
+        steps.reverse();
+        (base, steps)
+    }
+
+    /// The nearest known root after a commit, if it is nearer than `limit`, and the commits to take back, newest first.
+    fn nearest_after(&self, number: CommitNumber, known: &[(CommitNumber, Root)], limit: usize) -> Option<(Root, Vec<CommitNumber>)> {
+        let index = self.index.read();
+        let mut nearest: Option<(u64, CommitNumber, &Root)> = None;
+        for (candidate, root) in known {
+            let Some(distance) = index.line_distance(*candidate, number) else { continue };
+            if distance < limit as u64 && nearest.is_none_or(|(d, _, _)| distance < d) {
+                nearest = Some((distance, *candidate, root));
+            }
+        }
+        let (distance, candidate, root) = nearest?;
+        let line = std::iter::successors(Some(candidate), |n| index.first_parent(*n));
+        Some((root.clone(), line.take(distance as usize).collect()))
+    }
+
+    /// Takes commits back; `None` when one of them cannot be.
+    fn undo(&self, root: Root, commits: &[CommitNumber]) -> Result<Option<Root>> {
+        let mut replay = Replay::new(root);
+        for number in commits {
+            let commit = self.commit_numbered(*number)?;
+            let Some(changes) = commit.changes()?.inverted() else { return Ok(None) };
+            replay.apply(self, &changes).map_err(|e| not_replayable(commit.id, e))?;
+        }
+        Ok(Some(replay.finish()))
+    }
+
+    /// Replays commits on a root; returns the number of changes, too.
+    fn replay(&self, base: Base, commits: &[CommitNumber]) -> Result<(Root, u64)> {
+        let root = match base {
+            Base::Empty => Root::new(Catalog::default()),
+            Base::Known(root) => root,
+            Base::Written(address) => Root::open(&address, self.chunks.clone())?,
+        };
+        let mut replay = Replay::new(root);
+        let mut row_count = 0;
+        for number in commits {
+            let commit = self.commit_numbered(*number)?;
+            let changes = commit.changes()?;
+            row_count += changes.row_count();
+            replay.apply(self, changes).map_err(|e| not_replayable(commit.id, e))?;
+        }
+        Ok((replay.finish(), row_count))
+    }
+}
+
+fn not_replayable(commit: CommitId, error: Error) -> Error {
+    match error {
+        Error::Conflict { .. } | Error::DuplicateKey { .. } | Error::RowMissing { .. } => {
+            Error::Damaged { place: format!("commit {commit:.12}"), what: format!("does not apply to its parent's root value: {error}") }
+        }
+        other => other,
+    }
+}
+
+/// Change sets applied one after the other, with bounded memory for undoing.
+pub(crate) struct Replay {
+    edit: Edit,
+    row_count: u64,
+}
+
+impl Replay {
+    pub fn new(root: Root) -> Self {
+        Replay { edit: Edit::new(root), row_count: 0 }
+    }
+
+    pub fn apply(&mut self, shared: &Shared, changes: &crate::change_set::ChangeSet) -> Result<()> {
+        if self.row_count > EDIT_ROW_COUNT {
+            let edit = std::mem::replace(&mut self.edit, Edit::new(Root::new(Catalog::default())));
+            self.edit = Edit::new(edit.root_and_changes().0);
+            self.row_count = 0;
+        }
+        self.row_count += changes.row_count();
+        self.edit.apply_changes(changes, &shared.chunks)
+    }
+
+    pub fn finish(self) -> Root {
+        self.edit.root_and_changes().0
+    }
+}

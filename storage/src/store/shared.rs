@@ -1,0 +1,216 @@
+//! What every part of an open store uses: the journal, the commit index, the known root values.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::branch::BranchCell;
+use crate::chunk::ChunkReader;
+use crate::commit::CommitMeta;
+use crate::commit_index::{CommitIndex, CommitNumber, NewCommit};
+use crate::derived::Derived;
+use crate::encoding::{ByteReader, Decoded, Malformed, put_varint};
+use crate::error::Result;
+use crate::id::{ChunkAddress, CommitId, Lsn};
+use crate::journal::{Journal, JournalPosition};
+use crate::root::Root;
+
+/// Root values of commits that are kept in memory.
+const CACHED_ROOT_COUNT: usize = 16;
+
+pub(crate) struct Shared {
+    pub path: PathBuf,
+    pub journal: Arc<Journal>,
+    /// The journal again, as trees want it.
+    pub chunks: Arc<dyn ChunkReader>,
+    /// Locked for writing while a commit or a checkpoint is appended, so that commits are numbered in the order of the journal.
+    pub index: RwLock<CommitIndex>,
+    pub checkpoints: RwLock<Checkpoints>,
+    /// Roots made on demand, the last used at the end.
+    pub cached_roots: Mutex<Vec<(CommitNumber, Root)>>,
+    /// The branches, for their heads' roots.
+    pub branches: Mutex<Vec<Weak<BranchCell>>>,
+    pub derived: Derived,
+    pub pace: CheckpointPace,
+    _lock: Box<dyn Any + Send + Sync>,
+}
+
+/// Where written root values are.
+#[derive(Debug, Default)]
+pub(crate) struct Checkpoints {
+    pub roots: HashMap<CommitNumber, ChunkAddress>,
+    /// Sequence numbers of checkpoint records, ascending, with the roots that each adds.
+    pub records: Vec<(u64, Vec<(CommitId, ChunkAddress)>)>,
+}
+
+/// What happened since the last checkpoint, and the wish for one.
+#[derive(Debug)]
+pub(crate) struct CheckpointPace {
+    pub row_count_max: u64,
+    row_count: AtomicU64,
+    wanted: Mutex<Wish>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    Nothing,
+    Checkpoint,
+    Stop,
+}
+
+impl CheckpointPace {
+    fn new(row_count_max: u64) -> Self {
+        CheckpointPace { row_count_max, row_count: AtomicU64::new(0), wanted: Mutex::new(Wish::Nothing), changed: Condvar::new() }
+    }
+
+    /// Counts changes; asks for a checkpoint when there have been enough.
+    pub fn count(&self, rows: u64) {
+        let before = self.row_count.fetch_add(rows, Ordering::Relaxed);
+        if before < self.row_count_max && before + rows >= self.row_count_max {
+            self.wish(Wish::Checkpoint);
+        }
+    }
+
+    pub fn wish(&self, wish: Wish) {
+        let mut wanted = self.wanted.lock();
+        if *wanted != Wish::Stop {
+            *wanted = wish;
+        }
+        self.changed.notify_all();
+    }
+
+    pub fn reset(&self) {
+        self.row_count.store(0, Ordering::Relaxed);
+    }
+
+    pub fn is_changed(&self) -> bool {
+        self.row_count.load(Ordering::Relaxed) > 0
+    }
+
+    /// Waits for a wish and takes it (a wish to stop stays).
+    pub fn wait(&self) -> Wish {
+        let mut wanted = self.wanted.lock();
+        while *wanted == Wish::Nothing {
+            self.changed.wait(&mut wanted);
+        }
+        let wish = *wanted;
+        if wish == Wish::Checkpoint {
+            *wanted = Wish::Nothing;
+        }
+        wish
+    }
+}
+
+impl Shared {
+    pub fn new(
+        path: PathBuf,
+        journal: Arc<Journal>,
+        derived: Option<PathBuf>,
+        checkpoint_row_count: u64,
+        lock: Box<dyn Any + Send + Sync>,
+    ) -> Self {
+        Shared {
+            path,
+            chunks: journal.clone(),
+            journal,
+            index: RwLock::default(),
+            checkpoints: RwLock::default(),
+            cached_roots: Mutex::default(),
+            branches: Mutex::default(),
+            derived: derived.map(|folder| Derived::open(&folder)).unwrap_or_default(),
+            pace: CheckpointPace::new(checkpoint_row_count),
+            _lock: lock,
+        }
+    }
+
+    /// Lets the journal put commits and checkpoints into the footers of the segments that it seals.
+    pub fn publish_summaries(self: &Arc<Self>) {
+        let shared = Arc::downgrade(self);
+        self.journal.set_summary(Box::new(move |range| shared.upgrade().map(|s| s.summary(range)).unwrap_or_default()));
+    }
+
+    /// Appends a commit's record and enters the commit. `commit_at` is where the commit's bytes begin in the record.
+    pub fn append_commit(&self, record: &[u8], commit: NewCommit, parents: &[CommitNumber]) -> Result<(JournalPosition, CommitNumber)> {
+        let mut index = self.index.write();
+        let sequence = self.journal.append(record)?;
+        let number = index.insert(&NewCommit { sequence, ..commit }, parents);
+        Ok((JournalPosition(sequence + 1), number))
+    }
+
+    pub fn append(&self, record: &crate::record::Record) -> Result<JournalPosition> {
+        Ok(JournalPosition(self.journal.append(&record.encode())? + 1))
+    }
+
+    pub fn put_cached_root(&self, number: CommitNumber, root: Root) {
+        let mut cached = self.cached_roots.lock();
+        cached.retain(|(n, _)| *n != number);
+        if cached.len() >= CACHED_ROOT_COUNT {
+            cached.remove(0);
+        }
+        cached.push((number, root));
+    }
+
+    /// The footer's part about commits and checkpoints of these records.
+    fn summary(&self, range: std::ops::Range<u64>) -> Vec<u8> {
+        let mut out = Vec::new();
+        let index = self.index.read();
+        index.encode(index.between(range.clone()), &mut out);
+        let checkpoints = self.checkpoints.read();
+        let records: Vec<_> = checkpoints.records.iter().filter(|(sequence, _)| range.contains(sequence)).collect();
+        put_varint(&mut out, records.len() as u64);
+        for (sequence, roots) in records {
+            put_varint(&mut out, *sequence);
+            put_varint(&mut out, roots.len() as u64);
+            for (commit, address) in roots {
+                out.extend_from_slice(&commit.0);
+                out.extend_from_slice(&address.0);
+            }
+        }
+        out
+    }
+
+    /// Enters what a footer says.
+    pub fn read_summary(&self, bytes: &[u8]) -> Decoded<()> {
+        let mut reader = ByteReader::new(bytes);
+        self.index.write().decode(&mut reader)?;
+        for _ in 0..reader.count()? {
+            let sequence = reader.varint()?;
+            let mut roots = Vec::new();
+            for _ in 0..reader.count()? {
+                roots.push((CommitId(reader.array()?), ChunkAddress(reader.array()?)));
+            }
+            self.enter_checkpoint(sequence, roots)?;
+        }
+        reader.finish()
+    }
+
+    pub fn enter_checkpoint(&self, sequence: u64, roots: Vec<(CommitId, ChunkAddress)>) -> Decoded<()> {
+        let index = self.index.read();
+        let mut checkpoints = self.checkpoints.write();
+        for (commit, address) in &roots {
+            let number = index.find(commit).ok_or(Malformed("checkpoint of an unknown commit"))?;
+            checkpoints.roots.insert(number, *address);
+        }
+        checkpoints.records.push((sequence, roots));
+        Ok(())
+    }
+}
+
+/// What the index keeps of a commit; `sequence` is filled in when it is appended.
+pub(crate) fn new_commit(id: CommitId, height: u64, meta: &CommitMeta, touched: u32) -> NewCommit {
+    let source = meta.source.as_ref();
+    NewCommit {
+        id,
+        sequence: 0,
+        height,
+        lsn: source.map_or(Lsn(u64::MAX), |s| s.commit_lsn),
+        xid: source.map_or(0, |s| s.xid),
+        time: meta.time(),
+        touched,
+    }
+}
