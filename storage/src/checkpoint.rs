@@ -85,7 +85,7 @@ pub(crate) fn make(shared: &Arc<Shared>, registry: &Mutex<Registry>) -> Result<(
     };
     for (name, cell) in branches {
         let snapshot = {
-            let mut inner = cell.lock_for_snapshot();
+            let mut inner = cell.lock();
             if let Some(root) = &mut inner.head_root {
                 root.normalise()?;
             }
@@ -126,8 +126,7 @@ pub(crate) fn make(shared: &Arc<Shared>, registry: &Mutex<Registry>) -> Result<(
         // With the index locked, so that a footer written meanwhile does not miss it.
         let index = shared.index.write();
         let sequence = shared.journal.append(&record)?;
-        drop(index);
-        shared.enter_checkpoint(sequence, roots).map_err(|e| e.at("checkpoint"))?;
+        shared.enter_checkpoint(&index, sequence, roots).map_err(|e| e.at("checkpoint"))?;
     }
     tracing::debug!(branches = branch_count, ms = started.elapsed().as_millis() as u64, "made a checkpoint");
     Ok(())

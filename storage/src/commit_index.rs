@@ -514,7 +514,7 @@ mod tests {
         let merge = add(&mut index, 5, &[3, side], 1001);
         let log = |heads: &[u32], hidden: &[u32]| {
             let mut walk = LogWalk::new(&index, heads, hidden);
-            std::iter::from_fn(move || walk.next(&index)).collect::<Vec<_>>()
+            std::iter::from_fn(|| walk.next(&index)).collect::<Vec<_>>()
         };
         assert_eq!(log(&[merge], &[]), vec![merge, 3, side, 2, 1, 0]);
         assert_eq!(log(&[merge], &[3]), vec![merge, side]);

@@ -5,12 +5,21 @@
 //! synchronous and knows neither SQL nor a wire protocol: values, rows, trees, commits, refs.
 
 pub mod change_set;
+mod checkpoint;
 pub mod chunk;
 pub mod commit;
+mod commit_index;
+mod derived;
 pub mod diff;
+mod disk;
 pub mod edit;
+mod encoding;
 pub mod error;
+mod fsck;
 pub mod id;
+mod journal;
+mod record;
+mod recovery;
 pub mod root;
 pub mod schema;
 pub mod store;

@@ -28,9 +28,8 @@ use crate::journal::{LogFrame, Opened};
 use crate::record::{self, Checkpoint, Record, RootSpec};
 use crate::root::Root;
 use crate::schema::Catalog;
-use crate::store::branch::{Branch, BranchCell, Head, Inner};
+use crate::store::branch::{Branch, BranchCell, Inner};
 use crate::store::registry::{Database, Registry, Tag};
-use crate::store::roots::Replay;
 use crate::store::shared::{Shared, new_commit};
 
 /// Brings the shared parts up to date and returns the rest.
@@ -89,7 +88,7 @@ fn index_tail(shared: &Shared, tail: u64) -> Result<()> {
                 let Record::Checkpoint(checkpoint) = Record::decode_at(&record, place)? else {
                     return Err(Malformed("not a checkpoint").at(place()));
                 };
-                shared.enter_checkpoint(sequence, checkpoint.roots()).map_err(|e| e.at(place()))?;
+                shared.enter_checkpoint(&shared.index.read(), sequence, checkpoint.roots()).map_err(|e| e.at(place()))?;
             }
         }
     }
@@ -230,10 +229,10 @@ impl Recovery<'_> {
                 if let Some(cell) = self.branch(branch, sequence) {
                     let changes = changes.load(&*self.shared.journal)?;
                     let mut inner = cell.lock();
-                    let mut replay = Replay::new(inner.working().clone());
-                    replay.apply(self.shared, &changes)?;
+                    let mut working = inner.working().clone();
+                    working.apply(&changes, &self.shared.chunks)?;
                     let staged = inner.staged().clone();
-                    inner.set_working_set(staged, replay.finish());
+                    inner.set_working_set(staged, working);
                     inner.version += 1;
                     self.shared.pace.count(changes.row_count());
                 }
@@ -294,14 +293,13 @@ impl Recovery<'_> {
             record::CommitMode::Follow => {
                 // On a clean branch nobody else has the root, so that it is changed in place.
                 drop(root);
-                let taken = inner.head_root.take().expect("BUG: the head's root is taken");
-                let mut replay = Replay::new(taken);
-                replay.apply(self.shared, changes)?;
-                replay.finish()
+                let mut root = inner.head_root.take().expect("BUG: the head's root is taken");
+                root.apply(changes, &self.shared.chunks)?;
+                root
             }
         };
-        let followed = inner.follow(cell, before.as_ref(), &root, changes, mode)?;
-        inner.advance(Head { ..head }, root, followed);
+        let followed = inner.follow(before.as_ref(), &root, changes, mode)?;
+        inner.advance(head, root, followed);
         self.shared.pace.count(changes.row_count() + 1);
         Ok(())
     }

@@ -36,7 +36,8 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 pub(crate) use frame::{FRAME_BODY_SIZE_MAX, FrameKind};
-pub(crate) use segment::{FORMAT_VERSION, ScanEnd, scan};
+pub(crate) use reader::LogFrame;
+pub(crate) use segment::{Contents as SegmentContents, FORMAT_VERSION, ScanEnd, scan};
 
 use crate::disk::{Disk, DiskFile};
 use crate::encoding::put_varint;
@@ -328,6 +329,25 @@ pub(crate) struct Opened {
     pub summaries: Vec<(PathBuf, Vec<u8>)>,
     /// Records from here on are in no summary.
     pub tail_sequence: u64,
+}
+
+/// The segments of a folder in order: path, and how to read one whole.
+pub(crate) type SegmentFile = (PathBuf, Box<dyn Fn() -> Result<Vec<u8>>>);
+
+/// # Errors
+/// `Io`.
+pub(crate) fn segment_files(disk: &dyn Disk, folder: &Path) -> Result<Vec<SegmentFile>> {
+    let names = disk.list(folder).map_err(io_error("list", folder))?;
+    let mut numbers: Vec<u32> = names.iter().filter_map(|n| segment::segment_number(n)).collect();
+    numbers.sort_unstable();
+    let mut files: Vec<SegmentFile> = Vec::new();
+    for number in numbers {
+        let path = segment::segment_path(folder, number);
+        let file = disk.open(&path, false).map_err(io_error("open", &path))?;
+        let read_path = path.clone();
+        files.push((path, Box::new(move || segment::read_all(&*file).map_err(io_error("read", &read_path)))));
+    }
+    Ok(files)
 }
 
 fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + use<'a> {

@@ -156,6 +156,17 @@ impl Contents {
     }
 }
 
+impl Contents {
+    /// What the footer of a whole, sealed segment says.
+    pub fn of_sealed(bytes: &[u8]) -> Option<Contents> {
+        let trailer_at = bytes.len().checked_sub(TRAILER_SIZE)?;
+        let footer_at = usize::try_from(decode_trailer(&bytes[trailer_at..])?).ok()?;
+        let frame = bytes.get(footer_at..trailer_at)?;
+        let header = FrameHeader::decode(frame).filter(|h| h.kind == FrameKind::Footer && h.verify(frame))?;
+        header.body(&frame[FRAME_HEADER_SIZE..]).and_then(|body| Contents::decode(&body)).ok()
+    }
+}
+
 /// How the reading of a segment from its beginning ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ScanEnd {

@@ -43,7 +43,7 @@ impl Apply {
         let parents: Vec<_> = head.into_iter().collect();
         let prepared = cell.prepare(&parents, &meta, edit.changes(), CommitMode::Follow)?;
         let mut guard = cell.lock_as_writer();
-        let followed = guard.inner.follow(&cell, self.before.as_ref(), edit.root(), edit.changes(), CommitMode::Follow);
+        let followed = guard.inner.follow(self.before.as_ref(), edit.root(), edit.changes(), CommitMode::Follow);
         let appended = followed.and_then(|followed| Ok((followed, cell.append(&prepared, &meta)?)));
         let (followed, (position, head)) = match appended {
             Ok(appended) => appended,

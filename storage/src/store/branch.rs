@@ -124,7 +124,6 @@ impl Inner {
     /// is the head's root before it, needed where the working set follows. Changes nothing, so that a failure undoes nothing.
     pub fn follow(
         &self,
-        cell: &BranchCell,
         before: Option<&Root>,
         root: &Root,
         changes: &ChangeSet,
@@ -136,7 +135,7 @@ impl Inner {
             CommitMode::Staged => WorkingSet { staged: root.clone(), working: dirty.working.clone() },
             CommitMode::Follow => {
                 let before = before.expect("BUG: a dirty branch advances without its root before");
-                working_set::follow_both(before, root, changes, dirty, &cell.shared.chunks, &mut conflicts)?
+                working_set::follow_both(before, root, changes, dirty, &mut conflicts)?
             }
         };
         Ok(Some(Followed { working_set, conflicts }))
@@ -372,7 +371,7 @@ impl Branch {
         let prepared = cell.prepare(&[head], &meta, edit.changes(), CommitMode::Follow)?;
         let before = inner.dirty.is_some().then(|| inner.root().clone());
         let (root, changes) = edit.root_and_changes();
-        let followed = inner.follow(cell, before.as_ref(), &root, &changes, CommitMode::Follow)?;
+        let followed = inner.follow(before.as_ref(), &root, &changes, CommitMode::Follow)?;
         let (position, head) = cell.append(&prepared, &meta)?;
         shared.pace.count(changes.row_count() + 1);
         inner.advance(head, root, followed);
@@ -459,7 +458,7 @@ impl Branch {
         };
         let changes = Root::diff_to_changes(&from, &staged, &mut &*shared.journal)?;
         let prepared = cell.prepare(&parents, &meta, &changes, CommitMode::Staged)?;
-        let followed = inner.follow(cell, None, &staged, &changes, CommitMode::Staged)?;
+        let followed = inner.follow(None, &staged, &changes, CommitMode::Staged)?;
         let (position, head) = cell.append(&prepared, &meta)?;
         shared.pace.count(changes.row_count() + 1);
         inner.advance(head, staged, followed);

@@ -5,13 +5,15 @@
 //! little later; callers that must know ask [`Store::wait_durable`] or listen with [`Store::on_durable`].
 
 mod apply;
-mod branch;
+pub(crate) mod branch;
 mod commits;
 mod history;
 mod options;
 pub(crate) mod registry;
-mod roots;
+pub(crate) mod roots;
 pub(crate) mod shared;
+#[cfg(test)]
+mod tests;
 pub(crate) mod working_set;
 
 use std::path::{Path, PathBuf};

@@ -6,14 +6,11 @@
 
 use super::shared::Shared;
 use crate::commit_index::CommitNumber;
-use crate::edit::Edit;
 use crate::error::{Error, Result};
 use crate::id::{ChunkAddress, CommitId};
 use crate::root::Root;
 use crate::schema::Catalog;
 
-/// Changes after which an edit begun anew bounds what it remembers for undoing.
-const EDIT_ROW_COUNT: u64 = 100_000;
 /// A root that took so many changes to make is written out and remembered.
 const WRITTEN_ROW_COUNT_MIN: u64 = 50_000;
 
@@ -108,32 +105,30 @@ impl Shared {
     }
 
     /// Takes commits back; `None` when one of them cannot be.
-    fn undo(&self, root: Root, commits: &[CommitNumber]) -> Result<Option<Root>> {
-        let mut replay = Replay::new(root);
+    fn undo(&self, mut root: Root, commits: &[CommitNumber]) -> Result<Option<Root>> {
         for number in commits {
             let commit = self.commit_numbered(*number)?;
             let Some(changes) = commit.changes()?.inverted() else { return Ok(None) };
-            replay.apply(self, &changes).map_err(|e| not_replayable(commit.id, e))?;
+            root.apply(&changes, &self.chunks).map_err(|e| not_replayable(commit.id, e))?;
         }
-        Ok(Some(replay.finish()))
+        Ok(Some(root))
     }
 
     /// Replays commits on a root; returns the number of changes, too.
     fn replay(&self, base: Base, commits: &[CommitNumber]) -> Result<(Root, u64)> {
-        let root = match base {
+        let mut root = match base {
             Base::Empty => Root::new(Catalog::default()),
             Base::Known(root) => root,
             Base::Written(address) => Root::open(&address, self.chunks.clone())?,
         };
-        let mut replay = Replay::new(root);
         let mut row_count = 0;
         for number in commits {
             let commit = self.commit_numbered(*number)?;
             let changes = commit.changes()?;
             row_count += changes.row_count();
-            replay.apply(self, changes).map_err(|e| not_replayable(commit.id, e))?;
+            root.apply(changes, &self.chunks).map_err(|e| not_replayable(commit.id, e))?;
         }
-        Ok((replay.finish(), row_count))
+        Ok((root, row_count))
     }
 }
 
@@ -143,31 +138,5 @@ fn not_replayable(commit: CommitId, error: Error) -> Error {
             Error::Damaged { place: format!("commit {commit:.12}"), what: format!("does not apply to its parent's root value: {error}") }
         }
         other => other,
-    }
-}
-
-/// Change sets applied one after the other, with bounded memory for undoing.
-pub(crate) struct Replay {
-    edit: Edit,
-    row_count: u64,
-}
-
-impl Replay {
-    pub fn new(root: Root) -> Self {
-        Replay { edit: Edit::new(root), row_count: 0 }
-    }
-
-    pub fn apply(&mut self, shared: &Shared, changes: &crate::change_set::ChangeSet) -> Result<()> {
-        if self.row_count > EDIT_ROW_COUNT {
-            let edit = std::mem::replace(&mut self.edit, Edit::new(Root::new(Catalog::default())));
-            self.edit = Edit::new(edit.root_and_changes().0);
-            self.row_count = 0;
-        }
-        self.row_count += changes.row_count();
-        self.edit.apply_changes(changes, &shared.chunks)
-    }
-
-    pub fn finish(self) -> Root {
-        self.edit.root_and_changes().0
     }
 }

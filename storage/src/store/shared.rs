@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub branches: Mutex<Vec<Weak<BranchCell>>>,
     pub derived: Derived,
     pub pace: CheckpointPace,
+    /// Held by whoever makes a checkpoint.
+    pub checkpoint_turn: Mutex<()>,
     _lock: Box<dyn Any + Send + Sync>,
 }
 
@@ -124,6 +126,7 @@ impl Shared {
             branches: Mutex::default(),
             derived: derived.map(|folder| Derived::open(&folder)).unwrap_or_default(),
             pace: CheckpointPace::new(checkpoint_row_count),
+            checkpoint_turn: Mutex::new(()),
             _lock: lock,
         }
     }
@@ -184,13 +187,12 @@ impl Shared {
             for _ in 0..reader.count()? {
                 roots.push((CommitId(reader.array()?), ChunkAddress(reader.array()?)));
             }
-            self.enter_checkpoint(sequence, roots)?;
+            self.enter_checkpoint(&self.index.read(), sequence, roots)?;
         }
         reader.finish()
     }
 
-    pub fn enter_checkpoint(&self, sequence: u64, roots: Vec<(CommitId, ChunkAddress)>) -> Decoded<()> {
-        let index = self.index.read();
+    pub fn enter_checkpoint(&self, index: &CommitIndex, sequence: u64, roots: Vec<(CommitId, ChunkAddress)>) -> Decoded<()> {
         let mut checkpoints = self.checkpoints.write();
         for (commit, address) in &roots {
             let number = index.find(commit).ok_or(Malformed("checkpoint of an unknown commit"))?;

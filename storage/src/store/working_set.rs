@@ -12,13 +12,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::branch::WorkingSet;
-use crate::change_set::{ChangeSet, RowChangeKind, RowsChange, TableChange};
+use crate::change_set::{ChangeSet, RowsChange, TableChange};
 use crate::chunk::ChunkReader;
 use crate::diff::diff_tables;
 use crate::edit::Edit;
 use crate::error::{Error, Result};
 use crate::root::{Root, TableData};
-use crate::schema::{Catalog, CatalogObject, Oid, TableSchema};
+use crate::schema::{CatalogObject, Oid, TableSchema};
 use crate::value::{Row, TextSettings, Value};
 
 /// Where the working set could not follow: (table or object, text of the key or name).
@@ -30,12 +30,11 @@ pub(crate) fn follow_both(
     after: &Root,
     changes: &ChangeSet,
     dirty: &WorkingSet,
-    reader: &Arc<dyn ChunkReader>,
     conflicts: &mut Conflicts,
 ) -> Result<WorkingSet> {
     // Conflicts of what is staged show again in what is working, unless it was changed back there.
-    let staged = follow(before, after, changes, &dirty.staged, reader, &mut Vec::new())?;
-    let working = follow(before, after, changes, &dirty.working, reader, conflicts)?;
+    let staged = follow(before, after, changes, &dirty.staged, &mut Vec::new())?;
+    let working = follow(before, after, changes, &dirty.working, conflicts)?;
     Ok(WorkingSet { staged, working })
 }
 
@@ -44,7 +43,6 @@ fn follow(
     after: &Root,
     changes: &ChangeSet,
     local: &Root,
-    _reader: &Arc<dyn ChunkReader>,
     conflicts: &mut Conflicts,
 ) -> Result<Root> {
     let mut root = local.clone();
@@ -80,7 +78,7 @@ fn follow_object(
     let same_rows = same_table(before.table(oid), local.table(oid))?;
     if mine == old && same_rows {
         settled.insert(oid);
-        return Ok(take_over(local, after, oid));
+        return Ok(local.with_object_of(after, oid));
     }
     if mine == new {
         // The same was done here; rows, if any, follow one by one.
@@ -102,21 +100,6 @@ fn follow_object(
     let name = [mine, old, new].into_iter().flatten().next().map_or("", |o| o.name());
     conflicts.push((oid, name.to_owned()));
     Ok(local)
-}
-
-/// The root value with this object (and its rows) as another root value has it.
-fn take_over(root: Root, from: &Root, oid: Oid) -> Root {
-    let mut catalog = Catalog::clone(&root.catalog);
-    let mut tables = (*root.tables).clone();
-    match from.catalog().get(oid) {
-        Some(object) => catalog.objects.insert(oid, object.clone()),
-        None => catalog.objects.remove(&oid),
-    };
-    match from.table(oid) {
-        Some(table) => tables.insert(oid, table.clone()),
-        None => tables.remove(&oid),
-    };
-    Root { catalog: Arc::new(catalog), tables: Arc::new(tables) }
 }
 
 fn same_table(a: Option<&Arc<TableData>>, b: Option<&Arc<TableData>>) -> Result<bool> {
@@ -183,7 +166,7 @@ fn follow_rows(before: &Root, after: &Root, change: &TableChange, local: Root, c
     };
     let old_table = before.table(oid);
     if shape.identical && old_table.is_some_and(|old| Arc::ptr_eq(old, &my_table)) {
-        return Ok(take_over(local, after, oid));
+        return Ok(local.with_object_of(after, oid));
     }
     // Deletions first and insertions last, so that a unique value may move from one row to another.
     let mut steps: [Vec<(&[u8], Row)>; 3] = Default::default();
@@ -270,8 +253,6 @@ pub(crate) fn rebase(base: &Root, current: &Root, changes: &ChangeSet, reader: &
             return Err(conflict(format!("\"{name}\"")));
         }
     }
-    // Equal rows of a keyless table may have been inserted by both: they get their keys anew.
-    let mut rekeyed = Vec::new();
     for change in &changes.tables {
         let (old, now) = (base.table(change.table), current.table(change.table));
         let name = || format!("table \"{}\"", old.or(now).map_or("", |t| t.schema().name.as_str()));
@@ -302,9 +283,9 @@ pub(crate) fn rebase(base: &Root, current: &Root, changes: &ChangeSet, reader: &
                     if was == is {
                         continue;
                     }
+                    // Equal rows of a keyless table may have been inserted by both: applying gives them another ordinal.
                     if keyless && was.is_none() {
-                        rekeyed.push(change.table);
-                        break;
+                        continue;
                     }
                     return Err(conflict(format!("{} {}", name(), key_text(now, was.as_ref().or(is.as_ref())))));
                 }
@@ -312,29 +293,6 @@ pub(crate) fn rebase(base: &Root, current: &Root, changes: &ChangeSet, reader: &
         }
     }
     let mut edit = Edit::new(current.clone());
-    if rekeyed.is_empty() {
-        edit.apply_changes(changes, reader)?;
-        return Ok(edit);
-    }
-    let rest = changes.tables.iter().filter(|t| !rekeyed.contains(&t.table)).cloned().collect();
-    edit.apply_changes(&ChangeSet { catalog: changes.catalog.clone(), tables: rest }, reader)?;
-    for change in changes.tables.iter().filter(|t| rekeyed.contains(&t.table)) {
-        let RowsChange::Rows(rows) = &change.rows else { continue };
-        for row in rows {
-            match &row.kind {
-                RowChangeKind::Inserted { new } => edit.insert(change.table, new.clone())?,
-                RowChangeKind::Deleted { old } => {
-                    let table = edit.root().table(change.table).cloned();
-                    let columns: Vec<usize> = (0..old.len()).collect();
-                    let key = table.map(|t| t.find_row(&columns, old)).transpose()?.flatten();
-                    edit.delete(change.table, &key.ok_or_else(|| conflict(format!("row of table {}", change.table)))?)?;
-                }
-                RowChangeKind::Updated { .. } => {
-                    let one = TableChange { table: change.table, rows: RowsChange::Rows(vec![row.clone()]) };
-                    edit.apply_changes(&ChangeSet { catalog: Vec::new(), tables: vec![one] }, reader)?;
-                }
-            }
-        }
-    }
+    edit.apply_changes(changes, reader)?;
     Ok(edit)
 }

@@ -1,0 +1,295 @@
+//! Verification of a data directory: every byte against its checksum, every name against what it names, and the log
+//! against the trees.
+//!
+//! 1. Every frame's checksum, every chunk's address, every record's form; footers against what their segment holds.
+//! 2. The store is opened as a server would (so a write that a crash interrupted is cut off, as then), and every commit
+//!    read: its id, its parents, its height, its change set; refs and checkpoints name commits that exist.
+//! 3. Every checkpoint's trees are read and checked, and the change sets since the one before are replayed on it: both ways
+//!    must give the same root value.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::chunk::ChunkWriter;
+use crate::commit_index::CommitNumber;
+use crate::disk::{Disk, RealDisk};
+use crate::error::{Error, Result};
+use crate::id::ChunkAddress;
+use crate::journal::{FrameKind, LogFrame, SEGMENT_SIZE, ScanEnd, SegmentContents, scan, segment_files};
+use crate::journal::{Journal, JournalOptions};
+use crate::record::Record;
+use crate::recovery;
+use crate::root::Root;
+use crate::schema::Catalog;
+use crate::store::shared::Shared;
+use crate::store::{JOURNAL_FOLDER, STORE_FOLDER, check_format, take_lock};
+
+/// One finding of [`fsck`].
+#[derive(Clone, Debug)]
+pub struct Finding {
+    pub place: PathBuf,
+    pub what: String,
+}
+
+/// What [`fsck`] looked at and what it found.
+#[derive(Clone, Debug, Default)]
+pub struct FsckReport {
+    pub segment_count: u64,
+    pub commit_count: u64,
+    pub chunk_count: u64,
+    pub findings: Vec<Finding>,
+}
+
+impl FsckReport {
+    fn find(&mut self, place: impl Into<PathBuf>, what: impl Into<String>) {
+        self.findings.push(Finding { place: place.into(), what: what.into() });
+    }
+
+    /// Notes damage; passes on what keeps from looking.
+    fn note(&mut self, result: Result<()>) -> Result<()> {
+        match result {
+            Err(Error::Damaged { place, what }) => self.find(place, what),
+            Err(Error::Io { action, path, source }) => self.find(path, format!("could not {action}: {source}")),
+            Err(error) => return Err(error),
+            Ok(()) => {}
+        }
+        Ok(())
+    }
+}
+
+/// Verifies every record, commit, ref and checkpoint of a data directory; replays change sets between checkpoints and compares roots.
+/// # Errors
+/// `Locked` while a server has it; `Format`; `NotFound` when there is no store. Damage is a finding, not an error.
+pub fn fsck(path: &Path) -> Result<FsckReport> {
+    let folder = path.join(STORE_FOLDER);
+    if !folder.is_dir() {
+        return Err(Error::NotFound { what: "data directory", name: path.display().to_string() });
+    }
+    fsck_on(Arc::new(RealDisk), path)
+}
+
+pub(crate) fn fsck_on(disk: Arc<dyn Disk>, path: &Path) -> Result<FsckReport> {
+    let folder = path.join(STORE_FOLDER);
+    let lock = take_lock(&*disk, &folder)?;
+    let mut report = FsckReport::default();
+    match check_format(&*disk, &folder, false) {
+        Err(error @ Error::Format { .. }) => return Err(error),
+        other => report.note(other)?,
+    }
+    let journal_folder = folder.join(JOURNAL_FOLDER);
+    let scanned = scan_segments(&*disk, &journal_folder, &mut report);
+    report.note(scanned)?;
+    // What cannot be opened is not replayed: the findings above say why.
+    let options = JournalOptions { group_commit: Duration::ZERO, segment_size: SEGMENT_SIZE };
+    let (journal, opened) = match Journal::open(disk, &journal_folder, options) {
+        Ok(opened) => opened,
+        Err(error) => {
+            report.note(Err(error))?;
+            return Ok(report);
+        }
+    };
+    let shared = Arc::new(Shared::new(path.into(), Arc::new(journal), None, u64::MAX, lock));
+    match recovery::recover(&shared, opened) {
+        // Branches and tags were resolved on the way.
+        Ok(registry) => {
+            for database in registry.databases.values() {
+                for tag in database.tags.values() {
+                    if shared.number_of(tag.commit).is_err() {
+                        report.find(format!("tag {}", tag.name), "names a commit that does not exist");
+                    }
+                }
+                for (name, branch) in &database.branches {
+                    let state = branch.state();
+                    for (what, root) in [("head", &state.head_root), ("staged", &state.staged), ("working", &state.working)] {
+                        let verified = verify_root(root, &format!("branch {name}, {what}"));
+                        report.note(verified)?;
+                    }
+                }
+            }
+        }
+        Err(error) => report.note(Err(error))?,
+    }
+    report.commit_count = u64::from(shared.index.read().len());
+    verify_commits(&shared, &mut report)?;
+    verify_checkpoints(&shared, &mut report)?;
+    Ok(report)
+}
+
+/// Reads every segment whole and checks its frames.
+fn scan_segments(disk: &dyn Disk, folder: &Path, report: &mut FsckReport) -> Result<()> {
+    let mut next_sequence = 0;
+    let files = segment_files(disk, folder)?;
+    for (at, (path, bytes)) in files.iter().enumerate() {
+        let bytes = bytes()?;
+        report.segment_count += 1;
+        let mut log_frames = 0usize;
+        let mut chunks = Vec::new();
+        let place = |offset: u64| format!("{} at offset {offset}", path.display());
+        let mut damage = Vec::new();
+        let end = scan(&bytes, &mut next_sequence, |offset, header, payload| {
+            let body = match header.body(payload) {
+                Ok(body) => body,
+                Err(e) => {
+                    damage.push((place(offset), e.0));
+                    return Ok::<(), Error>(());
+                }
+            };
+            match header.kind {
+                FrameKind::Chunk => {
+                    let address = ChunkAddress::of(&body);
+                    if payload[..32] != address.0 {
+                        damage.push((place(offset), "chunk does not hash to its address"));
+                    }
+                    chunks.push(address);
+                }
+                FrameKind::Log => {
+                    log_frames += 1;
+                    match LogFrame::decode(header.sequence, header.record_count, body) {
+                        Err(e) => damage.push((place(offset), e.0)),
+                        Ok(frame) => {
+                            for (_, record) in frame.iter() {
+                                if let Err(e) = Record::decode(&Bytes::clone(&record)) {
+                                    damage.push((place(offset), e.0));
+                                }
+                            }
+                        }
+                    }
+                }
+                FrameKind::Footer => {}
+            }
+            Ok(())
+        })?;
+        report.chunk_count += chunks.len() as u64;
+        for (place, what) in damage {
+            report.find(place, what);
+        }
+        match end {
+            ScanEnd::Unsealed { .. } => {}
+            // At the end of the last segment it may be an interrupted write; opening decides.
+            ScanEnd::Bad { .. } if at + 1 == files.len() => {}
+            ScanEnd::Bad { offset, what } => {
+                report.find(place(offset), what);
+                // Sequence numbers beyond are unknown; opening names the rest.
+                return Ok(());
+            }
+            ScanEnd::Sealed => {
+                let footer = SegmentContents::of_sealed(&bytes);
+                chunks.sort_unstable();
+                match footer {
+                    Some(footer) if footer.chunks.iter().map(|(a, _)| *a).eq(chunks.iter().copied()) && footer.log_frames.len() == log_frames => {}
+                    _ => report.find(path.clone(), "footer does not tell what the segment holds"),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn verify_root(root: &Root, place: &str) -> Result<()> {
+    for (oid, table) in &*root.tables {
+        let at = |error: Error| match error {
+            Error::Damaged { place: inner, what } => Error::Damaged { place: format!("{place}, table {oid}, {inner}"), what },
+            other => other,
+        };
+        let rows = table.rows.verify().map_err(at)?.rows;
+        for index in &table.indexes {
+            if index.verify().map_err(at)?.rows != rows {
+                return Err(Error::Damaged { place: format!("{place}, table {oid}"), what: "an index has another number of rows".into() });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn verify_commits(shared: &Shared, report: &mut FsckReport) -> Result<()> {
+    for number in 0..shared.index.read().len() {
+        let verified = shared.commit_numbered(number).and_then(|commit| {
+            let damaged = |what: &str| Err(Error::Damaged { place: format!("commit {:.12}", commit.id), what: what.into() });
+            let (entry, parents): (_, Vec<_>) = {
+                let index = shared.index.read();
+                (*index.entry(number), index.parents(number).map(|p| (index.entry(p).id, index.entry(p).height)).collect())
+            };
+            if !commit.parents.iter().eq(parents.iter().map(|(id, _)| id)) {
+                return damaged("the index has other parents");
+            }
+            let height = parents.iter().map(|(_, height)| *height).max().unwrap_or(0) + 1;
+            if commit.height != height || entry.height != height {
+                return damaged("height does not follow from the parents");
+            }
+            if entry.time != commit.meta.time() || entry.xid != commit.meta.source.as_ref().map_or(0, |s| s.xid) {
+                return damaged("the index has other coordinates");
+            }
+            let touched = commit.changes()?.touched_mask();
+            if entry.touched & touched != touched {
+                return damaged("the index misses a table that the commit touches");
+            }
+            Ok(())
+        });
+        report.note(verified)?;
+    }
+    Ok(())
+}
+
+/// Takes chunks and keeps none: what a root value's address is can be known without storing it.
+struct NoChunks;
+
+impl ChunkWriter for NoChunks {
+    fn put(&mut self, _address: ChunkAddress, _bytes: &[u8]) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Replays from checkpoint to checkpoint and compares.
+fn verify_checkpoints(shared: &Shared, report: &mut FsckReport) -> Result<()> {
+    let mut roots: Vec<(CommitNumber, ChunkAddress)> = shared.checkpoints.read().roots.iter().map(|(n, a)| (*n, *a)).collect();
+    roots.sort_unstable();
+    let known: HashMap<CommitNumber, ChunkAddress> = roots.iter().copied().collect();
+    for (number, address) in roots {
+        let id = shared.index.read().entry(number).id;
+        let verified = (|| {
+            let root = Root::open(&address, shared.chunks.clone())?;
+            verify_root(&root, &format!("checkpoint of commit {id:.12}"))?;
+            let (base, steps) = steps_to(shared, number, &known);
+            let mut replayed = match base {
+                Some(address) => Root::open(&address, shared.chunks.clone())?,
+                None => Root::new(Catalog::default()),
+            };
+            for step in steps {
+                let commit = shared.commit_numbered(step)?;
+                replayed.apply(commit.changes()?, &shared.chunks).map_err(|error| Error::Damaged {
+                    place: format!("commit {:.12}", commit.id),
+                    what: format!("does not apply to its parent's root value: {error}"),
+                })?;
+            }
+            let found = replayed.write(&mut NoChunks)?;
+            if found != address {
+                let what = format!("replay gives the root value {found:.12} and the checkpoint has {address:.12}");
+                return Err(Error::Damaged { place: format!("checkpoint of commit {id:.12}"), what });
+            }
+            Ok(())
+        })();
+        report.note(verified)?;
+    }
+    Ok(())
+}
+
+/// The nearest checkpoint before a commit and the commits from there to it, oldest first.
+fn steps_to(shared: &Shared, number: CommitNumber, known: &HashMap<CommitNumber, ChunkAddress>) -> (Option<ChunkAddress>, Vec<CommitNumber>) {
+    let index = shared.index.read();
+    let mut steps = vec![number];
+    let mut at = index.first_parent(number);
+    while let Some(number) = at {
+        if let Some(address) = known.get(&number) {
+            steps.reverse();
+            return (Some(*address), steps);
+        }
+        steps.push(number);
+        at = index.first_parent(number);
+    }
+    steps.reverse();
+    (None, steps)
+}
