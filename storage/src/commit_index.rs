@@ -208,7 +208,7 @@ impl CommitIndex {
             }
             slot += 1;
             steps += 1;
-            if steps > self.slots.len() {
+            if steps >= self.slots.len() {
                 break;
             }
         }

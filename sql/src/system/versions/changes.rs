@@ -67,7 +67,7 @@ impl Catalogs {
             None => self.of(commit.id)?,
         };
         let Some(parent) = commit.parents.first() else { return Ok((after, Arc::new(Catalog::default()))) };
-        let before = if commit.changes.catalog.is_empty() { Arc::clone(&after) } else { self.of(*parent)? };
+        let before = if commit.changes()?.catalog.is_empty() { Arc::clone(&after) } else { self.of(*parent)? };
         self.known.insert(*parent, Arc::clone(&before));
         Ok((after, before))
     }
@@ -80,12 +80,13 @@ struct Change {
     schema: bool,
 }
 
-fn changes_of(commit: &Commit) -> BTreeMap<Oid, Change> {
+fn changes_of(commit: &Commit) -> Result<BTreeMap<Oid, Change>> {
     let mut changes: BTreeMap<Oid, Change> = BTreeMap::new();
-    for change in &commit.changes.catalog {
+    let change_set = commit.changes()?;
+    for change in &change_set.catalog {
         changes.entry(change.oid).or_default().schema = true;
     }
-    for change in &commit.changes.tables {
+    for change in &change_set.tables {
         let entry = changes.entry(change.table).or_default();
         match &change.rows {
             RowsChange::Rows(rows) => entry.data |= !rows.is_empty(),
@@ -93,7 +94,7 @@ fn changes_of(commit: &Commit) -> BTreeMap<Oid, Change> {
             RowsChange::Dropped => entry.schema = true,
         }
     }
-    changes
+    Ok(changes)
 }
 
 fn object_name(after: &Catalog, before: &Catalog, object: Oid) -> String {
@@ -160,7 +161,10 @@ pub fn scan_diff(shape: &Shape, context: &Arc<StatementContext>, request: &ScanR
         Err(error) => vec![Err(error)],
         Ok((commit, after, before)) => {
             let row = |(object, change)| Ok(diff_row(&commit, &object_name(&after, &before, object), change));
-            changes_of(&commit).into_iter().map(row).collect()
+            match changes_of(&commit) {
+                Ok(changes) => changes.into_iter().map(row).collect(),
+                Err(error) => vec![Err(error)],
+            }
         }
     });
     let rows: RowIterator = Box::new(rows.into_iter().map(Ok).chain(committed));
@@ -168,7 +172,12 @@ pub fn scan_diff(shape: &Shape, context: &Arc<StatementContext>, request: &ScanR
 }
 
 /// What happened to the columns of a table in a commit: by attnum, in the words of `diff_type`.
-fn column_changes(commit: &Commit, after: &Catalog, before: &Catalog, table: Oid) -> BTreeMap<i16, (String, &'static str)> {
+fn column_changes(
+    commit: &Commit,
+    after: &Catalog,
+    before: &Catalog,
+    table: Oid,
+) -> Result<BTreeMap<i16, (String, &'static str)>> {
     let mut columns = BTreeMap::new();
     let (new, old) = (after.table(table), before.table(table));
     for column in new.iter().flat_map(|t| &t.columns) {
@@ -185,7 +194,7 @@ fn column_changes(commit: &Commit, after: &Catalog, before: &Catalog, table: Oid
     }
     let mut touched: BTreeSet<usize> = BTreeSet::new();
     let mut all = false;
-    for change in commit.changes.tables.iter().filter(|t| t.table == table) {
+    for change in commit.changes()?.tables.iter().filter(|t| t.table == table) {
         match &change.rows {
             RowsChange::Rows(rows) => {
                 for row in rows {
@@ -204,7 +213,7 @@ fn column_changes(commit: &Commit, after: &Catalog, before: &Catalog, table: Oid
             columns.entry(column.attnum).or_insert_with(|| (column.name.clone(), "modified"));
         }
     }
-    columns
+    Ok(columns)
 }
 
 pub fn scan_column_diff(shape: &Shape, context: &Arc<StatementContext>, request: &ScanRequest) -> Result<BatchIterator> {
@@ -213,13 +222,21 @@ pub fn scan_column_diff(shape: &Shape, context: &Arc<StatementContext>, request:
         Ok((commit, after, before)) => {
             let meta = &commit.meta;
             let mut rows = Vec::new();
-            for object in changes_of(&commit).into_keys() {
+            let changes = match changes_of(&commit) {
+                Ok(changes) => changes,
+                Err(error) => return vec![Err(error)],
+            };
+            for object in changes.into_keys() {
                 let is_table = |catalog: &Catalog| matches!(catalog.get(object).map(|o| &**o), Some(CatalogObject::Table(_)));
                 if !is_table(&after) && !is_table(&before) {
                     continue;
                 }
                 let table = object_name(&after, &before, object);
-                for (column, kind) in column_changes(&commit, &after, &before, object).into_values() {
+                let columns = match column_changes(&commit, &after, &before, object) {
+                    Ok(columns) => columns,
+                    Err(error) => return vec![Err(error)],
+                };
+                for (column, kind) in columns.into_values() {
                     rows.push(Ok(vec![
                         hash(commit.id),
                         text(&table),

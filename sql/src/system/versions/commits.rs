@@ -293,7 +293,10 @@ pub fn log_function(arguments: Arguments) -> Result<VersionTable> {
         let rows: RowIterator = Box::new(walk(context, &heads, &hidden)?.filter_map(move |commit| match commit {
             Err(error) => Some(Err(error)),
             Ok(commit) => {
-                let touches = tables.as_ref().is_none_or(|tables| changes_any(&commit, tables));
+                let touches = match tables.as_ref().map_or(Ok(true), |tables| changes_any(&commit, tables)) {
+                    Ok(touches) => touches,
+                    Err(error) => return Some(Err(error)),
+                };
                 (commit.parents.len() >= min_parents && touches).then(|| Ok(log_row(&commit, parents, &decorations)))
             }
         }));
@@ -309,8 +312,9 @@ fn table_oids(context: &StatementContext, names: &[String]) -> Result<Option<Vec
     names.iter().map(|name| super::mapping::table_named(context, context.root.catalog(), name).map(|t| t.oid)).collect::<Result<_>>().map(Some)
 }
 
-fn changes_any(commit: &Commit, tables: &[Oid]) -> bool {
-    commit.changes.tables.iter().any(|t| tables.contains(&t.table)) || commit.changes.catalog.iter().any(|c| tables.contains(&c.oid))
+fn changes_any(commit: &Commit, tables: &[Oid]) -> Result<bool> {
+    let changes = commit.changes()?;
+    Ok(changes.tables.iter().any(|t| tables.contains(&t.table)) || changes.catalog.iter().any(|c| tables.contains(&c.oid)))
 }
 
 #[cfg(test)]

@@ -266,7 +266,8 @@ fn one_commit(
         Err(other) => return Err(other.into()),
     };
     let head = Resolver::new(context).head_commit()?;
-    let changes = commit.changes.tables.iter().any(|t| t.table == table.oid) || commit.changes.catalog.iter().any(|c| c.oid == table.oid);
+    let set = commit.changes()?;
+    let changes = set.tables.iter().any(|t| t.table == table.oid) || set.catalog.iter().any(|c| c.oid == table.oid);
     if !changes || (id != head && !context.store.is_ancestor(id, head)?) {
         return Ok(nothing);
     }
