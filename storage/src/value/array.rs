@@ -333,15 +333,6 @@ pub(super) fn normalize(text: &str, data_type: &DataType, settings: &TextSetting
     let Some(element) = &data_type.element else {
         return Ok(join(&split(text, b',')?, b','));
     };
-    if matches!(element.kind, Kind::Enum | Kind::Other) && matches!(delimiter(element), b',')
-        || element.kind == Kind::Text && element.typmod < 0
-    {
-        let parts = split(text, b',')?;
-        for e in parts.elements.iter().flatten() {
-            element.parse(e, settings)?;
-        }
-        return Ok(join(&parts, b','));
-    }
     Ok(to_text(&parse(text, data_type, settings)?, data_type, &TextSettings::default()))
 }
 
@@ -349,9 +340,15 @@ pub(super) fn normalize(text: &str, data_type: &DataType, settings: &TextSetting
 pub(super) fn is_text_stable(data_type: &DataType, settings: &TextSettings) -> bool {
     let Some(element) = &data_type.element else { return true };
     match element.kind {
-        Kind::Date | Kind::Timetz | Kind::Timestamp | Kind::Timestamptz | Kind::Interval | Kind::Bytea | Kind::Float4 | Kind::Float8 => {
-            *settings == TextSettings::default()
-        }
+        Kind::Date
+        | Kind::Timetz
+        | Kind::Timestamp
+        | Kind::Timestamptz
+        | Kind::Interval
+        | Kind::Bytea
+        | Kind::Float4
+        | Kind::Float8
+        | Kind::Other => *settings == TextSettings::default(),
         _ => true,
     }
 }

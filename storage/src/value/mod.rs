@@ -6,6 +6,7 @@
 
 pub mod array;
 mod binary;
+mod bits;
 pub mod boolean;
 mod builtin;
 pub mod bytea;
@@ -17,8 +18,10 @@ pub mod integer;
 pub mod json;
 pub mod key;
 pub mod money;
+pub mod network;
 pub mod numeric;
 mod other;
+pub mod range;
 pub mod text;
 pub mod uuid;
 

@@ -139,6 +139,7 @@ impl DataType {
                     Err(e) => report_damage(&e, out),
                 },
                 Kind::Array if !array::is_text_stable(self, settings) => array::format(v, self, settings, out),
+                Kind::Other => other::format(v, self, settings, out),
                 _ => out.extend_from_slice(v),
             },
         }

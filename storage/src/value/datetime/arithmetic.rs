@@ -25,7 +25,8 @@ pub fn round_timestamp(timestamp: i64, typmod: i32) -> Result<i64> {
     if is_infinite(timestamp) {
         return Ok(timestamp);
     }
-    check_timestamp(round_micros(timestamp, typmod))
+    // Rounding may reach the moment after the last one, which PostgreSQL lets pass.
+    round_micros(timestamp, typmod).ok_or_else(|| datetime_overflow("timestamp out of range"))
 }
 
 /// Applies an interval's modifier: the fields that it keeps and the precision of its seconds.

@@ -264,7 +264,9 @@ pub(super) fn decode_clock(text: &str, minute_to_second: bool) -> Parsed<(i64, i
     let (hour, rest) = text.split_once(':').ok_or(Fault::BadFormat)?;
     let mut hour: i64 = if hour.is_empty() { 0 } else { hour.parse().map_err(|_| Fault::FieldOverflow)? };
     let cut = rest.find([':', '.']).unwrap_or(rest.len());
-    let mut minute = if cut == 0 { return Err(Fault::BadFormat) } else { integer(&rest[..cut])? };
+    // An empty number is zero, as C's strtol has it.
+    let number = |t: &str| if t.is_empty() { Ok(0) } else { integer(t) };
+    let mut minute = number(&rest[..cut])?;
     let (mut second, mut micros) = (0, 0);
     let tail = &rest[cut..];
     match tail.as_bytes().first() {
@@ -283,7 +285,7 @@ pub(super) fn decode_clock(text: &str, minute_to_second: bool) -> Parsed<(i64, i
         Some(_) => {
             let tail = &tail[1..];
             let cut = tail.find('.').unwrap_or(tail.len());
-            second = integer(&tail[..cut])?;
+            second = number(&tail[..cut])?;
             if cut < tail.len() {
                 micros = fraction_micros(&tail[cut..])?;
             }
@@ -620,7 +622,8 @@ impl<'s> Decoder<'s> {
     fn word(&mut self, text: &str) -> Parsed<u32> {
         if let Some((east, dst)) = find_abbreviation(text) {
             self.east = east;
-            return Ok(if dst { mask::ZONE } else { mask::ZONE });
+            // A zone that is in daylight saving time already takes no DST behind it.
+            return Ok(if dst { mask::ZONE | mask::DST } else { mask::ZONE });
         }
         match keyword::find(text) {
             None => {
@@ -709,9 +712,6 @@ impl<'s> Decoder<'s> {
     }
 
     fn finish(mut self) -> Parsed<Moment> {
-        if self.prefix.is_some() {
-            return Err(Fault::BadFormat);
-        }
         if self.meaning != Meaning::Fields {
             return Ok(Moment { meaning: self.meaning, f: self.f, east: 0 });
         }
@@ -731,7 +731,7 @@ impl<'s> Decoder<'s> {
         let has_date = self.filled & mask::DATE == mask::DATE;
         let named = self.zone.take();
         if named.is_some() || self.filled & mask::ZONE == 0 {
-            if self.filled & mask::DST != 0 {
+            if self.filled & mask::DST != 0 && self.filled & mask::ZONE == 0 || named.is_some() && self.filled & mask::DST != 0 {
                 return Err(Fault::BadFormat);
             }
             let from_text = named.is_some();
@@ -752,7 +752,8 @@ impl<'s> Decoder<'s> {
     }
 
     fn local_offset(&self, zone: &Zone) -> i32 {
-        self.f.timestamp().map_or(0, |local| zone.offset_at_local(local))
+        let local = days_from_civil(self.f.year, self.f.month, self.f.day).checked_mul(USECS_PER_DAY).and_then(|d| d.checked_add(self.f.time()));
+        local.map_or(0, |local| zone.offset_at_local(local))
     }
 
     /// Checks the fields once all are known, and gives two-digit years their century.

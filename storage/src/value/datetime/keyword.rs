@@ -64,7 +64,7 @@ pub(super) fn find(word: &str) -> Option<Keyword> {
         "yesterday" => Keyword::Special(Special::Yesterday),
         "allballs" => Keyword::Special(Special::AllBalls),
         "epoch" => Keyword::Special(Special::Epoch),
-        "infinity" | "+infinity" => Keyword::Special(Special::Infinity),
+        "infinity" => Keyword::Special(Special::Infinity),
         "-infinity" => Keyword::Special(Special::NegInfinity),
         "am" => Keyword::AmPm { pm: false },
         "pm" => Keyword::AmPm { pm: true },

@@ -11,6 +11,8 @@ use crate::error::{Error, Result, ValueErrorCode};
 /// PostgreSQL's default abbreviations: seconds east of UTC, and whether it means daylight saving time.
 const ABBREVIATIONS: &str = include_str!("abbreviations.txt");
 
+const ABBREVIATION_SIZE_MAX: usize = 6;
+
 /// A zone that offsets can be asked of.
 #[derive(Clone, Debug)]
 pub enum Zone {
@@ -157,6 +159,10 @@ pub(crate) fn unknown_zone(name: &str) -> Error {
 
 /// Seconds east and daylight saving of an abbreviation, in any case.
 pub(crate) fn find_abbreviation(name: &str) -> Option<(i32, bool)> {
+    // No abbreviation is longer, and most names of zones are.
+    if name.len() > ABBREVIATION_SIZE_MAX {
+        return None;
+    }
     ABBREVIATIONS.lines().find_map(|line| {
         let mut parts = line.split(' ');
         if !parts.next()?.eq_ignore_ascii_case(name) {
