@@ -14,26 +14,27 @@ pub(super) fn parse(text: &str, typmod: i32, varying: bool) -> Result<Cow<'_, st
         _ => (text, false),
     };
     let invalid = |c: char, base: &str| Error::value(ValueErrorCode::InvalidTextRepresentation, format!("\"{c}\" is not a valid {base} digit"));
-    let bits: Cow<'_, str> = if hex {
-        let mut out = String::with_capacity(digits.len() * 4);
-        for c in digits.chars() {
-            out.push_str(&format!("{:04b}", c.to_digit(16).ok_or_else(|| invalid(c, "hexadecimal"))?));
+    let length = digits.len() * if hex { 4 } else { 1 };
+    if let Ok(limit) = usize::try_from(typmod) {
+        if varying && length > limit {
+            return Err(Error::value(ValueErrorCode::StringDataRightTruncation, format!("bit string too long for type bit varying({limit})")));
         }
-        out.into()
-    } else if let Some(c) = digits.chars().find(|c| !matches!(c, '0' | '1')) {
-        return Err(invalid(c, "binary"));
-    } else {
-        digits.into()
-    };
-    let Ok(limit) = usize::try_from(typmod) else { return Ok(bits) };
-    if varying && bits.len() > limit {
-        return Err(Error::value(ValueErrorCode::StringDataRightTruncation, format!("bit string too long for type bit varying({limit})")));
+        if !varying && length != limit {
+            return Err(Error::value(
+                ValueErrorCode::StringDataLengthMismatch,
+                format!("bit string length {length} does not match type bit({limit})"),
+            ));
+        }
     }
-    if !varying && bits.len() != limit {
-        return Err(Error::value(
-            ValueErrorCode::StringDataLengthMismatch,
-            format!("bit string length {} does not match type bit({limit})", bits.len()),
-        ));
+    if !hex {
+        return match digits.chars().find(|c| !matches!(c, '0' | '1')) {
+            Some(c) => Err(invalid(c, "binary")),
+            None => Ok(digits.into()),
+        };
     }
-    Ok(bits)
+    let mut out = String::with_capacity(length);
+    for c in digits.chars() {
+        out.push_str(&format!("{:04b}", c.to_digit(16).ok_or_else(|| invalid(c, "hexadecimal"))?));
+    }
+    Ok(out.into())
 }

@@ -129,7 +129,8 @@ fn read(text: &str, cidr: bool) -> Option<Inet> {
         *octets.get_mut(count)? = part.parse().ok()?;
         count += 1;
     }
-    if count < 4 && !cidr {
+    // An address that leaves octets out needs a mask to say that it does.
+    if count < 4 && !cidr && bits.is_none() {
         return None;
     }
     // Without a mask, the class of the address decides, but never less than the octets written.
@@ -139,6 +140,7 @@ fn read(text: &str, cidr: bool) -> Option<Inet> {
         }
         let class = match octets[0] {
             240.. => 32,
+            224 if count == 1 => 4,
             224..=239 => 8,
             192..=223 => 24,
             128..=191 => 16,
