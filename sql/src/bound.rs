@@ -160,6 +160,8 @@ pub struct SortKey {
     pub nulls_first: bool,
 }
 
+/// Arguments are in declared order with defaults filled in. Those of a variadic function are packed into one array as its last argument,
+/// except for VARIADIC "any" (concat, format, ...), which gets them one by one unless `variadic`.
 #[derive(Clone, Debug)]
 pub struct FunctionCall {
     /// `pg_proc` oid; functions that only Strandline has are numbered from [`OWN_FUNCTION_OID`].
@@ -176,6 +178,7 @@ pub const OWN_FUNCTION_OID: Oid = 15000;
 #[derive(Clone, Debug)]
 pub struct AggregateCall {
     pub proc: Oid,
+    /// For an ordered-set aggregate the direct arguments; what is aggregated is in `order`.
     pub args: Vec<Expr>,
     pub ty: SqlType,
     pub distinct: bool,
@@ -375,6 +378,8 @@ pub enum CastMethod {
     Modifier { explicit: bool },
     /// Element-wise between array types.
     Array,
+    /// A value of the domain's base type as the domain `ty`: its checks and NOT NULL apply.
+    Domain,
 }
 
 /// A table's rows as of some commit, with the root it came from.
