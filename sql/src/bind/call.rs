@@ -52,11 +52,7 @@ impl Binder<'_> {
                     }
                 }
                 _ if !arguments.names.is_empty() => {
-                    return Err(self.error(
-                        ErrorCode::SyntaxError,
-                        "positional argument cannot follow named argument",
-                        location(node),
-                    ));
+                    return Err(self.error(ErrorCode::SyntaxError, "positional argument cannot follow named argument", location(node)));
                 }
                 _ => node,
             };
@@ -133,14 +129,12 @@ impl Binder<'_> {
             level.references.iter_mut().for_each(|r| r.in_aggregate &= before);
         }
         if kind == b'w' && call.over.is_none() {
-            return Err(self.error(
-                ErrorCode::WindowingError,
-                format!("window function {name} requires an OVER clause"),
-                at,
-            ));
+            return Err(self.error(ErrorCode::WindowingError, format!("window function {name} requires an OVER clause"), at));
         }
         if kind == b'p' {
-            return Err(self.error(ErrorCode::WrongObjectType, format!("{name} is a procedure"), at).hint("To call a procedure, use CALL."));
+            return Err(self
+                .error(ErrorCode::WrongObjectType, format!("{name} is a procedure"), at)
+                .hint("To call a procedure, use CALL."));
         }
         if kind != b'w' {
             self.refuse_aggregate_syntax(call, name, at)?;
@@ -158,11 +152,7 @@ impl Binder<'_> {
                 star: false,
             };
             if call.agg_filter.is_some() {
-                return Err(self.error(
-                    ErrorCode::FeatureNotSupported,
-                    "FILTER is not implemented for non-aggregate window functions",
-                    at,
-                ));
+                return Err(self.error(ErrorCode::FeatureNotSupported, "FILTER is not implemented for non-aggregate window functions", at));
             }
             return self.window_call(aggregate, over, at);
         }
@@ -199,7 +189,15 @@ impl Binder<'_> {
     /// Puts arguments into the function's order, adds defaults, coerces, packs variadic ones.
     pub(super) fn finish_call(&mut self, candidate: Candidate, arguments: Arguments, at: i32) -> Result<ResolvedCall> {
         let proc = candidate.proc;
-        let mut args: Vec<Option<Located>> = vec![None; candidate.positions.iter().map(|p| p + 1).max().unwrap_or(0).max(if candidate.variadic_count > 0 { 0 } else { proc.arg_types.len() })];
+        let mut args: Vec<Option<Located>> =
+            vec![
+                None;
+                candidate.positions.iter().map(|p| p + 1).max().unwrap_or(0).max(if candidate.variadic_count > 0 {
+                    0
+                } else {
+                    proc.arg_types.len()
+                })
+            ];
         let mut declared: Vec<Oid> = vec![0; args.len()];
         for ((position, arg), ty) in candidate.positions.iter().zip(arguments.args).zip(&candidate.args) {
             args[*position] = Some(arg);
@@ -210,9 +208,10 @@ impl Binder<'_> {
             let first = proc.arg_types.len() - usize::from(proc.default_count);
             for (i, arg) in args.iter_mut().enumerate() {
                 if arg.is_none() {
-                    let node = i.checked_sub(first).and_then(|d| defaults.get(d)).ok_or_else(|| {
-                        self.error(ErrorCode::InternalError, format!("function {} lacks a default", proc.name), at)
-                    })?;
+                    let node = i
+                        .checked_sub(first)
+                        .and_then(|d| defaults.get(d))
+                        .ok_or_else(|| self.error(ErrorCode::InternalError, format!("function {} lacks a default", proc.name), at))?;
                     let own = std::mem::replace(&mut self.source, source.clone());
                     let bound = self.located(node);
                     self.source = own;
@@ -224,9 +223,7 @@ impl Binder<'_> {
         let args: Vec<Located> = args.into_iter().flatten().collect();
         let types = Self::types_of(&args);
         let mut resolved = declared.clone();
-        let mut result = self
-            .resolve_polymorphic(&types, &mut resolved, proc.return_type)
-            .map_err(|e| e.at(self.source.position(at)))?;
+        let mut result = self.resolve_polymorphic(&types, &mut resolved, proc.return_type).map_err(|e| e.at(self.source.position(at)))?;
         if pseudo::is_polymorphic(result) {
             result = oid::TEXT;
         }
@@ -244,11 +241,7 @@ impl Binder<'_> {
             let elements = args.split_off(args.len() - candidate.variadic_count);
             let element = resolved[resolved.len() - 1];
             let array = self.types.array_of(element).ok_or_else(|| {
-                self.error(
-                    ErrorCode::UndefinedObject,
-                    format!("could not find array type for data type {}", self.types.name(element)),
-                    at,
-                )
+                self.error(ErrorCode::UndefinedObject, format!("could not find array type for data type {}", self.types.name(element)), at)
             })?;
             args.push(Expr::Array { elements, ty: SqlType::new(array) });
         }
@@ -293,18 +286,10 @@ impl Binder<'_> {
             ));
         }
         if kind != b'n' && !call.agg_within_group {
-            return Err(self.error(
-                ErrorCode::WrongObjectType,
-                format!("WITHIN GROUP is required for ordered-set aggregate {name}"),
-                at,
-            ));
+            return Err(self.error(ErrorCode::WrongObjectType, format!("WITHIN GROUP is required for ordered-set aggregate {name}"), at));
         }
         if kind != b'n' && call.over.is_some() {
-            return Err(self.error(
-                ErrorCode::FeatureNotSupported,
-                format!("OVER is not supported for ordered-set aggregate {name}"),
-                at,
-            ));
+            return Err(self.error(ErrorCode::FeatureNotSupported, format!("OVER is not supported for ordered-set aggregate {name}"), at));
         }
         if arguments.args.is_empty() && !call.agg_star && kind == b'n' {
             return Err(self.error(
@@ -384,8 +369,15 @@ impl Binder<'_> {
             }
             None => None,
         };
-        let aggregate =
-            AggregateCall { proc: resolved.proc.oid, args, ty: resolved.result, distinct: call.agg_distinct, filter, order, star: call.agg_star };
+        let aggregate = AggregateCall {
+            proc: resolved.proc.oid,
+            args,
+            ty: resolved.result,
+            distinct: call.agg_distinct,
+            filter,
+            order,
+            star: call.agg_star,
+        };
         if let Some(over) = call.over.as_deref() {
             return self.window_call(aggregate, over, at);
         }
@@ -398,12 +390,9 @@ impl Binder<'_> {
             return Err(self.error(ErrorCode::GroupingError, "aggregate function calls cannot contain window function calls", at));
         }
         if level.sets.len() > before.2 {
-            return Err(self.error(
-                ErrorCode::FeatureNotSupported,
-                "aggregate function calls cannot contain set-returning function calls",
-                at,
-            )
-            .hint("You might be able to move the set-returning function into a LATERAL FROM item."));
+            return Err(self
+                .error(ErrorCode::FeatureNotSupported, "aggregate function calls cannot contain set-returning function calls", at)
+                .hint("You might be able to move the set-returning function into a LATERAL FROM item."));
         }
         if level.in_aggregate {
             return Err(self.error(ErrorCode::GroupingError, "aggregate function calls cannot be nested", at));
@@ -424,11 +413,7 @@ impl Binder<'_> {
             return Err(self.unsupported("an aggregate of an outer query's columns", at));
         }
         if !clause.allows_aggregates() {
-            return Err(self.error(
-                ErrorCode::GroupingError,
-                format!("aggregate functions are not allowed in {}", clause.name()),
-                at,
-            ));
+            return Err(self.error(ErrorCode::GroupingError, format!("aggregate functions are not allowed in {}", clause.name()), at));
         }
         let ty = aggregate.ty;
         let column = self.new_column(name, ty);

@@ -125,9 +125,7 @@ impl Binder<'_> {
         if !self.can_coerce_one(input, target.oid, context) {
             return Ok(None);
         }
-        let was_unknown = matches!(expr, Expr::Const { ty: SqlType { oid: oid::UNKNOWN, .. }, .. });
         let coerced = self.coerce(expr, at, target, context)?;
-        let _ = was_unknown;
         Ok(Some(self.apply_modifier(coerced, target, context)?))
     }
 
@@ -147,7 +145,8 @@ impl Binder<'_> {
     /// Applies a type modifier (varchar(n), numeric(p,s)) where the expression does not have it already.
     fn apply_modifier(&mut self, expr: Expr, target: SqlType, context: Context) -> Result<Expr> {
         let domain_base = self.types.base(target);
-        let (wanted, ty) = if self.types.is_domain(target.oid) { (domain_base.typmod, domain_base.oid) } else { (target.typmod, target.oid) };
+        let (wanted, ty) =
+            if self.types.is_domain(target.oid) { (domain_base.typmod, domain_base.oid) } else { (target.typmod, target.oid) };
         if wanted < 0 || expr.ty() == (SqlType { oid: ty, typmod: wanted }) {
             return Ok(expr);
         }
@@ -182,7 +181,11 @@ impl Binder<'_> {
         if input.oid == oid::UNKNOWN {
             match expr {
                 Expr::Const { value: Value::Null, .. } => {
-                    return self.into_domain(Expr::Const { value: Value::Null, ty: SqlType::new(self.types.base_oid(target.oid)) }, target, at);
+                    return self.into_domain(
+                        Expr::Const { value: Value::Null, ty: SqlType::new(self.types.base_oid(target.oid)) },
+                        target,
+                        at,
+                    );
                 }
                 Expr::Const { value: Value::Bytes(text), .. } => {
                     let base = self.types.base(target);
@@ -214,9 +217,11 @@ impl Binder<'_> {
                             relabel(expr, SqlType::new(base))
                         }
                     }
-                    Pathway::Function(function) => {
-                        Expr::Cast { input: Box::new(self.from_domain(expr)), ty: SqlType::new(base), method: CastMethod::Function(function) }
-                    }
+                    Pathway::Function(function) => Expr::Cast {
+                        input: Box::new(self.from_domain(expr)),
+                        ty: SqlType::new(base),
+                        method: CastMethod::Function(function),
+                    },
                     Pathway::InOut => {
                         Expr::Cast { input: Box::new(self.from_domain(expr)), ty: SqlType::new(base), method: CastMethod::InOut }
                     }
@@ -225,7 +230,10 @@ impl Binder<'_> {
                             let element = self.types.element(base).unwrap_or(oid::TEXT);
                             let elements = elements
                                 .into_iter()
-                                .map(|e| self.coerce(e, at, SqlType::new(if self.types.element(e.ty().oid).is_some() { base } else { element }), context))
+                                .map(|e| {
+                                    let nested = self.types.element(e.ty().oid).is_some();
+                                    self.coerce(e, at, SqlType::new(if nested { base } else { element }), context)
+                                })
                                 .collect::<Result<Vec<_>>>()?;
                             Expr::Array { elements, ty: SqlType::new(base) }
                         } else {
@@ -251,13 +259,16 @@ impl Binder<'_> {
         ))
     }
 
-    fn record_to_composite(&mut self, expr: Expr, at: i32, target: SqlType, columns: &[(String, SqlType)], context: Context) -> Result<Expr> {
+    fn record_to_composite(
+        &mut self,
+        expr: Expr,
+        at: i32,
+        target: SqlType,
+        columns: &[(String, SqlType)],
+        context: Context,
+    ) -> Result<Expr> {
         let Expr::Row { fields, .. } = expr else {
-            return Err(self.error(
-                ErrorCode::CannotCoerce,
-                format!("cannot cast type record to {}", self.types.name(target.oid)),
-                at,
-            ));
+            return Err(self.error(ErrorCode::CannotCoerce, format!("cannot cast type record to {}", self.types.name(target.oid)), at));
         };
         if fields.len() != columns.len() {
             let detail = if fields.len() < columns.len() { "Input has too few columns." } else { "Input has too many columns." };

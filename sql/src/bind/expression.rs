@@ -3,8 +3,8 @@
 use pg_query::NodeEnum;
 use pg_query::protobuf::a_const::Val;
 use pg_query::protobuf::{
-    AConst, AExpr, AExprKind, AIndirection, BoolExprType, BoolTestType, CaseExpr, ColumnRef, MinMaxOp, Node, NullTestType, RowExpr, SqlValueFunction,
-    SqlValueFunctionOp, SubLink, SubLinkType,
+    AConst, AExpr, AExprKind, AIndirection, BoolExprType, BoolTestType, CaseExpr, ColumnRef, MinMaxOp, Node, NullTestType, RowExpr,
+    SqlValueFunction, SqlValueFunctionOp, SubLink, SubLinkType,
 };
 use strandline_storage::Value;
 
@@ -116,7 +116,8 @@ impl Binder<'_> {
                 if let Some(NodeEnum::AArrayExpr(array)) = cast.arg.as_deref().and_then(|a| a.node.as_ref())
                     && let Some(element) = self.types.element(self.types.base_oid(target.oid))
                 {
-                    let expr = self.array(&array.elements, array.location, Some((self.types.base_oid(target.oid), element, target.typmod)))?;
+                    let expr =
+                        self.array(&array.elements, array.location, Some((self.types.base_oid(target.oid), element, target.typmod)))?;
                     return self.cast(expr, array.location, target, cast.location);
                 }
                 let (expr, arg_at) = self.required(cast.arg.as_deref())?;
@@ -144,7 +145,8 @@ impl Binder<'_> {
             Some(NodeEnum::RowExpr(row)) => self.row(row),
             Some(NodeEnum::CaseExpr(case)) => self.case(case),
             Some(NodeEnum::CoalesceExpr(coalesce)) => {
-                let args = self.conditionally("COALESCE", |b| coalesce.args.iter().map(|arg| b.located(arg)).collect::<Result<Vec<_>>>())?;
+                let args =
+                    self.conditionally("COALESCE", |b| coalesce.args.iter().map(|arg| b.located(arg)).collect::<Result<Vec<_>>>())?;
                 let (args, ty) = self.unify(args, "COALESCE")?;
                 Ok(Expr::Coalesce { args, ty })
             }
@@ -403,7 +405,7 @@ impl Binder<'_> {
                     return Err(self.error(ErrorCode::SyntaxError, "BETWEEN without bounds", at));
                 };
                 let (low, high) = (bounds.items.first(), bounds.items.get(1));
-                let mut compare = |b: &mut Self, op: &str, bound: Option<&Node>| -> Result<Expr> {
+                let compare = |b: &mut Self, op: &str, bound: Option<&Node>| -> Result<Expr> {
                     let l = b.required(left)?;
                     let r = b.required(bound)?;
                     b.binary(op, l, r, at)
@@ -487,9 +489,9 @@ impl Binder<'_> {
         let element = if array == oid::UNKNOWN {
             oid::UNKNOWN
         } else {
-            self.types.subscript_element(array).ok_or_else(|| {
-                self.error(ErrorCode::WrongObjectType, "op ANY/ALL (array) requires array on right side", at)
-            })?
+            self.types
+                .subscript_element(array)
+                .ok_or_else(|| self.error(ErrorCode::WrongObjectType, "op ANY/ALL (array) requires array on right side", at))?
         };
         let op = self.resolve_operator(name, Some(left.0.ty().oid), element, at)?;
         if op.result != oid::BOOL {
@@ -698,11 +700,7 @@ impl Binder<'_> {
             ty.oid
         } else {
             self.types.array_of(ty.oid).ok_or_else(|| {
-                self.error(
-                    ErrorCode::UndefinedObject,
-                    format!("could not find array type for data type {}", self.types.name(ty.oid)),
-                    at,
-                )
+                self.error(ErrorCode::UndefinedObject, format!("could not find array type for data type {}", self.types.name(ty.oid)), at)
             })?
         };
         Ok(Expr::Array { elements, ty: SqlType { oid: array, typmod: ty.typmod } })
@@ -843,7 +841,7 @@ impl Binder<'_> {
         let any_slice = nodes.iter().any(|n| matches!(&n.node, Some(NodeEnum::AIndices(i)) if i.is_slice));
         for node in nodes {
             let Some(NodeEnum::AIndices(indices)) = &node.node else { continue };
-            let mut bound = |b: &mut Self, node: Option<&Node>| -> Result<Option<Expr>> {
+            let bound = |b: &mut Self, node: Option<&Node>| -> Result<Option<Expr>> {
                 let Some(node) = node else { return Ok(None) };
                 let (expr, at) = b.located(node)?;
                 match b.coerce_to_target(expr, at, SqlType::new(oid::INT4), Context::Assignment)? {
@@ -998,7 +996,6 @@ impl Binder<'_> {
         self.cast_columns(query, &targets, "IN")?;
         Ok((lefts, operators.into_iter().map(|(proc, _)| proc).collect()))
     }
-
 }
 
 /// An integer that fits int8 (decimal only; grouped digits and other bases go through numeric's input).

@@ -102,12 +102,7 @@ impl Binder<'_> {
             if names.len() > columns.len() {
                 return Err(crate::error::SqlError::new(
                     ErrorCode::InvalidColumnReference,
-                    format!(
-                        "table \"{}\" has {} columns available but {} columns specified",
-                        alias.aliasname,
-                        columns.len(),
-                        names.len()
-                    ),
+                    format!("table \"{}\" has {} columns available but {} columns specified", alias.aliasname, columns.len(), names.len()),
                 ));
             }
             for (column, name) in columns.iter_mut().zip(names) {
@@ -123,7 +118,9 @@ impl Binder<'_> {
         let source = self.source.clone();
         let clause = source.as_of(&range.relname);
         let name = clause.map_or(range.relname.as_str(), |c| c.relation.as_str());
-        if clause.is_none() && range.schemaname.is_empty() && range.catalogname.is_empty()
+        if clause.is_none()
+            && range.schemaname.is_empty()
+            && range.catalogname.is_empty()
             && let Some((rel, columns)) = self.cte_reference(name, at)?
         {
             let columns = NsItem::of_columns(None, &columns).columns;
@@ -179,7 +176,8 @@ impl Binder<'_> {
         let schema = data.schema().clone();
         let mut columns = Vec::with_capacity(schema.columns.len());
         for stored in &schema.columns {
-            let ty = SqlType { oid: if stored.data_type.oid == 0 { oid::TEXT } else { stored.data_type.oid }, typmod: stored.data_type.typmod };
+            let ty =
+                SqlType { oid: if stored.data_type.oid == 0 { oid::TEXT } else { stored.data_type.oid }, typmod: stored.data_type.typmod };
             let mut column = self.new_column(stored.name.clone(), ty);
             column.origin = Some((schema.oid, stored.attnum));
             columns.push(column);
@@ -527,11 +525,7 @@ impl Binder<'_> {
         let table = self.names.table_function(schema, name, &values).map_err(|e| e.at(self.source.position(at)))?;
         let Some(table) = table else {
             let types: Vec<String> = args.iter().map(|a| self.types.name(a.ty().oid)).collect();
-            return Err(self.error(
-                ErrorCode::UndefinedFunction,
-                format!("function {name}({}) does not exist", types.join(", ")),
-                at,
-            ));
+            return Err(self.error(ErrorCode::UndefinedFunction, format!("function {name}({}) does not exist", types.join(", ")), at));
         };
         let (rel, mut columns) = self.virtual_table(table, args);
         let mut rel = rel;

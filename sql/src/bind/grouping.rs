@@ -13,7 +13,6 @@ use super::select::Target;
 use super::walk::visit_window;
 use crate::bound::{Column, ColumnId, Expr};
 use crate::error::{ErrorCode, Result, SqlError};
-use crate::types::Oid;
 
 /// PostgreSQL's limit on expanded grouping sets.
 const GROUPING_SETS_MAX: usize = 4096;
@@ -82,11 +81,7 @@ impl Binder<'_> {
                             (0..=parts.len()).rev().map(|n| parts[..n].iter().fold(Vec::new(), |set, part| union(&set, part))).collect()
                         } else {
                             if parts.len() > 12 {
-                                return Err(self.error(
-                                    ErrorCode::StatementTooComplex,
-                                    "CUBE is limited to 12 elements",
-                                    set.location,
-                                ));
+                                return Err(self.error(ErrorCode::StatementTooComplex, "CUBE is limited to 12 elements", set.location));
                             }
                             let all = 1usize << parts.len();
                             (0..all)
@@ -162,7 +157,8 @@ impl Binder<'_> {
         {
             // An input column wins over an output name.
             let own_level = self.levels.len() - 1;
-            let is_input = self.levels[own_level].namespace.iter().any(|item| item.columns_visible && item.columns.iter().any(|c| c.name == *name));
+            let is_input =
+                self.levels[own_level].namespace.iter().any(|item| item.columns_visible && item.columns.iter().any(|c| c.name == *name));
             if !is_input {
                 let matching: Vec<&Target> = targets.iter().filter(|t| t.name == *name).collect();
                 if let Some((first, rest)) = matching.split_first() {
@@ -300,16 +296,8 @@ impl Binder<'_> {
         };
         match usize::try_from(number).ok().and_then(|n| n.checked_sub(1)).filter(|n| *n < count) {
             Some(position) => Ok(Some(position)),
-            None => {
-                Err(self.error(ErrorCode::InvalidColumnReference, format!("{clause} position {number} is not in select list"), at))
-            }
+            None => Err(self.error(ErrorCode::InvalidColumnReference, format!("{clause} position {number} is not in select list"), at)),
         }
-    }
-
-    /// Says whether the type can be grouped.
-    #[cfg(test)]
-    pub(super) fn is_groupable(&self, ty: Oid) -> bool {
-        self.default_comparison(ty, 3).is_some()
     }
 }
 

@@ -97,7 +97,14 @@ impl<'a> Binder<'a> {
 
     /// Binds an expression over a table's columns (or none): a default, a check, a generated column, an index expression or predicate.
     /// With a target type the value is coerced as an assignment is.
-    pub fn bind_scalar(&mut self, node: &Node, columns: &[Column], table_name: &str, use_: ScalarUse, target: Option<SqlType>) -> Result<Expr> {
+    pub fn bind_scalar(
+        &mut self,
+        node: &Node,
+        columns: &[Column],
+        table_name: &str,
+        use_: ScalarUse,
+        target: Option<SqlType>,
+    ) -> Result<Expr> {
         let clause = match use_ {
             ScalarUse::Default => Clause::Default,
             ScalarUse::Check => Clause::Check,

@@ -86,7 +86,8 @@ impl Binder<'_> {
             && select.limit_offset.is_none()
             && select.with_clause.is_none()
             && select.op() == SetOperation::SetopNone;
-        let query = if plain_values { self.insert_values(select, targets, explicit)? } else { self.insert_query(select, targets, explicit)? };
+        let query =
+            if plain_values { self.insert_values(select, targets, explicit)? } else { self.insert_query(select, targets, explicit)? };
         Ok(self.wrap_ctes(query, ctes))
     }
 
@@ -121,8 +122,7 @@ impl Binder<'_> {
                 .collect::<Result<Vec<Expr>>>()?;
             rows.push(row);
         }
-        let columns: Vec<Column> =
-            targets.iter().take(width.unwrap_or(0)).map(|t| self.new_column(t.name.clone(), t.ty)).collect();
+        let columns: Vec<Column> = targets.iter().take(width.unwrap_or(0)).map(|t| self.new_column(t.name.clone(), t.ty)).collect();
         Ok(Query { rel: Rel::Values { rows, columns: columns.clone() }, columns })
     }
 
@@ -134,12 +134,8 @@ impl Binder<'_> {
         // A literal that settles as its column's type is checked against the modifier with the rest.
         let mut index = 0;
         let names: Vec<&str> = targets.iter().map(|t| t.name.as_str()).collect();
-        let wrong: Vec<bool> = query
-            .columns
-            .iter()
-            .zip(&types)
-            .map(|(c, ty)| !self.can_coerce_one(c.ty.oid, ty.oid, Context::Assignment))
-            .collect();
+        let wrong: Vec<bool> =
+            query.columns.iter().zip(&types).map(|(c, ty)| !self.can_coerce_one(c.ty.oid, ty.oid, Context::Assignment)).collect();
         if let Some(position) = wrong.iter().position(|w| *w) {
             index = position;
         }
@@ -169,11 +165,7 @@ impl Binder<'_> {
     fn assignment_error(&self, column: &str, target: Oid, from: Oid, at: i32) -> SqlError {
         self.error(
             ErrorCode::DatatypeMismatch,
-            format!(
-                "column \"{column}\" is of type {} but expression is of type {}",
-                self.types.name(target),
-                self.types.name(from)
-            ),
+            format!("column \"{column}\" is of type {} but expression is of type {}", self.types.name(target), self.types.name(from)),
             at,
         )
         .hint("You will need to rewrite or cast the expression.")
@@ -212,7 +204,10 @@ impl Binder<'_> {
                 return Err(SqlError::new(ErrorCode::ObjectNotInPrerequisiteState, format!("cannot change view \"{}\"", target.relname)));
             }
             Some(Relation::Virtual(_)) => {
-                return Err(SqlError::new(ErrorCode::WrongObjectType, format!("cannot change table \"{}\": it is computed", target.relname)));
+                return Err(SqlError::new(
+                    ErrorCode::WrongObjectType,
+                    format!("cannot change table \"{}\": it is computed", target.relname),
+                ));
             }
             Some(Relation::Sequence(_)) => {
                 return Err(SqlError::new(ErrorCode::WrongObjectType, format!("cannot change sequence \"{}\"", target.relname)));
@@ -279,10 +274,7 @@ impl Binder<'_> {
                 ));
             };
             if out.iter().any(|(p, _)| *p == position) {
-                return Err(SqlError::new(
-                    ErrorCode::SyntaxError,
-                    format!("multiple assignments to same column \"{}\"", target.name),
-                ));
+                return Err(SqlError::new(ErrorCode::SyntaxError, format!("multiple assignments to same column \"{}\"", target.name)));
             }
             let Some(value) = target.val.as_deref() else { continue };
             let expr = match &value.node {

@@ -46,11 +46,12 @@ impl Binder<'_> {
                 oid::REGTYPE => {
                     let name = parse::parse_type_name(trimmed)
                         .map_err(|_| self.error(ErrorCode::SyntaxError, format!("invalid type name \"{trimmed}\""), at))?;
-                    self.type_of(&name).map_err(|mut e| {
-                        e.position = None;
-                        e.at(self.source.position(at))
-                    })?
-                    .oid
+                    self.type_of(&name)
+                        .map_err(|mut e| {
+                            e.position = None;
+                            e.at(self.source.position(at))
+                        })?
+                        .oid
                 }
                 oid::REGPROCEDURE => self.procedure_oid(trimmed, at)?,
                 oid::REGOPER | oid::REGOPERATOR => self.operator_oid(trimmed, ty.oid, at)?,
@@ -94,12 +95,9 @@ impl Binder<'_> {
                     _ => Err(missing(ErrorCode::UndefinedFunction, "function")),
                 }
             }
-            REGCOLLATION => catalog()
-                .collations
-                .iter()
-                .find(|c| c.name == name)
-                .map(|c| c.oid)
-                .ok_or_else(|| self.error(ErrorCode::UndefinedObject, format!("collation \"{text}\" for encoding \"UTF8\" does not exist"), at)),
+            REGCOLLATION => catalog().collations.iter().find(|c| c.name == name).map(|c| c.oid).ok_or_else(|| {
+                self.error(ErrorCode::UndefinedObject, format!("collation \"{text}\" for encoding \"UTF8\" does not exist"), at)
+            }),
             _ => Err(self.error(ErrorCode::FeatureNotSupported, format!("type {} is not supported", self.types.name(ty)), at)),
         }
     }

@@ -55,7 +55,9 @@ impl Binder<'_> {
             let twin = found.iter_mut().find(|other| other.args == candidate.args);
             match twin {
                 Some(other) if candidate.variadic_count < other.variadic_count => *other = candidate,
-                Some(other) if candidate.variadic_count == other.variadic_count && candidate.proc.arg_types.len() < other.proc.arg_types.len() => {
+                Some(other)
+                    if candidate.variadic_count == other.variadic_count && candidate.proc.arg_types.len() < other.proc.arg_types.len() =>
+                {
                     *other = candidate;
                 }
                 Some(_) => {}
@@ -286,11 +288,7 @@ impl Binder<'_> {
             });
         }
         Err(self
-            .error(
-                ErrorCode::UndefinedFunction,
-                format!("operator does not exist: {}", self.operator_text(name, left, right)),
-                location,
-            )
+            .error(ErrorCode::UndefinedFunction, format!("operator does not exist: {}", self.operator_text(name, left, right)), location)
             .hint(OPERATOR_HINT))
     }
 

@@ -35,9 +35,7 @@ impl Binder<'_> {
         let mut compatible: Vec<Oid> = Vec::new();
         let mut has_compatible_nonarray = false;
         let set = |slot: &mut Option<Oid>, ty: Oid, what: &str| match *slot {
-            Some(known) if known != ty => {
-                Err(self.mismatch(&format!("arguments declared \"{what}\" are not all alike"), known, ty))
-            }
+            Some(known) if known != ty => Err(self.mismatch(&format!("arguments declared \"{what}\" are not all alike"), known, ty)),
             _ => {
                 *slot = Some(ty);
                 Ok(())
@@ -49,7 +47,10 @@ impl Binder<'_> {
             }
             let base = self.types.base_oid(input);
             let not = |what: &str| {
-                SqlError::new(ErrorCode::DatatypeMismatch, format!("argument declared {what} is not {} but type {}", article(what), self.types.name(input)))
+                SqlError::new(
+                    ErrorCode::DatatypeMismatch,
+                    format!("argument declared {what} is not {} but type {}", article(what), self.types.name(input)),
+                )
             };
             match want {
                 ANYELEMENT | ANYNONARRAY | ANYENUM => {
@@ -97,7 +98,11 @@ impl Binder<'_> {
             let range = self.types.range_of_multirange(multirange);
             match (f.range, range) {
                 (Some(known), Some(range)) if known != range => {
-                    return Err(self.mismatch("argument declared anymultirange is not consistent with argument declared anyrange", multirange, known));
+                    return Err(self.mismatch(
+                        "argument declared anymultirange is not consistent with argument declared anyrange",
+                        multirange,
+                        known,
+                    ));
                 }
                 _ => f.range = range,
             }
@@ -107,7 +112,11 @@ impl Binder<'_> {
         {
             match f.element {
                 Some(known) if known != subtype => {
-                    return Err(self.mismatch("argument declared anyrange is not consistent with argument declared anyelement", range, known));
+                    return Err(self.mismatch(
+                        "argument declared anyrange is not consistent with argument declared anyelement",
+                        range,
+                        known,
+                    ));
                 }
                 _ => f.element = Some(subtype),
             }
@@ -118,7 +127,11 @@ impl Binder<'_> {
         {
             match f.element {
                 Some(known) if known != element => {
-                    return Err(self.mismatch("argument declared anyarray is not consistent with argument declared anyelement", array, known));
+                    return Err(self.mismatch(
+                        "argument declared anyarray is not consistent with argument declared anyelement",
+                        array,
+                        known,
+                    ));
                 }
                 _ => f.element = Some(element),
             }
@@ -132,9 +145,9 @@ impl Binder<'_> {
         if !compatible.is_empty() {
             let exprs: Vec<_> =
                 compatible.iter().map(|&ty| (crate::bound::Expr::Param { number: 0, ty: crate::types::SqlType::new(ty) }, -1)).collect();
-            let common = self.common_type_or_conflict(&exprs).map_err(|(a, b, _)| {
-                self.mismatch("arguments of anycompatible family cannot be cast to a common type", a, b)
-            })?;
+            let common = self
+                .common_type_or_conflict(&exprs)
+                .map_err(|(a, b, _)| self.mismatch("arguments of anycompatible family cannot be cast to a common type", a, b))?;
             if !compatible.iter().all(|&ty| self.can_coerce_one(ty, common, super::coercion::Context::Implicit)) {
                 return Err(self.mismatch("arguments of anycompatible family cannot be cast to a common type", compatible[0], common));
             }
@@ -155,9 +168,8 @@ impl Binder<'_> {
             return Ok(result);
         }
         let mut f = self.solve(inputs, declared)?;
-        let undetermined = || {
-            SqlError::new(ErrorCode::DatatypeMismatch, "could not determine polymorphic type because input has type unknown")
-        };
+        let undetermined =
+            || SqlError::new(ErrorCode::DatatypeMismatch, "could not determine polymorphic type because input has type unknown");
         let simple = declared.iter().any(|&d| pseudo::is_simple_family(d));
         if simple && f.element.is_none() && f.array.is_none() {
             // With no known input, a parameter keeps "unknown" only where the function can do without: not here.

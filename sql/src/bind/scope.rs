@@ -27,7 +27,6 @@ pub(super) enum Clause {
     WindowFrame,
     Values,
     Returning,
-    InsertTarget,
     UpdateSource,
     Check,
     Default,
@@ -60,7 +59,6 @@ impl Clause {
             Clause::WindowFrame => "window frame clauses",
             Clause::Values => "VALUES",
             Clause::Returning => "RETURNING",
-            Clause::InsertTarget => "INSERT",
             Clause::UpdateSource => "UPDATE",
             Clause::Check => "check constraints",
             Clause::Default => "DEFAULT expressions",
@@ -75,7 +73,13 @@ impl Clause {
     pub fn allows_aggregates(self) -> bool {
         matches!(
             self,
-            Clause::Select | Clause::Having | Clause::OrderBy | Clause::DistinctOn | Clause::WindowPartition | Clause::WindowOrder | Clause::WindowFrame
+            Clause::Select
+                | Clause::Having
+                | Clause::OrderBy
+                | Clause::DistinctOn
+                | Clause::WindowPartition
+                | Clause::WindowOrder
+                | Clause::WindowFrame
         )
     }
 
@@ -84,7 +88,7 @@ impl Clause {
     }
 
     pub fn allows_sets(self) -> bool {
-        matches!(self, Clause::Select | Clause::OrderBy | Clause::DistinctOn | Clause::GroupBy | Clause::InsertTarget)
+        matches!(self, Clause::Select | Clause::OrderBy | Clause::DistinctOn | Clause::GroupBy)
     }
 }
 
@@ -153,8 +157,6 @@ pub(super) struct Cte {
     /// Names and types; `None` while its definition is being bound (a reference from within is recursive).
     pub columns: Option<Vec<(String, SqlType)>>,
     pub references: usize,
-    /// Set when the definition refers to itself.
-    pub self_references: usize,
 }
 
 /// A reference to a column from the select list, HAVING or ORDER BY: kept for the check against GROUP BY.
@@ -266,11 +268,7 @@ impl Binder<'_> {
                     [] => {}
                     [one] => return self.system_column(depth, *one, name, location).map(Some),
                     _ => {
-                        return Err(self.error(
-                            ErrorCode::AmbiguousColumn,
-                            format!("column reference \"{name}\" is ambiguous"),
-                            location,
-                        ));
+                        return Err(self.error(ErrorCode::AmbiguousColumn, format!("column reference \"{name}\" is ambiguous"), location));
                     }
                 }
             }
@@ -441,11 +439,7 @@ impl Binder<'_> {
         let everywhere = self.levels.iter().rev().flat_map(|level| &level.namespace);
         if everywhere.clone().any(|item| item.name.as_deref() == Some(name)) {
             return self
-                .error(
-                    ErrorCode::UndefinedTable,
-                    format!("invalid reference to FROM-clause entry for table \"{name}\""),
-                    location,
-                )
+                .error(ErrorCode::UndefinedTable, format!("invalid reference to FROM-clause entry for table \"{name}\""), location)
                 .hint(format!("There is an entry for table \"{name}\", but it cannot be referenced from this part of the query."));
         }
         let error = self.error(ErrorCode::UndefinedTable, format!("missing FROM-clause entry for table \"{name}\""), location);
@@ -454,11 +448,7 @@ impl Binder<'_> {
         });
         match aliased.and_then(|item| item.name.as_ref()) {
             Some(alias) => self
-                .error(
-                    ErrorCode::UndefinedTable,
-                    format!("invalid reference to FROM-clause entry for table \"{name}\""),
-                    location,
-                )
+                .error(ErrorCode::UndefinedTable, format!("invalid reference to FROM-clause entry for table \"{name}\""), location)
                 .hint(format!("Perhaps you meant to reference the table alias \"{alias}\".")),
             None => error,
         }

@@ -125,7 +125,8 @@ impl Binder<'_> {
             self.check_distinct(&targets, &order, &stmt.sort_clause)?;
         }
 
-        let grouped = !stmt.group_clause.is_empty() || !self.level().aggregates.is_empty() || having.is_some() || !self.level().groupings.is_empty();
+        let grouped =
+            !stmt.group_clause.is_empty() || !self.level().aggregates.is_empty() || having.is_some() || !self.level().groupings.is_empty();
         if grouped {
             let mut exprs: Vec<&mut Expr> = targets.iter_mut().map(|t| &mut t.expr).collect();
             exprs.extend(having.as_mut());
@@ -276,11 +277,7 @@ impl Binder<'_> {
             _ => Vec::new(),
         };
         if fields.is_empty() {
-            return Err(self.error(
-                ErrorCode::WrongObjectType,
-                format!("type {} is not composite", self.types.name(ty.oid)),
-                at,
-            ));
+            return Err(self.error(ErrorCode::WrongObjectType, format!("type {} is not composite", self.types.name(ty.oid)), at));
         }
         Ok(fields
             .into_iter()

@@ -99,11 +99,7 @@ impl Binder<'_> {
     /// Gives a query's columns these types: unknown literals where they stand, others by a projection on top.
     pub(super) fn cast_columns(&mut self, query: &mut Query, targets: &[SqlType], what: &str) -> Result<()> {
         self.cast_columns_in(query, targets, Context::Implicit, &mut |b, from, to| {
-            b.error(
-                ErrorCode::CannotCoerce,
-                format!("{what} could not convert type {} to {}", b.types.name(from), b.types.name(to)),
-                -1,
-            )
+            b.error(ErrorCode::CannotCoerce, format!("{what} could not convert type {} to {}", b.types.name(from), b.types.name(to)), -1)
         })
     }
 

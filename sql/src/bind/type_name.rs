@@ -36,15 +36,17 @@ impl Binder<'_> {
             [schema, name] => (Some(*schema), *name),
             [_, schema, name] => (Some(*schema), *name),
             _ if name.type_oid != 0 => return Ok(SqlType { oid: name.type_oid, typmod: name.typemod }),
-            _ => return Err(self.error(ErrorCode::SyntaxError, format!("improper qualified name (too many dotted names): {}", parts.join(".")), at)),
+            _ => {
+                return Err(self.error(
+                    ErrorCode::SyntaxError,
+                    format!("improper qualified name (too many dotted names): {}", parts.join(".")),
+                    at,
+                ));
+            }
         };
         let Some(found) = self.type_by_name(schema, typname)? else {
             let shown = parts.join(".");
-            return Err(self.error(
-                ErrorCode::UndefinedObject,
-                format!("type \"{shown}\" does not exist"),
-                at,
-            ));
+            return Err(self.error(ErrorCode::UndefinedObject, format!("type \"{shown}\" does not exist"), at));
         };
         let typmod = self.modifier(found, &name.typmods, at)?;
         if name.array_bounds.is_empty() {
@@ -141,7 +143,11 @@ impl Binder<'_> {
                     [range, precision] => (*range, seconds("INTERVAL", *precision)?),
                     _ => return Err(value(ErrorCode::InvalidParameterValue, "invalid INTERVAL type modifier".into())),
                 };
-                if range == INTERVAL_FULL_RANGE && precision == INTERVAL_FULL_PRECISION { -1 } else { ((range & 0x7FFF) << 16) | (precision & 0xFFFF) }
+                if range == INTERVAL_FULL_RANGE && precision == INTERVAL_FULL_PRECISION {
+                    -1
+                } else {
+                    ((range & 0x7FFF) << 16) | (precision & 0xFFFF)
+                }
             }
             oid::NUMERIC => {
                 let (precision, scale) = match values.as_slice() {

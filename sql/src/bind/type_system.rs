@@ -14,7 +14,6 @@ use crate::types::{Oid, SqlType, oid};
 pub(super) mod category {
     pub const ARRAY: u8 = b'A';
     pub const STRING: u8 = b'S';
-    pub const UNKNOWN: u8 = b'X';
 }
 
 pub(super) mod pseudo {
@@ -31,7 +30,6 @@ pub(super) mod pseudo {
     pub const ANYCOMPATIBLERANGE: u32 = 5080;
     pub const ANYCOMPATIBLEMULTIRANGE: u32 = 4538;
     pub const RECORD_ARRAY: u32 = 2287;
-    pub const CSTRING: u32 = 2275;
 
     pub fn is_simple_family(oid: u32) -> bool {
         matches!(oid, ANYELEMENT | ANYARRAY | ANYNONARRAY | ANYENUM | ANYRANGE | ANYMULTIRANGE)
@@ -200,7 +198,13 @@ pub fn data_type(ty: SqlType, names: &dyn Names) -> Option<DataType> {
         return DataType::builtin(ty.oid, ty.typmod);
     }
     let Some(user) = names.user_type_by_oid(ty.oid) else {
-        return names.row_type(ty.oid).map(|_| DataType { oid: ty.oid, typmod: -1, name: "record".into(), kind: Kind::Other, element: None });
+        return names.row_type(ty.oid).map(|_| DataType {
+            oid: ty.oid,
+            typmod: -1,
+            name: "record".into(),
+            kind: Kind::Other,
+            element: None,
+        });
     };
     let own = |typmod: i32| -> Option<DataType> {
         let (kind, element) = match &user.definition {

@@ -1,6 +1,6 @@
 //! Visiting the parts of bound trees.
 
-use crate::bound::{AggregateCall, ColumnId, Expr, FrameBound, Query, Rel, Subscript, SubqueryKind, WindowCall};
+use crate::bound::{AggregateCall, ColumnId, Expr, FrameBound, Query, Rel, SubqueryKind, Subscript, WindowCall};
 
 impl Expr {
     /// Calls `f` on every direct part of the expression; of a subquery only on what is compared with it, not on its query.
@@ -92,7 +92,9 @@ impl Rel {
     /// The relations directly below.
     pub fn inputs(&self) -> Vec<&Rel> {
         match self {
-            Rel::Unit | Rel::Scan { .. } | Rel::Virtual { .. } | Rel::Values { .. } | Rel::Function { .. } | Rel::CteScan { .. } => Vec::new(),
+            Rel::Unit | Rel::Scan { .. } | Rel::Virtual { .. } | Rel::Values { .. } | Rel::Function { .. } | Rel::CteScan { .. } => {
+                Vec::new()
+            }
             Rel::Project { input, .. }
             | Rel::ProjectSet { input, .. }
             | Rel::Filter { input, .. }
@@ -109,7 +111,9 @@ impl Rel {
 
     fn inputs_mut(&mut self) -> Vec<&mut Rel> {
         match self {
-            Rel::Unit | Rel::Scan { .. } | Rel::Virtual { .. } | Rel::Values { .. } | Rel::Function { .. } | Rel::CteScan { .. } => Vec::new(),
+            Rel::Unit | Rel::Scan { .. } | Rel::Virtual { .. } | Rel::Values { .. } | Rel::Function { .. } | Rel::CteScan { .. } => {
+                Vec::new()
+            }
             Rel::Project { input, .. }
             | Rel::ProjectSet { input, .. }
             | Rel::Filter { input, .. }
@@ -160,7 +164,9 @@ impl Rel {
             Rel::Unit => Vec::new(),
             Rel::Scan { columns, key_column, .. } => columns.iter().map(|(_, c)| c.id).chain(key_column.iter().map(|c| c.id)).collect(),
             Rel::Virtual { columns, .. } => columns.iter().map(|(_, c)| c.id).collect(),
-            Rel::Values { columns, .. } | Rel::CteScan { columns, .. } | Rel::SetOp { columns, .. } => columns.iter().map(|c| c.id).collect(),
+            Rel::Values { columns, .. } | Rel::CteScan { columns, .. } | Rel::SetOp { columns, .. } => {
+                columns.iter().map(|c| c.id).collect()
+            }
             Rel::Function { columns, ordinality, .. } => columns.iter().chain(ordinality).map(|c| c.id).collect(),
             Rel::Project { exprs, .. } => exprs.iter().map(|(c, _)| c.id).collect(),
             Rel::ProjectSet { input, calls } => input.column_ids().into_iter().chain(calls.iter().map(|(c, _)| c.id)).collect(),
@@ -168,7 +174,13 @@ impl Rel {
             Rel::Aggregate { group, aggregates, .. } => {
                 group.iter().map(|(c, _)| c.id).chain(aggregates.iter().map(|(c, _)| c.id)).collect()
             }
-            Rel::Distinct { columns, on, input } => if on.is_some() { input.column_ids() } else { columns.clone() },
+            Rel::Distinct { columns, on, input } => {
+                if on.is_some() {
+                    input.column_ids()
+                } else {
+                    columns.clone()
+                }
+            }
             Rel::Filter { input, .. } | Rel::Sort { input, .. } | Rel::Limit { input, .. } => input.column_ids(),
             Rel::Join { left, right, .. } => left.column_ids().into_iter().chain(right.column_ids()).collect(),
             Rel::With { body, .. } | Rel::Recursive { body, .. } => body.column_ids(),
@@ -196,10 +208,9 @@ pub fn same_expr(a: &Expr, b: &Expr) -> bool {
         (E::And(a), E::And(b)) | (E::Or(a), E::Or(b)) => same_all(a, b),
         (E::Not(a), E::Not(b)) | (E::IsNull(a), E::IsNull(b)) | (E::IsNotNull(a), E::IsNotNull(b)) => same_expr(a, b),
         (E::IsBool { input: a, value: v, negated: m }, E::IsBool { input: b, value: w, negated: n }) => v == w && m == n && same_expr(a, b),
-        (
-            E::IsDistinctFrom { left: a, right: c, equal: e, negated: m },
-            E::IsDistinctFrom { left: b, right: d, equal: g, negated: n },
-        ) => e == g && m == n && same_expr(a, b) && same_expr(c, d),
+        (E::IsDistinctFrom { left: a, right: c, equal: e, negated: m }, E::IsDistinctFrom { left: b, right: d, equal: g, negated: n }) => {
+            e == g && m == n && same_expr(a, b) && same_expr(c, d)
+        }
         (E::NullIf { left: a, right: c, equal: e, .. }, E::NullIf { left: b, right: d, equal: g, .. }) => {
             e == g && same_expr(a, b) && same_expr(c, d)
         }
@@ -214,7 +225,9 @@ pub fn same_expr(a: &Expr, b: &Expr) -> bool {
                 }
         }
         (E::Coalesce { args: a, ty: t }, E::Coalesce { args: b, ty: u }) => t == u && same_all(a, b),
-        (E::MinMax { args: a, greatest: g, ty: t, .. }, E::MinMax { args: b, greatest: h, ty: u, .. }) => t == u && g == h && same_all(a, b),
+        (E::MinMax { args: a, greatest: g, ty: t, .. }, E::MinMax { args: b, greatest: h, ty: u, .. }) => {
+            t == u && g == h && same_all(a, b)
+        }
         (E::InList { input: a, list: l, operator: o, all: x }, E::InList { input: b, list: m, operator: p, all: y }) => {
             o == p && x == y && same_expr(a, b) && same_all(l, m)
         }

@@ -34,11 +34,7 @@ impl Binder<'_> {
     pub(super) fn window_call(&mut self, call: AggregateCall, over: &WindowDef, at: i32) -> Result<Expr> {
         let clause = self.clause();
         if !clause.allows_windows() {
-            return Err(self.error(
-                ErrorCode::WindowingError,
-                format!("window functions are not allowed in {}", clause.name()),
-                at,
-            ));
+            return Err(self.error(ErrorCode::WindowingError, format!("window functions are not allowed in {}", clause.name()), at));
         }
         if self.level().in_window {
             return Err(self.error(ErrorCode::WindowingError, "window function calls cannot be nested", at));

@@ -55,7 +55,7 @@ impl Binder<'_> {
             let level = self.level();
             // A recursive definition has put its name in view already.
             level.ctes.retain(|known| known.id != id);
-            level.ctes.push(Cte { name: name.clone(), id, columns: Some(columns), references: 0, self_references: 0 });
+            level.ctes.push(Cte { name: name.clone(), id, columns: Some(columns), references: 0 });
             bound.push(BoundCte { id, definition });
         }
         Ok(bound)
@@ -66,12 +66,7 @@ impl Binder<'_> {
         if aliases.len() > columns.len() {
             return Err(self.error(
                 ErrorCode::InvalidColumnReference,
-                format!(
-                    "WITH query \"{}\" has {} columns available but {} columns specified",
-                    cte.ctename,
-                    columns.len(),
-                    aliases.len()
-                ),
+                format!("WITH query \"{}\" has {} columns available but {} columns specified", cte.ctename, columns.len(), aliases.len()),
                 cte.location,
             ));
         }
@@ -84,10 +79,9 @@ impl Binder<'_> {
 
     fn recursive_cte(&mut self, cte: &CommonTableExpr, select: &SelectStmt, id: u32) -> Result<Definition> {
         let name = &cte.ctename;
-        let pending = Cte { name: name.clone(), id, columns: None, references: 0, self_references: 0 };
+        let pending = Cte { name: name.clone(), id, columns: None, references: 0 };
         self.level().ctes.push(pending);
-        let is_union = select.op() == SetOperation::SetopUnion
-            && select.with_clause.is_none();
+        let is_union = select.op() == SetOperation::SetopUnion && select.with_clause.is_none();
         let (Some(left), Some(right), true) = (select.larg.as_deref(), select.rarg.as_deref(), is_union) else {
             // Not of the recursive form; a reference to itself is refused where it stands.
             return Ok(Definition::Plain(self.select(select, Clause::None, true)?));
