@@ -44,9 +44,9 @@ pub fn indexes_of(table: &TableSchema) -> impl Iterator<Item = (&Index, bool)> {
 }
 
 pub fn find_index(catalog: &Catalog, oid: Oid) -> Option<IndexOf<'_>> {
-    catalog
-        .tables()
-        .find_map(|table| indexes_of(table).find(|(index, _)| index.oid == oid).map(|(index, primary)| IndexOf { table, index, primary }))
+    catalog.tables().find_map(|table| {
+        indexes_of(table).find(|(index, _)| index.oid == oid).map(|(index, primary)| IndexOf { table, index, primary })
+    })
 }
 
 /// The oid of a schema by name, the built-in ones included.

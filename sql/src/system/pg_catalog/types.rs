@@ -244,3 +244,4 @@ pub fn collations() -> CatalogRows {
         rows
     })
 }
+

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use strandline_storage::change_set::RowsChange;
 use strandline_storage::diff::diff_roots;
-use strandline_storage::{Catalog, CatalogObject, Commit, CommitId, Root, Row, RowChangeKind, Value};
+use strandline_storage::{Catalog, CatalogObject, Commit, CommitId, Root, RowChangeKind, Row, Value};
 
 use super::{BOOL, TEXT, TIMESTAMP, hash, qualified_object_name, source_values, timestamp};
 use crate::context::StatementContext;

@@ -47,7 +47,8 @@ impl Mapping {
                 }
             })
             .collect();
-        let identity = origins.len() == from.columns.len() && origins.iter().enumerate().all(|(i, o)| *o == Origin::Same(i));
+        let identity =
+            origins.len() == from.columns.len() && origins.iter().enumerate().all(|(i, o)| *o == Origin::Same(i));
         Mapping { from: Arc::clone(from), to: Arc::clone(to), origins, identity }
     }
 
