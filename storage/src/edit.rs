@@ -406,7 +406,8 @@ impl TableData {
     /// The key under which a row is to be inserted: a keyless row's has the next ordinal.
     fn new_key(&self, row: &[Value]) -> Result<Vec<u8>> {
         let mut key = self.row_key(row);
-        if self.shape.key.is_none() {
+        // Ordinals are without gaps: no row with ordinal 0, no equal row.
+        if self.shape.key.is_none() && self.rows.contains(&key)? {
             let hash = key.first_chunk().expect("BUG: a row key shorter than its hash");
             if let Some(last) = self.last_of_hash(hash)? {
                 let ordinal = last[ROW_HASH_SIZE..].try_into().map(u32::from_be_bytes).unwrap_or(u32::MAX);

@@ -138,10 +138,7 @@ impl Leaf {
         let (from, to) = (self.u32_at(data + 4 * row), self.u32_at(data + 4 * row + 4));
         if bytes.len() != old {
             self.buffer.copy_within(start + to..start + used, start + from + bytes.len());
-            for i in row + 1..=self.rows {
-                let offset = self.u32_at(data + 4 * i) - old + bytes.len();
-                put_u32(&mut self.buffer, data + 4 * i, offset);
-            }
+            self.shift_offsets(data + 4 * (row + 1), self.rows - row, (bytes.len() as u32).wrapping_sub(old as u32));
         }
         self.buffer[start + from..start + from + bytes.len()].copy_from_slice(bytes);
     }
@@ -340,10 +337,10 @@ impl Leaf {
         let from = self.u32_at(offsets + 4 * at);
         if at < self.rows {
             self.buffer.copy_within(start + from..start + used, start + from + bytes.len());
-            for i in (at..=self.rows).rev() {
-                let offset = self.u32_at(offsets + 4 * i) + bytes.len();
-                put_u32(&mut self.buffer, offsets + 4 * (i + 1), offset);
-            }
+            // Entry `at` begins where it did; the offsets after it move up by one place and by the length.
+            let first = offsets + 4 * at;
+            self.buffer.copy_within(first..offsets + 4 * (self.rows + 1), first + 4);
+            self.shift_offsets(first + 4, self.rows + 1 - at, bytes.len() as u32);
         }
         put_u32(&mut self.buffer, offsets + 4 * at + 4, from + bytes.len());
         self.buffer[start + from..start + from + bytes.len()].copy_from_slice(bytes);
@@ -354,9 +351,18 @@ impl Leaf {
         let used = self.u32_at(offsets + 4 * self.rows);
         let (from, to) = (self.u32_at(offsets + 4 * at), self.u32_at(offsets + 4 * at + 4));
         self.buffer.copy_within(start + to..start + used, start + from);
-        for i in at + 1..self.rows {
-            let offset = self.u32_at(offsets + 4 * (i + 1)) - (to - from);
-            put_u32(&mut self.buffer, offsets + 4 * i, offset);
+        let first = offsets + 4 * (at + 1);
+        self.buffer.copy_within(first + 4..offsets + 4 * (self.rows + 1), first);
+        self.shift_offsets(first, self.rows - at - 1, ((to - from) as u32).wrapping_neg());
+    }
+
+    /// Adds to `count` offsets (wrapping, so that it can subtract).
+    fn shift_offsets(&mut self, first: usize, count: usize, by: u32) {
+        if by == 0 {
+            return;
+        }
+        for offset in self.buffer[first..first + 4 * count].as_chunks_mut::<4>().0 {
+            *offset = u32::from_le_bytes(*offset).wrapping_add(by).to_le_bytes();
         }
     }
 }

@@ -65,7 +65,8 @@ pub fn format_f64(value: f64, extra_float_digits: i32, out: &mut Vec<u8>) {
     if extra_float_digits > 0 {
         let shortest = format!("{value:e}");
         if is_midpoint(&shortest, f64::MANTISSA_DIGITS) {
-            let inside = |n: usize| Some(format!("{value:.n$e}")).filter(|t| t.parse() == Ok(value) && !is_midpoint(t, f64::MANTISSA_DIGITS));
+            let inside =
+                |n: usize| Some(format!("{value:.n$e}")).filter(|t| t.parse() == Ok(value) && !is_midpoint(t, f64::MANTISSA_DIGITS));
             return layout(&(1..17).find_map(inside).unwrap_or(shortest), 15, true, out);
         }
         layout(&shortest, 15, false, out);
@@ -82,7 +83,8 @@ pub fn format_f32(value: f32, extra_float_digits: i32, out: &mut Vec<u8>) {
     if extra_float_digits > 0 {
         let shortest = format!("{value:e}");
         if is_midpoint(&shortest, f32::MANTISSA_DIGITS) {
-            let inside = |n: usize| Some(format!("{value:.n$e}")).filter(|t| t.parse() == Ok(value) && !is_midpoint(t, f32::MANTISSA_DIGITS));
+            let inside =
+                |n: usize| Some(format!("{value:.n$e}")).filter(|t| t.parse() == Ok(value) && !is_midpoint(t, f32::MANTISSA_DIGITS));
             return layout(&(1..9).find_map(inside).unwrap_or(shortest), 6, true, out);
         }
         layout(&shortest, 6, false, out);
