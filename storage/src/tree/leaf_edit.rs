@@ -311,7 +311,7 @@ impl Leaf {
         for column in 0..self.column_count() {
             let (from, to, size) = (self.column_at(column), leaf.column_at(column), rows.div_ceil(8));
             leaf.buffer[to..to + size].copy_from_slice(&self.buffer[from..from + size]);
-            if rows % 8 != 0 {
+            if !rows.is_multiple_of(8) {
                 leaf.buffer[to + size - 1] &= (1 << (rows % 8)) - 1;
             }
             let (from, to) = (self.data_at(column), leaf.data_at(column));
