@@ -330,9 +330,9 @@ fn element_type(data_type: &DataType) -> Result<&DataType> {
 
 /// The stored text of an array: every element as its type prints it with the default settings.
 pub(super) fn normalize(text: &str, data_type: &DataType, settings: &TextSettings) -> Result<String> {
-    let Some(element) = &data_type.element else {
+    if data_type.element.is_none() {
         return Ok(join(&split(text, b',')?, b','));
-    };
+    }
     Ok(to_text(&parse(text, data_type, settings)?, data_type, &TextSettings::default()))
 }
 

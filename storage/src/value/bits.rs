@@ -13,11 +13,15 @@ pub(super) fn parse(text: &str, typmod: i32, varying: bool) -> Result<Cow<'_, st
         Some(b'x' | b'X') => (&text[1..], true),
         _ => (text, false),
     };
-    let invalid = |c: char, base: &str| Error::value(ValueErrorCode::InvalidTextRepresentation, format!("\"{c}\" is not a valid {base} digit"));
+    let invalid =
+        |c: char, base: &str| Error::value(ValueErrorCode::InvalidTextRepresentation, format!("\"{c}\" is not a valid {base} digit"));
     let length = digits.len() * if hex { 4 } else { 1 };
     if let Ok(limit) = usize::try_from(typmod) {
         if varying && length > limit {
-            return Err(Error::value(ValueErrorCode::StringDataRightTruncation, format!("bit string too long for type bit varying({limit})")));
+            return Err(Error::value(
+                ValueErrorCode::StringDataRightTruncation,
+                format!("bit string too long for type bit varying({limit})"),
+            ));
         }
         if !varying && length != limit {
             return Err(Error::value(

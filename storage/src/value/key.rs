@@ -182,3 +182,117 @@ fn unescape(bytes: &[u8], flip: u8) -> Result<(Vec<u8>, &[u8])> {
 fn damaged(what: &str) -> Error {
     Error::Damaged { place: "key".into(), what: what.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::value::Numeric;
+    use crate::value::datetime::Interval;
+
+    fn key(value: &Value, data_type: &DataType, descending: bool) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode_key(&mut out, value, data_type, descending, false);
+        out
+    }
+
+    /// Keys sort as `order` says, both ways, and read back as an equal value with the rest untouched.
+    fn check(a: &Value, b: &Value, order: std::cmp::Ordering, oid: u32) {
+        let t = DataType::builtin(oid, -1).unwrap();
+        assert_eq!(key(a, &t, false).cmp(&key(b, &t, false)), order, "{a:?} {b:?}");
+        assert_eq!(key(a, &t, true).cmp(&key(b, &t, true)), order.reverse(), "{a:?} {b:?}");
+        for descending in [false, true] {
+            let mut bytes = key(a, &t, descending);
+            let size = bytes.len();
+            bytes.extend(key(b, &t, descending));
+            let (value, rest) = decode_key(&bytes, &t, descending, false).unwrap();
+            assert_eq!(rest, &bytes[size..]);
+            assert_eq!(key(&value, &t, descending), &bytes[..size]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn integer_keys_sort_like_integers(a: i64, b: i64) {
+            check(&Value::Int8(a), &Value::Int8(b), a.cmp(&b), 20);
+            check(&Value::Int4(a as i32), &Value::Int4(b as i32), (a as i32).cmp(&(b as i32)), 23);
+            check(&Value::Int2(a as i16), &Value::Int2(b as i16), (a as i16).cmp(&(b as i16)), 21);
+        }
+
+        #[test]
+        fn float_keys_sort_like_floats(a: f64, b: f64) {
+            check(&Value::Float8(a), &Value::Float8(b), a.partial_cmp(&b).unwrap(), 701);
+            let (a, b) = (a as f32, b as f32);
+            check(&Value::Float4(a), &Value::Float4(b), a.partial_cmp(&b).unwrap(), 700);
+        }
+
+        #[test]
+        fn byte_keys_sort_like_bytes(a: Vec<u8>, b: Vec<u8>, zeros in prop::collection::vec(0u8..2, 0..6)) {
+            check(&Value::bytes(&a), &Value::bytes(&b), a.cmp(&b), 17);
+            check(&Value::bytes(&a), &Value::bytes(&zeros), a.cmp(&zeros), 17);
+        }
+
+        #[test]
+        fn numeric_keys_sort_like_numbers(a: i64, b: i64, s in 0u32..30, t in 0u32..30) {
+            let (a, b) = (Numeric::new(i128::from(a), s), Numeric::new(i128::from(b), t));
+            check(&Value::Bytes(a.encode()), &Value::Bytes(b.encode()), a.cmp(&b), 1700);
+            prop_assert_eq!(Numeric::decode(&a.encode()).unwrap().to_string(), a.to_string());
+            prop_assert_eq!(Numeric::parse(&a.to_string()).unwrap().encode(), a.encode());
+        }
+
+        #[test]
+        fn interval_keys_sort_as_postgresql_compares(a: (i32, i32, i64), b: (i32, i32, i64)) {
+            let (a, b) = (Interval::new(a.0, a.1, a.2), Interval::new(b.0, b.1, b.2));
+            check(&Value::Bytes(a.encode()), &Value::Bytes(b.encode()), a.cmp(&b), 1186);
+        }
+
+        #[test]
+        fn damaged_keys_do_not_panic(bytes: Vec<u8>, descending: bool) {
+            for oid in [16, 17, 20, 21, 23, 25, 700, 701, 1042, 1186, 1266, 1700, 2950] {
+                let _ = decode_key(&bytes, &DataType::builtin(oid, -1).unwrap(), descending, false);
+            }
+        }
+
+        #[test]
+        fn no_text_panics_a_parser(text in ".{0,24}", dated in "[-+0-9:./ a-zTPYMDHWS]{0,20}") {
+            let settings = crate::value::TextSettings::default();
+            for t in [&text, &dated] {
+                for oid in [16, 17, 20, 650, 700, 701, 774, 790, 829, 869, 1007, 1082, 1083, 1114, 1115, 1184, 1186, 1187, 1266, 1560, 1700, 2950, 3220, 3802, 3904, 3910, 4451] {
+                    let _ = DataType::builtin(oid, -1).unwrap().parse(t, &settings);
+                }
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic_a_binary_reader(bytes: Vec<u8>) {
+            for oid in [16, 17, 20, 25, 650, 700, 774, 829, 869, 1007, 1082, 1083, 1114, 1186, 1231, 1266, 1560, 1700, 3802, 3904, 3906] {
+                let _ = DataType::builtin(oid, -1).unwrap().from_binary(&bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn special_floats_have_their_places() {
+        let ascending = [f64::NEG_INFINITY, -1.0, 0.0, 1.0, f64::INFINITY, f64::NAN];
+        for w in ascending.windows(2) {
+            check(&Value::Float8(w[0]), &Value::Float8(w[1]), std::cmp::Ordering::Less, 701);
+        }
+        check(&Value::Float8(-0.0), &Value::Float8(0.0), std::cmp::Ordering::Equal, 701);
+        check(&Value::Float8(-f64::NAN), &Value::Float8(f64::NAN), std::cmp::Ordering::Equal, 701);
+    }
+
+    #[test]
+    fn null_sorts_as_asked() {
+        let t = DataType::builtin(23, -1).unwrap();
+        let encode = |v: &Value, descending, first| {
+            let mut out = Vec::new();
+            encode_key(&mut out, v, &t, descending, first);
+            out
+        };
+        for descending in [false, true] {
+            assert!(encode(&Value::Null, descending, true) < encode(&Value::Int4(5), descending, true));
+            assert!(encode(&Value::Null, descending, false) > encode(&Value::Int4(5), descending, false));
+        }
+    }
+}

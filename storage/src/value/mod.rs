@@ -21,6 +21,8 @@ pub mod money;
 pub mod network;
 pub mod numeric;
 mod other;
+#[cfg(test)]
+mod postgres_cases;
 pub mod range;
 pub mod text;
 pub mod uuid;

@@ -78,7 +78,8 @@ impl Inet {
     /// `Value` (22P03).
     pub fn from_binary(bytes: &[u8], cidr: bool) -> Result<Inet> {
         let name = if cidr { "cidr" } else { "inet" };
-        let invalid = |what: &str| Error::value(ValueErrorCode::InvalidBinaryRepresentation, format!("invalid {what} in external \"{name}\" value"));
+        let invalid =
+            |what: &str| Error::value(ValueErrorCode::InvalidBinaryRepresentation, format!("invalid {what} in external \"{name}\" value"));
         let [family, bits, _, size, address @ ..] = bytes else { return Err(invalid("length")) };
         if usize::from(*size) != address.len() {
             return Err(invalid("length"));

@@ -83,7 +83,8 @@ impl Range {
             }
         }
         if matches!(bound.kind, Kind::Int4 | Kind::Int8 | Kind::Date) {
-            let finite = |v: &Value| !matches!(v, Value::Int4(datetime::DATE_INFINITY | datetime::DATE_NEG_INFINITY) if bound.kind == Kind::Date);
+            let finite =
+                |v: &Value| !matches!(v, Value::Int4(datetime::DATE_INFINITY | datetime::DATE_NEG_INFINITY) if bound.kind == Kind::Date);
             if let Some(l) = self.lower.as_ref().filter(|l| !self.lower_inclusive && finite(l)) {
                 self.lower = Some(successor(l, bound.kind)?);
                 self.lower_inclusive = true;

@@ -752,7 +752,8 @@ impl<'s> Decoder<'s> {
     }
 
     fn local_offset(&self, zone: &Zone) -> i32 {
-        let local = days_from_civil(self.f.year, self.f.month, self.f.day).checked_mul(USECS_PER_DAY).and_then(|d| d.checked_add(self.f.time()));
+        let local =
+            days_from_civil(self.f.year, self.f.month, self.f.day).checked_mul(USECS_PER_DAY).and_then(|d| d.checked_add(self.f.time()));
         local.map_or(0, |local| zone.offset_at_local(local))
     }
 
