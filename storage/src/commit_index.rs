@@ -235,7 +235,12 @@ impl CommitIndex {
 
     /// The first commit, going back on the first-parent line, for which `here` holds; `skip` says that it holds nowhere from
     /// a commit to its jump (exclusive).
-    fn search(&self, mut number: CommitNumber, here: impl Fn(&CommitEntry) -> bool, skip: impl Fn(&CommitEntry) -> bool) -> Option<CommitNumber> {
+    fn search(
+        &self,
+        mut number: CommitNumber,
+        here: impl Fn(&CommitEntry) -> bool,
+        skip: impl Fn(&CommitEntry) -> bool,
+    ) -> Option<CommitNumber> {
         while number != NONE {
             let entry = self.entry(number);
             if here(entry) {

@@ -180,7 +180,8 @@ fn scan_segments(disk: &dyn Disk, folder: &Path, report: &mut FsckReport) -> Res
                 let footer = SegmentContents::of_sealed(&bytes);
                 chunks.sort_unstable();
                 match footer {
-                    Some(footer) if footer.chunks.iter().map(|(a, _)| *a).eq(chunks.iter().copied()) && footer.log_frames.len() == log_frames => {}
+                    Some(footer)
+                        if footer.chunks.iter().map(|(a, _)| *a).eq(chunks.iter().copied()) && footer.log_frames.len() == log_frames => {}
                     _ => report.find(path.clone(), "footer does not tell what the segment holds"),
                 }
             }
@@ -278,7 +279,11 @@ fn verify_checkpoints(shared: &Shared, report: &mut FsckReport) -> Result<()> {
 }
 
 /// The nearest checkpoint before a commit and the commits from there to it, oldest first.
-fn steps_to(shared: &Shared, number: CommitNumber, known: &HashMap<CommitNumber, ChunkAddress>) -> (Option<ChunkAddress>, Vec<CommitNumber>) {
+fn steps_to(
+    shared: &Shared,
+    number: CommitNumber,
+    known: &HashMap<CommitNumber, ChunkAddress>,
+) -> (Option<ChunkAddress>, Vec<CommitNumber>) {
     let index = shared.index.read();
     let mut steps = vec![number];
     let mut at = index.first_parent(number);

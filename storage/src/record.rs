@@ -79,24 +79,62 @@ pub(crate) struct Checkpoint {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Record {
-    DatabaseCreated { database: u32, name: String },
-    DatabaseDropped { database: u32 },
+    DatabaseCreated {
+        database: u32,
+        name: String,
+    },
+    DatabaseDropped {
+        database: u32,
+    },
     /// Without a head: an empty root value, to which the first commit follows.
-    BranchCreated { database: u32, branch: u32, name: String, head: Option<CommitId> },
-    BranchRenamed { branch: u32, name: String },
-    BranchDeleted { branch: u32 },
+    BranchCreated {
+        database: u32,
+        branch: u32,
+        name: String,
+        head: Option<CommitId>,
+    },
+    BranchRenamed {
+        branch: u32,
+        name: String,
+    },
+    BranchDeleted {
+        branch: u32,
+    },
     /// A commit and the move of the branch's head to it, in one.
-    Commit { branch: u32, mode: CommitMode, commit: Bytes },
+    Commit {
+        branch: u32,
+        mode: CommitMode,
+        commit: Bytes,
+    },
     /// The head moved without a commit; `hard`: staged and working, too.
-    HeadMoved { branch: u32, head: CommitId, hard: bool },
+    HeadMoved {
+        branch: u32,
+        head: CommitId,
+        hard: bool,
+    },
     /// Changes of the working set.
-    Working { branch: u32, changes: StoredChangeSet },
-    Roots { branch: u32, staged: RootSpec, working: RootSpec },
+    Working {
+        branch: u32,
+        changes: StoredChangeSet,
+    },
+    Roots {
+        branch: u32,
+        staged: RootSpec,
+        working: RootSpec,
+    },
     TagPut(TagRecord),
-    TagDeleted { database: u32, name: String },
-    State { key: String, value: Option<Vec<u8>> },
+    TagDeleted {
+        database: u32,
+        name: String,
+    },
+    State {
+        key: String,
+        value: Option<Vec<u8>>,
+    },
     /// Oids below this one may have been given out.
-    Oids { limit: Oid },
+    Oids {
+        limit: Oid,
+    },
     Checkpoint(Box<Checkpoint>),
 }
 

@@ -43,7 +43,8 @@ pub(crate) fn recover(shared: &Arc<Shared>, opened: Opened) -> Result<Registry> 
     }
     index_tail(shared, opened.tail_sequence)?;
     let last = shared.checkpoints.read().records.last().map(|(sequence, _)| *sequence);
-    let mut recovery = Recovery { shared, databases: HashMap::new(), branches: HashMap::new(), registry: Registry::new(), from: HashMap::new() };
+    let mut recovery =
+        Recovery { shared, databases: HashMap::new(), branches: HashMap::new(), registry: Registry::new(), from: HashMap::new() };
     let mut start = 0;
     if let Some(sequence) = last {
         let place = || shared.journal.place_of(sequence);

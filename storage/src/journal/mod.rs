@@ -186,7 +186,9 @@ impl Journal {
         }
         let sequence = pending.next_sequence;
         let fits = match pending.items.back() {
-            Some(Item::Log(batch)) => batch.bytes.len() + record.len() <= LOG_FRAME_SIZE && batch.records.len() < LOG_FRAME_RECORD_COUNT_MAX,
+            Some(Item::Log(batch)) => {
+                batch.bytes.len() + record.len() <= LOG_FRAME_SIZE && batch.records.len() < LOG_FRAME_RECORD_COUNT_MAX
+            }
             _ => false,
         };
         let was_empty = pending.items.is_empty();

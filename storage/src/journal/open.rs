@@ -13,8 +13,8 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::frame::{FRAME_HEADER_SIZE, FrameHeader, FrameKind};
 use super::segment::{
-    ChunkAt, Contents, LogFrameAt, SEGMENT_HEADER_SIZE, ScanEnd, TRAILER_SIZE, decode_header, decode_trailer, encode_header, read_all, scan,
-    segment_number, segment_path, synced_after,
+    ChunkAt, Contents, LogFrameAt, SEGMENT_HEADER_SIZE, ScanEnd, TRAILER_SIZE, decode_header, decode_trailer, encode_header, read_all,
+    scan, segment_number, segment_path, synced_after,
 };
 use super::writer::{SyncedMark, Writer};
 use super::{Core, FORMAT_VERSION, JournalOptions, Locations, Opened, Pending, io_error};
@@ -188,7 +188,8 @@ impl Segment<'_> {
                     contents.log_frames.push(LogFrameAt { sequence: header.sequence, offset, record_count: header.record_count });
                 }
                 FrameKind::Chunk => {
-                    let address: [u8; 32] = *payload.first_chunk().ok_or_else(|| self.damaged(u64::from(offset), "chunk frame too short"))?;
+                    let address: [u8; 32] =
+                        *payload.first_chunk().ok_or_else(|| self.damaged(u64::from(offset), "chunk frame too short"))?;
                     contents.chunks.push((ChunkAddress(address), ChunkAt { offset, size: header.frame_size() as u32 }));
                 }
                 FrameKind::Footer => {}

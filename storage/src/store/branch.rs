@@ -122,13 +122,7 @@ impl Inner {
 
     /// What the working set becomes when the head moves to `root` by these changes; `None` while it is the head's. `before`
     /// is the head's root before it, needed where the working set follows. Changes nothing, so that a failure undoes nothing.
-    pub fn follow(
-        &self,
-        before: Option<&Root>,
-        root: &Root,
-        changes: &ChangeSet,
-        mode: CommitMode,
-    ) -> Result<Option<Followed>> {
+    pub fn follow(&self, before: Option<&Root>, root: &Root, changes: &ChangeSet, mode: CommitMode) -> Result<Option<Followed>> {
         let Some(dirty) = &self.dirty else { return Ok(None) };
         let mut conflicts = Vec::new();
         let working_set = match mode {
@@ -163,9 +157,11 @@ impl Inner {
     }
 }
 
-/// Whether two root values are one, by identity.
+/// Whether two root values have the same catalog and share every table. Costs a look at each table.
 fn is_clone(a: &Root, b: &Root) -> bool {
-    Arc::ptr_eq(&a.catalog, &b.catalog) && Arc::ptr_eq(&a.tables, &b.tables)
+    let same_catalog = Arc::ptr_eq(&a.catalog, &b.catalog) || a.catalog == b.catalog;
+    let shared = |(oid, table)| b.tables.get(oid).is_some_and(|other| Arc::ptr_eq(table, other));
+    same_catalog && (Arc::ptr_eq(&a.tables, &b.tables) || (a.tables.len() == b.tables.len() && a.tables.iter().all(shared)))
 }
 
 impl std::fmt::Debug for BranchCell {
@@ -203,13 +199,6 @@ impl BranchCell {
             return Err(Error::NotFound { what: "branch", name: format!("#{}", self.number) });
         }
         Ok(inner)
-    }
-
-    /// The head's root if this commit is the head and nobody is editing it: never waits for a writer.
-    pub fn root_if_head(&self, commit: CommitId) -> Option<Root> {
-        let inner = self.state.lock();
-        inner.head.filter(|head| head.id == commit)?;
-        inner.head_root.clone()
     }
 
     /// The head and its root, if nobody is editing it.
@@ -277,13 +266,7 @@ pub(crate) struct PreparedCommit {
 
 impl BranchCell {
     /// Encodes a commit of these changes on top of `parents`.
-    pub fn prepare(
-        &self,
-        parents: &[Head],
-        meta: &CommitMeta,
-        changes: &ChangeSet,
-        mode: CommitMode,
-    ) -> Result<PreparedCommit> {
+    pub fn prepare(&self, parents: &[Head], meta: &CommitMeta, changes: &ChangeSet, mode: CommitMode) -> Result<PreparedCommit> {
         let height = parents.iter().map(|p| p.height).max().unwrap_or(0) + 1;
         let ids: Vec<CommitId> = parents.iter().map(|p| p.id).collect();
         let mut record = Vec::with_capacity(512);

@@ -68,14 +68,9 @@ impl Store {
     /// # Errors
     /// `Locked`, `Format`, `Damaged`, `Io`.
     pub fn open(path: &Path, options: StoreOptions) -> Result<Arc<Store>> {
-        let journal =
-            JournalOptions { group_commit: Duration::from_millis(options.group_commit_ms_max), segment_size: SEGMENT_SIZE };
-        let with = OpenWith {
-            disk: Arc::new(RealDisk),
-            journal,
-            checkpoint_row_count: crate::checkpoint::CHECKPOINT_ROW_COUNT,
-            derived: true,
-        };
+        let journal = JournalOptions { group_commit: Duration::from_millis(options.group_commit_ms_max), segment_size: SEGMENT_SIZE };
+        let with =
+            OpenWith { disk: Arc::new(RealDisk), journal, checkpoint_row_count: crate::checkpoint::CHECKPOINT_ROW_COUNT, derived: true };
         Self::open_with(path, with)
     }
 

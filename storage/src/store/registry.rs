@@ -54,13 +54,7 @@ pub(crate) struct Database {
 
 impl Registry {
     pub fn new() -> Self {
-        Registry {
-            databases: BTreeMap::new(),
-            next_number: 1,
-            state: BTreeMap::new(),
-            next_oid: FIRST_USER_OID,
-            oid_limit: FIRST_USER_OID,
-        }
+        Registry { databases: BTreeMap::new(), next_number: 1, state: BTreeMap::new(), next_oid: FIRST_USER_OID, oid_limit: FIRST_USER_OID }
     }
 
     pub fn database(&self, name: &str) -> Result<&Database> {

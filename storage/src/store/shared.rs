@@ -124,7 +124,7 @@ impl Shared {
             checkpoints: RwLock::default(),
             cached_roots: Mutex::default(),
             branches: Mutex::default(),
-            derived: derived.map(|folder| Derived::open(&folder)).unwrap_or_default(),
+            derived: Derived::new(derived),
             pace: CheckpointPace::new(checkpoint_row_count),
             checkpoint_turn: Mutex::new(()),
             _lock: lock,

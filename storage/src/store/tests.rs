@@ -92,7 +92,11 @@ fn open_on(disk: &FaultyDisk, segment_size: u64, checkpoint_row_count: u64) -> R
 
 /// A store with a database and two tables, keyed and keyless.
 fn made(disk: &FaultyDisk) -> Result<Arc<Store>> {
-    let store = open_on(disk, 1 << 16, u64::MAX)?;
+    made_with(disk, 1 << 16)
+}
+
+fn made_with(disk: &FaultyDisk, segment_size: u64) -> Result<Arc<Store>> {
+    let store = open_on(disk, segment_size, u64::MAX)?;
     if store.databases().is_empty() {
         store.create_database(DATABASE, meta("", 0))?;
     }
@@ -266,4 +270,344 @@ fn a_newer_format_is_refused_with_both_versions() {
     drop(made(&disk).unwrap());
     disk.put_file("FORMAT", b"strandline store, format 2\n".to_vec());
     assert!(matches!(open_on(&disk, 1 << 16, u64::MAX), Err(Error::Format { found: 2, supported: 1, .. })));
+}
+
+/// A history of transactions, each durable: (head, content) from the oldest to the newest, and the disk.
+fn history(segment_size: u64, count: u64) -> (FaultyDisk, Vec<(CommitId, Model)>) {
+    let disk = FaultyDisk::default();
+    let store = made_with(&disk, segment_size).unwrap();
+    let branch = store.branch(DATABASE, "main").unwrap();
+    let mut states = Vec::new();
+    let mut note = || {
+        let state = branch.state();
+        states.push((state.head, content(&state.head_root)));
+    };
+    note();
+    for n in 1..=count {
+        let (_, position) = apply(&branch, n).unwrap();
+        store.wait_durable(position).unwrap();
+        note();
+        if n == count / 2 {
+            store.checkpoint().unwrap();
+            store.sync().unwrap();
+        }
+    }
+    drop((store, branch));
+    (disk, states)
+}
+
+/// How many of these states the store on this disk has reached; checks that it is one of them. 0: not even the first.
+fn reached(disk: &FaultyDisk, states: &[(CommitId, Model)]) -> usize {
+    let store = open_on(disk, 1 << 20, u64::MAX).unwrap();
+    let Ok(branch) = store.branch(DATABASE, "main") else { return 0 };
+    let state = branch.state();
+    assert!(!state.is_dirty());
+    match states.iter().position(|(head, _)| *head == state.head) {
+        Some(at) => {
+            assert_eq!(content(&state.head_root), states[at].1);
+            at + 1
+        }
+        None => {
+            assert!(state.head_root.table(TABLE).is_none(), "unknown head");
+            0
+        }
+    }
+}
+
+#[test]
+fn every_prefix_of_the_journal_opens_to_a_prefix_of_history() {
+    let (disk, states) = history(1 << 20, 12);
+    let segment = disk.file("00000001.seg").unwrap();
+    let mut last = 0;
+    for size in (0..=segment.len()).step_by(13).chain([segment.len()]) {
+        let image = disk.copy();
+        image.put_file("00000001.seg", segment[..size].to_vec());
+        if size < segment.len() {
+            // With the mark of what was durable a shortened journal is damage, not a torn write.
+            let refused = open_on(&image.copy(), 1 << 20, u64::MAX);
+            assert!(matches!(refused, Err(Error::Damaged { .. })), "{size}");
+        }
+        image.put_file("SYNCED", Vec::new());
+        let count = reached(&image, &states);
+        assert!(count >= last, "{size}: {count} after {last}");
+        last = count;
+        // What was cut off stays away, and the store can be written again.
+        assert_eq!(reached(&image, &states), count);
+    }
+    assert_eq!(last, states.len());
+}
+
+#[test]
+fn no_flipped_bit_goes_unnoticed() {
+    let (disk, _) = history(1 << 13, 30);
+    for name in ["00000001.seg", "00000002.seg"] {
+        let segment = disk.file(name).unwrap();
+        for at in (0..segment.len()).step_by(71) {
+            let image = disk.copy();
+            let mut bytes = segment.clone();
+            bytes[at] ^= 1 << (at % 8);
+            image.put_file(name, bytes);
+            match crate::fsck::fsck_on(Arc::new(image), Path::new("/data")) {
+                Ok(report) => assert!(!report.findings.is_empty(), "{name} at {at}"),
+                Err(error) => assert!(matches!(error, Error::Format { .. }), "{name} at {at}: {error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn whichever_disk_operation_fails_nothing_acknowledged_is_lost() {
+    for n in 0.. {
+        let disk = FaultyDisk::default();
+        disk.fail_after(n);
+        let mut acknowledged = Vec::new();
+        let mut run = || -> Result<()> {
+            let store = made_with(&disk, 1 << 12)?;
+            let branch = store.branch(DATABASE, "main")?;
+            for n in 1..30 {
+                let (id, position) = apply(&branch, n)?;
+                store.wait_durable(position)?;
+                acknowledged.push((id, content(&branch.state().head_root)));
+                if n == 20 {
+                    store.checkpoint()?;
+                }
+            }
+            store.close()
+        };
+        let result = run();
+        if let Err(error) = &result {
+            assert!(matches!(error, Error::Io { .. } | Error::Stopped), "{n}: {error:?}");
+        }
+        for image in [disk.copy(), disk.crash(|_| None)] {
+            let store = open_on(&image, 1 << 12, u64::MAX).unwrap();
+            for (id, expected) in &acknowledged {
+                assert_eq!(content(&store.root(*id).unwrap()), *expected, "{n}");
+            }
+            if let Some((id, _)) = acknowledged.last() {
+                let head = store.branch(DATABASE, "main").unwrap().state().head;
+                assert!(store.is_ancestor(*id, head).unwrap());
+            }
+        }
+        if result.is_ok() {
+            assert!(n > 30, "hardly an operation was counted");
+            break;
+        }
+    }
+}
+
+#[test]
+fn after_a_power_loss_everything_acknowledged_is_there_and_nothing_is_half_there() {
+    let mut seed = 1u64;
+    let mut random = move |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % below
+    };
+    for round in 0..60 {
+        let disk = FaultyDisk::default();
+        let store = made_with(&disk, 1 << 12).unwrap();
+        let branch = store.branch(DATABASE, "main").unwrap();
+        let mut states = vec![(branch.state().head, content(&branch.state().head_root))];
+        let mut acknowledged = 0;
+        for n in 1..20 {
+            let (_, position) = apply(&branch, n).unwrap();
+            states.push((branch.state().head, content(&branch.state().head_root)));
+            if random(4) == 0 {
+                store.wait_durable(position).unwrap();
+                acknowledged = n as usize;
+            }
+            if random(15) == 0 {
+                store.checkpoint().unwrap();
+            }
+        }
+        // Of what was written and not synced: lost, whole or torn, each by itself.
+        let image = disk.crash(|size| match random(3) {
+            0 => None,
+            1 => Some(size),
+            _ => Some(random(size + 1)),
+        });
+        let count = reached(&image, &states);
+        assert!(count > acknowledged, "round {round}: {count} of {acknowledged}");
+    }
+}
+
+#[test]
+fn a_working_set_follows_head_and_keeps_its_own_rows_also_after_recovery() {
+    let disk = FaultyDisk::default();
+    let store = made(&disk).unwrap();
+    let branch = store.branch(DATABASE, "main").unwrap();
+    let mut apply = branch.begin_apply(false).unwrap();
+    for id in 1..=4 {
+        apply.insert(TABLE, row(id, "old")).unwrap();
+    }
+    apply.commit(meta("rows", 2)).unwrap();
+    let base = branch.state();
+    let mut edit = Edit::new(base.working.clone());
+    let first = key(edit.root(), 1);
+    edit.update_columns(TABLE, &first, &[(1, Value::bytes("mine"))]).unwrap();
+    edit.insert(TABLE, row(9, "mine")).unwrap();
+    edit.insert(KEYLESS, row(7, "mine")).unwrap();
+    branch.commit_local(&base, edit, None).unwrap();
+    assert!(branch.state().is_dirty());
+
+    let mut apply = branch.begin_apply(false).unwrap();
+    for id in [1, 2] {
+        let key = key(apply.root(), id);
+        apply.update_columns(TABLE, &key, &[(1, Value::bytes("theirs"))]).unwrap();
+    }
+    let third = key(apply.root(), 3);
+    apply.delete(TABLE, &third).unwrap();
+    apply.insert(TABLE, row(10, "theirs")).unwrap();
+    apply.insert(KEYLESS, row(8, "theirs")).unwrap();
+    apply.commit(meta("theirs", 3)).unwrap();
+
+    let check = |store: &Store| {
+        let state = store.branch(DATABASE, "main").unwrap().state();
+        let text = |pairs: &[(i32, &str)]| pairs.iter().map(|(id, v)| (*id, vec![v.to_string()])).collect::<BTreeMap<_, _>>();
+        assert_eq!(rows(&state.head_root, TABLE), text(&[(1, "theirs"), (2, "theirs"), (4, "old"), (10, "theirs")]));
+        assert_eq!(rows(&state.working, TABLE), text(&[(1, "mine"), (2, "theirs"), (4, "old"), (9, "mine"), (10, "theirs")]));
+        assert_eq!(rows(&state.working, KEYLESS), text(&[(7, "mine"), (8, "theirs")]));
+        assert_eq!(rows(&state.head_root, KEYLESS), text(&[(8, "theirs")]));
+        let conflicts: Vec<_> = state.conflicts.iter().map(|(table, key, _)| (*table, key.as_str())).collect();
+        assert_eq!(conflicts, [(TABLE, "(id)=(1)")]);
+    };
+    check(&store);
+    store.sync().unwrap();
+    for checkpoint in [false, true] {
+        let image = disk.copy();
+        let store = open_on(&image, 1 << 16, u64::MAX).unwrap();
+        check(&store);
+        if checkpoint {
+            store.checkpoint().unwrap();
+            drop(store);
+            check(&open_on(&image, 1 << 16, u64::MAX).unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_local_transaction_is_rebased_or_conflicts_on_the_same_row() {
+    let store = made(&FaultyDisk::default()).unwrap();
+    let branch = store.branch(DATABASE, "main").unwrap();
+    let base = branch.state();
+    let local = |id: i32, text: &str| {
+        let mut edit = Edit::new(base.working.clone());
+        edit.insert(TABLE, row(id, text)).unwrap();
+        edit.insert(KEYLESS, row(1, "same")).unwrap();
+        edit
+    };
+    branch.commit_local(&base, local(1, "a"), None).unwrap();
+    branch.commit_local(&base, local(2, "b"), None).unwrap();
+    assert!(matches!(branch.commit_local(&base, local(1, "c"), None), Err(Error::Conflict { .. })));
+    let state = branch.state();
+    assert_eq!(rows(&state.working, TABLE).keys().copied().collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(rows(&state.working, KEYLESS)[&1].len(), 2);
+    assert!(rows(&state.head_root, TABLE).is_empty());
+}
+
+#[test]
+fn staging_committing_amending_and_resetting_survive_a_restart() {
+    let disk = FaultyDisk::default();
+    let store = made(&disk).unwrap();
+    let branch = store.branch(DATABASE, "main").unwrap();
+    let first = branch.state();
+    let insert = |id: i32| {
+        let base = branch.state();
+        let mut edit = Edit::new(base.working.clone());
+        edit.insert(TABLE, row(id, "x")).unwrap();
+        branch.commit_local(&base, edit, None).unwrap();
+    };
+    insert(1);
+    let state = branch.state();
+    branch.set_roots(state.version, Some(state.working.clone()), None).unwrap();
+    assert!(matches!(branch.set_roots(state.version, None, None), Err(Error::Conflict { .. })));
+    insert(2);
+    let (one, _) = branch.commit_staged(branch.state().version, meta("one", 0), false).unwrap();
+    let state = branch.state();
+    assert_eq!((rows(&state.head_root, TABLE).len(), rows(&state.working, TABLE).len()), (1, 2));
+    branch.set_roots(state.version, Some(state.working.clone()), None).unwrap();
+    let (amended, _) = branch.commit_staged(branch.state().version, meta("both", 0), true).unwrap();
+    let commit = store.commit(amended).unwrap();
+    assert_eq!(commit.parents, [first.head]);
+    assert_eq!(commit.changes().unwrap().row_count(), 2);
+    assert!(!branch.state().is_dirty());
+    insert(3);
+    branch.reset(branch.state().version, one, false).unwrap();
+    let check = |store: &Store, working: usize, dirty: bool| {
+        let state = store.branch(DATABASE, "main").unwrap().state();
+        assert_eq!((state.head, rows(&state.head_root, TABLE).len(), rows(&state.working, TABLE).len()), (one, 1, working));
+        assert_eq!(state.is_dirty(), dirty);
+    };
+    check(&store, 3, true);
+    store.sync().unwrap();
+    check(&open_on(&disk.copy(), 1 << 16, u64::MAX).unwrap(), 3, true);
+    branch.reset(branch.state().version, one, true).unwrap();
+    check(&store, 1, false);
+    store.sync().unwrap();
+    check(&open_on(&disk.copy(), 1 << 16, u64::MAX).unwrap(), 1, false);
+    assert_eq!(store.merge_base(amended, one).unwrap(), Some(first.head));
+}
+
+#[test]
+fn the_history_of_rows_is_what_the_commits_did() {
+    let store = made(&FaultyDisk::default()).unwrap();
+    let branch = store.branch(DATABASE, "main").unwrap();
+    for n in 1..80 {
+        apply(&branch, n).unwrap();
+        if n == 40 {
+            let mut truncate = branch.begin_apply(false).unwrap();
+            truncate.truncate(TABLE).unwrap();
+            truncate.commit(meta("truncate", 1)).unwrap();
+        }
+    }
+    let head = branch.state().head;
+    // Expected from neighbouring root values.
+    let mut expected = Vec::new();
+    for commit in store.log(&[head], &[]).unwrap() {
+        let commit = commit.unwrap();
+        let after = store.root(commit.id).unwrap();
+        let before = commit.parents.first().map(|p| store.root(*p).unwrap());
+        let table = |root: &Root| root.table(TABLE).cloned();
+        let (before, after) = (before.and_then(|r| table(&r)), table(&after));
+        for difference in crate::diff::diff_tables(before.as_deref(), after.as_deref()) {
+            let difference = difference.unwrap();
+            expected.push((commit.id, difference.key, difference.from, difference.to));
+        }
+    }
+    let found = |keys: Option<Vec<Vec<u8>>>| -> Vec<_> {
+        let versions = store.table_history(head, TABLE, keys).unwrap().map(|v| v.unwrap());
+        versions.map(|v| (v.commit.id, v.key, v.from.map(|(_, r)| r), v.to.map(|(_, r)| r))).collect()
+    };
+    assert!(expected.len() > 100);
+    assert_eq!(found(None), expected);
+    let wanted = key(&branch.state().head_root, 7);
+    expected.retain(|(_, key, _, _)| *key == wanted);
+    assert!(expected.len() > 2);
+    assert_eq!(found(Some(vec![wanted])), expected);
+}
+
+#[test]
+fn readers_committers_and_the_checkpoint_thread_get_along() {
+    let disk = FaultyDisk::default();
+    drop(made(&disk).unwrap());
+    let store = open_on(&disk, 1 << 14, 20).unwrap();
+    let branch = store.branch(DATABASE, "main").unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let state = branch.state();
+                assert_eq!(content(&state.head_root), content(&store.root(state.head).unwrap()));
+            }
+        });
+        for n in 1..300 {
+            apply(&branch, n).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let expected = (branch.state().head, content(&branch.state().head_root));
+    store.sync().unwrap();
+    drop((store, branch));
+    assert_eq!(reached(&disk, &[expected]), 1);
+    let report = crate::fsck::fsck_on(Arc::new(disk), Path::new("/data")).unwrap();
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
 }

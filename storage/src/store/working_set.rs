@@ -38,13 +38,7 @@ pub(crate) fn follow_both(
     Ok(WorkingSet { staged, working })
 }
 
-fn follow(
-    before: &Root,
-    after: &Root,
-    changes: &ChangeSet,
-    local: &Root,
-    conflicts: &mut Conflicts,
-) -> Result<Root> {
+fn follow(before: &Root, after: &Root, changes: &ChangeSet, local: &Root, conflicts: &mut Conflicts) -> Result<Root> {
     let mut root = local.clone();
     // Tables that were settled as a whole: taken over, dropped, or in conflict.
     let mut settled = BTreeSet::new();
@@ -57,9 +51,7 @@ fn follow(
         }
         root = match &change.rows {
             RowsChange::Rows(_) => follow_rows(before, after, change, root, conflicts)?,
-            RowsChange::Replaced { .. } | RowsChange::Dropped => {
-                follow_object(before, after, root, change.table, &mut settled, conflicts)?
-            }
+            RowsChange::Replaced { .. } | RowsChange::Dropped => follow_object(before, after, root, change.table, &mut settled, conflicts)?,
         };
     }
     Ok(root)
@@ -81,8 +73,9 @@ fn follow_object(
         return Ok(local.with_object_of(after, oid));
     }
     if mine == new {
-        // The same was done here; rows, if any, follow one by one.
-        return Ok(local);
+        // The same was done here: from now on one table where the rows are the same, too; otherwise they follow one by one.
+        let same = same_table(after.table(oid), local.table(oid))?;
+        return Ok(if same { local.with_object_of(after, oid) } else { local });
     }
     // Rows were changed here and the definition there: the definition is taken over if the rows keep their shape.
     if mine == old
