@@ -15,6 +15,7 @@
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use strandline_storage::store::Store;
 use strandline_storage::{CommitId, Lsn};
@@ -35,6 +36,9 @@ use crate::wal_location::WalLocation;
 
 /// The oldest server that has all that we ask of it.
 const MAJOR_VERSION_MIN: u32 = 13;
+
+/// How long the primary may take to flush what it has written: its background writer does so every 200 ms.
+const FLUSH_WAIT: Duration = Duration::from_secs(5);
 
 /// Follows one primary into one branch. Made by [`Replicator::start`].
 pub struct Replicator {
@@ -221,7 +225,8 @@ impl Replicator {
             (None, Some(stored)) => stored.max(context.progress.applied()),
             (None, None) => confirmed,
         };
-        check_position(start, confirmed, identity.flushed, &config.slot_name, self.location().path())?;
+        let flushed = flushed_up_to(&mut connection, start).await?;
+        check_position(start, confirmed, flushed, &config.slot_name, self.location().path())?;
         let unchanged = source.as_ref().is_some_and(|s| *s == new_source(Phase::Streaming));
         if word.is_some() || stored.is_none() || !unchanged {
             // The user's word is adopted in one go: from now on the file's content is ours.
@@ -327,6 +332,19 @@ fn write_location(context: &Context, location: &mut WalLocation) {
     }
     if let Err(error) = location.write(durable, &context.records, &context.store) {
         tracing::warn!(%error, "pg_wal_location is not up to date");
+    }
+}
+
+/// Where the primary's flushed log ends: asked again for a while if that is before `wanted`, since a position read on the primary (the consistent point of a new slot, what
+/// `pg_current_wal_lsn` says) may be written and not yet flushed.
+async fn flushed_up_to(connection: &mut Connection, wanted: Lsn) -> Result<Lsn> {
+    let deadline = tokio::time::Instant::now() + FLUSH_WAIT;
+    loop {
+        let flushed = connection.identify_system().await?.flushed;
+        if flushed >= wanted || tokio::time::Instant::now() >= deadline {
+            return Ok(flushed);
+        }
+        tokio::time::sleep(FLUSH_WAIT / 50).await;
     }
 }
 

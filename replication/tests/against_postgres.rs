@@ -1,0 +1,563 @@
+//! The replicator against a real primary: what is there must be here, transaction by transaction, whatever happens in between.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use strandline_replication::{CommitMode, Config, CreateTables, Handle, InitialCopy, Replicator, Snapshot, State};
+use strandline_storage::root::Root;
+use strandline_storage::schema::{Column, Index, IndexColumn, IndexKey, PUBLIC_SCHEMA_OID, TableSchema};
+use strandline_storage::store::{Branch, Store, StoreOptions};
+use strandline_storage::value::TextSettings;
+use strandline_storage::{Commit, CommitMeta, DataType, Edit, Identity, Lsn, Timestamp};
+use strandline_tests::sample::{self, Load, Picture, TABLES, picture};
+use strandline_tests::{Db, Primary, primary, wait_until};
+
+const SLOT: &str = "strandline";
+
+/// A store with a replicator, restartable.
+struct Replica {
+    folder: tempfile::TempDir,
+    port: u16,
+    store: Option<Arc<Store>>,
+    handle: Option<Handle>,
+    adjust: fn(&mut Config),
+}
+
+impl Replica {
+    fn new(primary: &Primary, adjust: fn(&mut Config)) -> Replica {
+        let folder = tempfile::tempdir().unwrap();
+        let mut replica = Replica { folder, port: primary.port(), store: None, handle: None, adjust };
+        replica.open();
+        replica.store().create_database("postgres", local_meta("test")).unwrap();
+        replica
+    }
+
+    fn started(primary: &Primary, adjust: fn(&mut Config)) -> Replica {
+        let mut replica = Replica::new(primary, adjust);
+        replica.start();
+        replica
+    }
+
+    fn open(&mut self) {
+        self.store = Some(Store::open(self.folder.path(), StoreOptions { group_commit_ms_max: 2 }).unwrap());
+    }
+
+    fn start(&mut self) {
+        let mut config = Config {
+            host: "127.0.0.1".into(),
+            port: self.port,
+            user: "postgres".into(),
+            password: Some(primary::PASSWORD.into()),
+            database: "postgres".into(),
+            slot_name: SLOT.into(),
+            publication_names: vec![SLOT.into()],
+            replica_database: "postgres".into(),
+            branch: "main".into(),
+            initial_copy: InitialCopy::Auto,
+            create_tables: CreateTables::Auto,
+            cfg_dir: self.folder.path().join(".doltcfg"),
+            commit_mode: CommitMode::EachTransaction,
+        };
+        (self.adjust)(&mut config);
+        self.handle = Some(Replicator::start(Arc::clone(self.store()), config).unwrap());
+    }
+
+    fn stop(&mut self) {
+        if let Some(handle) = self.handle.take() {
+            handle.stop();
+        }
+    }
+
+    /// Stops everything and starts again from what the disk holds.
+    fn restart(&mut self) {
+        self.stop();
+        self.store = None;
+        self.open();
+        self.start();
+    }
+
+    fn store(&self) -> &Arc<Store> {
+        self.store.as_ref().unwrap()
+    }
+
+    fn branch(&self) -> Arc<Branch> {
+        self.store().branch("postgres", "main").unwrap()
+    }
+
+    fn status(&self) -> Snapshot {
+        self.handle.as_ref().unwrap().status().snapshot()
+    }
+
+    fn location(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join(".doltcfg/pg_wal_location")).unwrap_or_default().trim().to_owned()
+    }
+
+    fn wait_for(&self, state: State) {
+        let arrived = || {
+            let status = self.status();
+            assert!(status.state == state || status.state != State::Failed, "{status:?}");
+            status.state == state
+        };
+        wait_until(arrived, || format!("{state:?}: {:?}", self.status()));
+    }
+
+    /// Waits until everything that the primary has done so far is durable here.
+    fn wait_caught_up(&self, db: &Db) {
+        let lsn: Lsn = db.value("SELECT pg_current_wal_insert_lsn()").parse().unwrap();
+        let done = || {
+            let status = self.status();
+            assert!(status.state != State::Failed, "{status:?}");
+            status.durable >= lsn
+        };
+        // Another record behind it, so that the primary's decoder passes the place.
+        db.execute("SELECT pg_logical_emit_message(false, 'test', 'mark')");
+        wait_until(done, || format!("{lsn}: {:?}", self.status()));
+    }
+
+    fn wait_failed(&self) -> String {
+        self.wait_for(State::Failed);
+        self.status().last_error.unwrap().1
+    }
+
+    fn picture(&self, table: &str) -> Picture {
+        picture_of(&self.branch().state().head_root, table)
+    }
+
+    /// Replicated commits, oldest first.
+    fn replicated(&self) -> Vec<Arc<Commit>> {
+        let head = self.branch().state().head;
+        let mut commits: Vec<_> = self.store().log(&[head], &[]).unwrap().map(|c| c.unwrap()).filter(|c| c.meta.source.is_some()).collect();
+        commits.reverse();
+        commits
+    }
+
+    fn assert_equal(&self, db: &Db, tables: &[&str]) {
+        for table in tables {
+            assert_eq!(self.picture(table), picture(db, table), "{table}");
+        }
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn local_meta(message: &str) -> CommitMeta {
+    let who = Identity { name: "test".into(), email: "test@localhost".into() };
+    CommitMeta {
+        author: who.clone(),
+        author_time: Timestamp::now(),
+        committer: who,
+        commit_time: Timestamp::now(),
+        message: message.into(),
+        source: None,
+    }
+}
+
+/// A table's rows as the primary would print them.
+fn picture_of(root: &Root, table: &str) -> Picture {
+    let (schema, name) = table.split_once('.').unwrap_or(("public", table));
+    let Some(table) = root.catalog().table_by_name(schema, name.trim_matches('"')) else { return Arc::new(vec!["no table".into()]) };
+    let settings = TextSettings::default();
+    let mut cursor = root.table(table.oid).unwrap().scan((std::ops::Bound::Unbounded, std::ops::Bound::Unbounded), false);
+    let mut lines = Vec::new();
+    while let Some((_, row)) = cursor.next_row().unwrap() {
+        let values: Vec<String> = row
+            .iter()
+            .zip(&table.columns)
+            .map(|(value, column)| {
+                if value.is_null() {
+                    return "\\N".to_owned();
+                }
+                let mut out = Vec::new();
+                column.data_type.format(value, &settings, &mut out);
+                String::from_utf8(out).unwrap()
+            })
+            .collect();
+        lines.push(values.join("|"));
+    }
+    lines.sort();
+    Arc::new(lines)
+}
+
+fn utc(primary: &Primary) -> Db {
+    let db = primary.db();
+    db.execute("SET timezone = 'UTC'");
+    db
+}
+
+fn make_slot(db: &Db) {
+    db.execute(&format!("SELECT pg_create_logical_replication_slot('{SLOT}', 'pgoutput')"));
+}
+
+#[test]
+fn a_random_load_arrives_commit_by_commit_across_restarts_of_both_sides() {
+    let primary = Primary::start(&[]);
+    let db = utc(&primary);
+    db.execute(sample::SCHEMA);
+    let mut load = Load::new(7);
+    // Rows from before, for the initial copy.
+    for _ in 0..60 {
+        db.execute(&format!("BEGIN;{};COMMIT", load.transaction().sql));
+    }
+    db.execute(&format!("CREATE PUBLICATION {SLOT} FOR ALL TABLES"));
+    let mut replica = Replica::started(&primary, |_| {});
+    replica.wait_for(State::Streaming);
+    replica.wait_caught_up(&db);
+    replica.assert_equal(&db, &TABLES);
+    assert_eq!(replica.replicated().len(), 1, "one base commit");
+
+    let mut xids = Vec::new();
+    let mut db = db;
+    for i in 0..400 {
+        let sql = load.transaction().sql;
+        db.execute(&format!("BEGIN;{sql}"));
+        xids.push(db.value("SELECT pg_current_xact_id()::xid"));
+        db.execute("COMMIT");
+        match i {
+            100 | 250 => replica.restart(),
+            150 => {
+                drop(db);
+                primary.restart("immediate");
+                db = utc(&primary);
+            }
+            200 => db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_replication"),
+            300 => {
+                drop(db);
+                primary.restart("fast");
+                db = utc(&primary);
+            }
+            _ => {}
+        }
+    }
+    replica.wait_caught_up(&db);
+    replica.assert_equal(&db, &TABLES);
+    let commits = replica.replicated();
+    let found: Vec<String> = commits.iter().skip(1).map(|c| c.meta.source.as_ref().unwrap().xid.to_string()).collect();
+    assert_eq!(found, xids);
+    assert!(commits.windows(2).all(|pair| pair[0].meta.source.as_ref().unwrap().end_lsn < pair[1].meta.source.as_ref().unwrap().end_lsn));
+    let status = replica.status();
+    assert_eq!(status.state, State::Streaming);
+    assert!(status.tables["public.t_pk"].inserted > 0, "{status:?}");
+}
+
+#[test]
+fn a_stop_leaves_the_slot_at_our_position_and_the_file_tells_it() {
+    let primary = Primary::start(&[]);
+    let db = utc(&primary);
+    db.execute(&format!("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE PUBLICATION {SLOT} FOR TABLE t"));
+    let mut replica = Replica::started(&primary, |_| {});
+    replica.wait_for(State::Streaming);
+    db.execute("INSERT INTO t VALUES (1, 'a')");
+    replica.wait_caught_up(&db);
+    replica.stop();
+    let lsn = replica.location();
+    assert!(!lsn.is_empty());
+    let confirmed = format!("SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '{SLOT}'");
+    wait_until(|| db.value(&confirmed) == lsn, || format!("{lsn}, not {}", db.value(&confirmed)));
+    // Our own content is not taken for the user's.
+    replica.restart();
+    db.execute("INSERT INTO t VALUES (2, 'b')");
+    replica.wait_caught_up(&db);
+    replica.assert_equal(&db, &["t"]);
+    // Three commits in all: the copy and two transactions.
+    assert_eq!(replica.replicated().len(), 3);
+}
+
+#[test]
+fn the_slot_of_an_idle_database_advances_and_the_primary_can_shut_down() {
+    let primary = Primary::start(&[]);
+    let db = utc(&primary);
+    db.execute(&format!("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE other (id int); CREATE PUBLICATION {SLOT} FOR TABLE t"));
+    let replica = Replica::started(&primary, |_| {});
+    replica.wait_for(State::Streaming);
+    for _ in 0..20 {
+        db.execute("INSERT INTO other SELECT generate_series(1, 1000)");
+    }
+    let lsn = primary.lsn(&db);
+    db.execute("SELECT pg_logical_emit_message(false, 'test', 'mark')");
+    primary.wait_confirmed(&db, SLOT, &lsn);
+    assert_eq!(replica.replicated().len(), 1, "nothing but the base commit");
+    drop(db);
+    let begun = std::time::Instant::now();
+    primary.stop("fast");
+    assert!(begun.elapsed().as_secs() < 20, "the shutdown waited for us");
+    primary.start_again();
+    let db = utc(&primary);
+    db.execute("INSERT INTO t VALUES (1)");
+    replica.wait_caught_up(&db);
+    replica.assert_equal(&db, &["t"]);
+}
+
+fn int_column(name: &str, attnum: i16, not_null: bool) -> Column {
+    column(name, attnum, DataType::by_name("bigint").unwrap(), not_null)
+}
+
+fn column(name: &str, attnum: i16, data_type: DataType, not_null: bool) -> Column {
+    Column { name: name.into(), attnum, data_type, not_null, default: None, identity: None, generated: None, collation: None, comment: None }
+}
+
+/// `t (extra text DEFAULT 'none', id bigint PRIMARY KEY, v varchar(20))`: other order, other types, one column more and one less.
+fn hand_made_table(store: &Store) -> TableSchema {
+    let mut extra = column("extra", 1, DataType::by_name("text").unwrap(), false);
+    extra.default = Some("'none'::text".into());
+    TableSchema {
+        oid: store.next_oid().unwrap(),
+        schema_oid: PUBLIC_SCHEMA_OID,
+        name: "t".into(),
+        owner: "postgres".into(),
+        columns: vec![extra, int_column("id", 2, true), column("v", 3, DataType::by_name("varchar(20)").unwrap(), false)],
+        next_attnum: 4,
+        primary_key: Some(Index {
+            oid: store.next_oid().unwrap(),
+            name: "t_pkey".into(),
+            unique: true,
+            nulls_not_distinct: false,
+            columns: vec![IndexColumn { key: IndexKey::Column(1), descending: false, nulls_first: false }],
+            include: Vec::new(),
+            predicate: None,
+            method: "btree".into(),
+            constraint: false,
+            comment: None,
+        }),
+        indexes: Vec::new(),
+        constraints: Vec::new(),
+        comment: None,
+    }
+}
+
+#[test]
+fn the_guides_procedure_works_with_tables_made_by_hand_and_not_committed() {
+    let primary = Primary::start(&[]);
+    let db = utc(&primary);
+    db.execute(&format!("CREATE TABLE t (id int PRIMARY KEY, v text, secret int); CREATE PUBLICATION {SLOT} FOR TABLE t"));
+    make_slot(&db);
+    let mut replica = Replica::new(&primary, |config| config.create_tables = CreateTables::Never);
+    let branch = replica.branch();
+    let base = branch.state();
+    let mut edit = Edit::new(base.working.clone());
+    edit.put_table(hand_made_table(replica.store())).unwrap();
+    branch.commit_local(&base, edit, None).unwrap();
+    replica.start();
+    db.execute("INSERT INTO t VALUES (1, 'one', 5), (2, NULL, 6); UPDATE t SET v = 'zwei', id = 20 WHERE id = 2; UPDATE t SET secret = 1 WHERE id = 1");
+    replica.wait_caught_up(&db);
+    assert_eq!(*replica.picture("t"), ["none|1|one", "none|20|zwei"]);
+    assert_eq!(replica.replicated().len(), 1, "one simple query string is one transaction");
+    // A value that does not fit stops replication, with a reason; it goes on from there when the reason is gone.
+    db.execute("INSERT INTO t VALUES (3, repeat('long', 10), 0)");
+    let error = replica.wait_failed();
+    assert!(error.contains("public.t") && error.contains("\"v\"") && error.contains("character varying(20)"), "{error}");
+    assert!(!error.contains("longlong"), "values stay out of the log: {error}");
+    db.execute("DELETE FROM t WHERE id = 3");
+    let base = branch.state();
+    let mut edit = Edit::new(base.working.clone());
+    let mut wider = TableSchema::clone(base.working.catalog().table_by_name("public", "t").unwrap());
+    wider.columns[2].data_type = DataType::by_name("text").unwrap();
+    edit.rewrite_table(wider, &mut Ok).unwrap();
+    branch.commit_local(&base, edit, Some(local_meta("wider"))).unwrap();
+    replica.restart();
+    replica.wait_caught_up(&db);
+    assert_eq!(*replica.picture("t"), ["none|1|one", "none|20|zwei"]);
+    assert_eq!(replica.replicated().len(), 3);
+}
+
+#[test]
+fn the_users_word_in_pg_wal_location_decides_where_to_begin() {
+    let primary = Primary::start(&[]);
+    let db = utc(&primary);
+    db.execute(&format!("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE PUBLICATION {SLOT} FOR TABLE t"));
+    make_slot(&db);
+    db.execute("INSERT INTO t VALUES (1, 'before the dump')");
+    let lsn = db.value("SELECT pg_current_wal_lsn()");
+    db.execute("INSERT INTO t VALUES (2, 'after')");
+    let mut replica = Replica::new(&primary, |_| {});
+    let folder = replica.folder.path().join(".doltcfg");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("pg_wal_location"), "no LSN").unwrap();
+    replica.start();
+    let error = replica.wait_failed();
+    assert!(error.contains("pg_wal_location") && error.contains("no LSN"), "{error}");
+    replica.stop();
+    std::fs::write(folder.join("pg_wal_location"), format!("{lsn}\n")).unwrap();
+    replica.start();
+    replica.wait_caught_up(&db);
+    assert_eq!(*replica.picture("t"), ["2|after"]);
+    wait_until(|| replica.location() != lsn, || "the file to move on".into());
+    db.execute("INSERT INTO t VALUES (3, 'later')");
+    replica.restart();
+    replica.wait_caught_up(&db);
+    assert_eq!(*replica.picture("t"), ["2|after", "3|later"]);
+}
+
+#[test]
+fn a_large_transaction_arrives_whole_or_not_at_all() {
+    let primary = Primary::start(&["logical_decoding_work_mem = '64kB'"]);
+    let db = utc(&primary);
+    db.execute(&format!("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE PUBLICATION {SLOT} FOR TABLE t"));
+    let replica = Replica::started(&primary, |_| {});
+    replica.wait_for(State::Streaming);
+    db.execute("BEGIN; INSERT INTO t SELECT g, repeat('x', 100) || g FROM generate_series(1, 100000) g; UPDATE t SET v = 'u' || id WHERE id % 3 = 0; DELETE FROM t WHERE id % 5 = 0; COMMIT");
+    replica.wait_caught_up(&db);
+    replica.assert_equal(&db, &["t"]);
+    assert_eq!(replica.replicated().len(), 2);
+    db.execute("TRUNCATE t");
+    replica.wait_caught_up(&db);
+    replica.assert_equal(&db, &["t"]);
+}
+
+#[test]
+fn tables_made_later_and_changed_meanwhile_are_followed() {
+    let primary = Primary::start(&[]);
+    let db = utc(&primary);
+    db.execute(&format!("CREATE PUBLICATION {SLOT} FOR ALL TABLES"));
+    let replica = Replica::started(&primary, |_| {});
+    replica.wait_for(State::Streaming);
+    db.execute(
+        "CREATE SCHEMA shop; CREATE TYPE shop.mood AS ENUM ('sad', 'ok');
+         CREATE DOMAIN shop.positive AS int CHECK (VALUE > 0);
+         CREATE TABLE shop.\"Order\" (id serial PRIMARY KEY, mood shop.mood DEFAULT 'ok', moods shop.mood[], n shop.positive, total numeric(8,2) DEFAULT 0, tags text[]);",
+    );
+    db.execute("INSERT INTO shop.\"Order\" (moods, n, tags) VALUES ('{sad,ok}', 3, '{a,\"b c\",NULL}'), (NULL, NULL, '{}')");
+    db.execute("BEGIN; INSERT INTO shop.\"Order\" (n) VALUES (7); ALTER TABLE shop.\"Order\" DROP COLUMN n; INSERT INTO shop.\"Order\" (total) VALUES (1.5); COMMIT");
+    replica.wait_caught_up(&db);
+    let ours = replica.picture("shop.Order");
+    assert_eq!(
+        *ours,
+        [
+            "1|ok|{sad,ok}|3|0.00|{a,\"b c\",NULL}",
+            "2|ok|\\N|\\N|0.00|{}",
+            "3|ok|\\N|7|0.00|\\N",
+            "4|ok|\\N|\\N|1.50|\\N",
+        ]
+    );
+    let root = replica.branch().state().head_root;
+    let schema = root.catalog().table_by_name("shop", "Order").unwrap().clone();
+    assert_eq!(schema.key_columns(), [0]);
+    assert!(schema.columns[0].default.as_deref().unwrap().starts_with("nextval("), "{:?}", schema.columns[0].default);
+    assert!(root.catalog().relation("shop", "Order_id_seq").is_some(), "the sequence behind serial");
+}
+
+#[test]
+fn row_filters_column_lists_and_partitions_are_respected_by_copy_and_stream() {
+    let primary = Primary::start(&[]);
+    let db = utc(&primary);
+    db.execute(&format!(
+        "CREATE TABLE f (id int PRIMARY KEY, keep bool, hidden text, shown text);
+         CREATE TABLE p (id int, k int, v text, PRIMARY KEY (id, k)) PARTITION BY RANGE (k);
+         CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20);
+         CREATE TABLE g (id int PRIMARY KEY, a int, b int GENERATED ALWAYS AS (a * 2) STORED);
+         INSERT INTO f VALUES (1, true, 'h', E'tab\\t\\\\ and\\nline'), (2, false, 'h', 's'); INSERT INTO p VALUES (1, 1, 'a'), (2, 11, 'b'); INSERT INTO g VALUES (1, 1);
+         CREATE PUBLICATION {SLOT} FOR TABLE f (id, shown) WHERE (id <> 2), p, g WITH (publish_via_partition_root = true)"
+    ));
+    let replica = Replica::started(&primary, |_| {});
+    replica.wait_for(State::Streaming);
+    assert_eq!(*replica.picture("f"), ["1|tab\t\\ and\nline"]);
+    db.execute("INSERT INTO f VALUES (3, true, 'h', 'three'); UPDATE p SET k = 15 WHERE id = 1; UPDATE g SET a = 5");
+    replica.wait_caught_up(&db);
+    assert_eq!(*replica.picture("f"), ["1|tab\t\\ and\nline", "3|three"]);
+    replica.assert_equal(&db, &["p"]);
+    assert_eq!(*replica.picture("g"), ["1|5"]);
+}
+
+#[test]
+fn what_cannot_go_on_stops_with_a_reason() {
+    let primary = Primary::start(&[]);
+    let db = utc(&primary);
+    db.execute("CREATE TABLE t (id int PRIMARY KEY, v text)");
+    let mut replica = Replica::started(&primary, |_| {});
+    let error = replica.wait_failed();
+    assert!(error.contains("publication \"strandline\" does not exist"), "{error}");
+    db.execute(&format!("CREATE PUBLICATION {SLOT} FOR TABLE t"));
+    replica.stop();
+    replica.start();
+    replica.wait_for(State::Streaming);
+    replica.stop();
+    // A wrong password is refused, not tried for ever.
+    replica.adjust = |config| config.password = Some("wrong".into());
+    replica.start();
+    let error = replica.wait_failed();
+    assert!(error.contains("28P01"), "{error}");
+    replica.stop();
+    replica.adjust = |_| {};
+    // A change that somebody else consumed is lost to us.
+    db.execute("INSERT INTO t VALUES (1, 'lost')");
+    db.execute(&format!("SELECT pg_replication_slot_advance('{SLOT}', pg_current_wal_lsn())"));
+    replica.start();
+    let error = replica.wait_failed();
+    assert!(error.contains("has confirmed") && error.contains("is lost"), "{error}");
+    replica.stop();
+    db.execute(&format!("SELECT pg_drop_replication_slot('{SLOT}')"));
+    replica.start();
+    let error = replica.wait_failed();
+    assert!(error.contains("does not exist on the primary any more"), "{error}");
+}
+
+#[test]
+fn a_row_that_is_here_already_stops_replication_and_nothing_is_skipped() {
+    let primary = Primary::start(&[]);
+    let db = utc(&primary);
+    db.execute(&format!("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE PUBLICATION {SLOT} FOR TABLE t"));
+    let mut replica = Replica::started(&primary, |_| {});
+    replica.wait_for(State::Streaming);
+    db.execute("INSERT INTO t VALUES (1, 'theirs')");
+    replica.wait_caught_up(&db);
+    let branch = replica.branch();
+    let mut apply = branch.begin_apply(false).unwrap();
+    let table = apply.root().catalog().table_by_name("public", "t").unwrap().oid;
+    apply.insert(table, vec![strandline_storage::Value::Int4(2), strandline_storage::Value::bytes("ours")]).unwrap();
+    apply.commit(local_meta("a local row")).unwrap();
+    db.execute("BEGIN; INSERT INTO t VALUES (3, 'same transaction'); INSERT INTO t VALUES (2, 'theirs'); COMMIT");
+    let error = replica.wait_failed();
+    assert!(error.contains("t_pkey") && error.contains("public.t"), "{error}");
+    assert_eq!(*replica.picture("t"), ["1|theirs", "2|ours"], "nothing of the failed transaction");
+    let mut apply = branch.begin_apply(false).unwrap();
+    let key = apply.root().table(table).unwrap().key_prefix(None, &[strandline_storage::Value::Int4(2)]).unwrap();
+    apply.delete(table, &key).unwrap();
+    apply.commit(local_meta("out of the way")).unwrap();
+    replica.restart();
+    replica.wait_caught_up(&db);
+    replica.assert_equal(&db, &["t"]);
+}
+
+#[test]
+fn without_commits_changes_go_to_the_working_set_exactly_once() {
+    let primary = Primary::start(&[]);
+    let db = utc(&primary);
+    db.execute(&format!("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'copied'); CREATE PUBLICATION {SLOT} FOR TABLE t"));
+    let mut replica = Replica::started(&primary, |config| config.commit_mode = CommitMode::WorkingSet);
+    replica.wait_for(State::Streaming);
+    for i in 2..30 {
+        db.execute(&format!("INSERT INTO t VALUES ({i}, 'v'); UPDATE t SET v = 'u{i}' WHERE id = {i} - 1"));
+        if i % 10 == 0 {
+            replica.restart();
+        }
+    }
+    replica.wait_caught_up(&db);
+    let state = replica.branch().state();
+    assert_eq!(picture_of(&state.working, "t"), picture(&db, "t"));
+    assert_eq!(*picture_of(&state.head_root, "t"), ["no table"]);
+    assert!(replica.replicated().is_empty());
+}
+
+#[test]
+fn a_copy_whose_slot_was_never_made_is_made_again() {
+    let primary = Primary::start(&[]);
+    let db = utc(&primary);
+    db.execute(&format!("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a'); CREATE PUBLICATION {SLOT} FOR TABLE t"));
+    let mut replica = Replica::started(&primary, |_| {});
+    replica.wait_for(State::Streaming);
+    replica.stop();
+    assert_eq!(db.lines("SELECT slot_name FROM pg_replication_slots"), [SLOT], "no other slot is left");
+    // As a crash between the base commit and the slot would leave it.
+    db.execute(&format!("SELECT pg_drop_replication_slot('{SLOT}'); INSERT INTO t VALUES (2, 'b')"));
+    let record = String::from_utf8(replica.store().get_state("replication/postgres/main/source").unwrap()).unwrap();
+    replica.store().put_state("replication/postgres/main/source", Some(record.replace("streaming", "copied 0/1").as_bytes())).unwrap();
+    std::fs::remove_file(Path::new(&replica.folder.path().join(".doltcfg/pg_wal_location"))).unwrap();
+    replica.restart();
+    replica.wait_for(State::Streaming);
+    db.execute("INSERT INTO t VALUES (3, 'c')");
+    replica.wait_caught_up(&db);
+    replica.assert_equal(&db, &["t"]);
+}
