@@ -63,10 +63,7 @@ pub(crate) async fn initial_copy(context: &Arc<Context>, connection: &mut Connec
     let failed = |e| Error::from_sql("copy from the primary", e);
     client
         .client
-        .batch_execute(&format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
-            quote_literal(&snapshot)
-        ))
+        .batch_execute(&format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", quote_literal(&snapshot)))
         .await
         .map_err(failed)?;
     let (tasks, types) = plan(&client, connection.server_major_version(), &config.publication_names).await?;
@@ -242,7 +239,8 @@ fn local_table(context: &Context, writer: &mut Writer, task: &Task, types: &Remo
             oid
         }
     };
-    let schema = writer.table_schema(oid).ok_or_else(|| Error::Setup(format!("table \"{}\" has no rows object", relation.qualified_name())))?;
+    let schema =
+        writer.table_schema(oid).ok_or_else(|| Error::Setup(format!("table \"{}\" has no rows object", relation.qualified_name())))?;
     let mapping = Mapping::new(relation, schema, settings);
     let absent = mapping.absent_columns(relation);
     if !absent.is_empty() {

@@ -62,7 +62,9 @@ impl Error {
         match self {
             Error::Connection { .. } | Error::Busy { .. } => true,
             Error::Primary { code, .. } => is_passing_code(code),
-            Error::Protocol(_) | Error::Decode { .. } | Error::Setup(_) | Error::Apply { .. } | Error::Store(_) | Error::File { .. } => false,
+            Error::Protocol(_) | Error::Decode { .. } | Error::Setup(_) | Error::Apply { .. } | Error::Store(_) | Error::File { .. } => {
+                false
+            }
         }
     }
 

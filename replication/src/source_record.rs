@@ -144,12 +144,7 @@ impl FromStr for Source {
             [id, timeline, slot, "streaming"] => (id, timeline, slot, Phase::Streaming),
             _ => return Err(()),
         };
-        Ok(Source {
-            system_id: system_id.to_string(),
-            timeline: timeline.parse().map_err(drop)?,
-            slot_name: slot_name.to_string(),
-            phase,
-        })
+        Ok(Source { system_id: system_id.to_string(), timeline: timeline.parse().map_err(drop)?, slot_name: slot_name.to_string(), phase })
     }
 }
 

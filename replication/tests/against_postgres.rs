@@ -296,7 +296,17 @@ fn int_column(name: &str, attnum: i16, not_null: bool) -> Column {
 }
 
 fn column(name: &str, attnum: i16, data_type: DataType, not_null: bool) -> Column {
-    Column { name: name.into(), attnum, data_type, not_null, default: None, identity: None, generated: None, collation: None, comment: None }
+    Column {
+        name: name.into(),
+        attnum,
+        data_type,
+        not_null,
+        default: None,
+        identity: None,
+        generated: None,
+        collation: None,
+        comment: None,
+    }
 }
 
 /// `t (extra text DEFAULT 'none', id bigint PRIMARY KEY, v varchar(20))`: other order, other types, one column more and one less.
@@ -357,6 +367,7 @@ fn the_guides_procedure_works_with_tables_made_by_hand_and_not_committed() {
     wider.columns[2].data_type = DataType::by_name("text").unwrap();
     edit.rewrite_table(wider, &mut Ok).unwrap();
     branch.commit_local(&base, edit, Some(local_meta("wider"))).unwrap();
+    drop(branch);
     replica.restart();
     replica.wait_caught_up(&db);
     assert_eq!(*replica.picture("t"), ["none|1|one", "none|20|zwei"]);
@@ -423,15 +434,7 @@ fn tables_made_later_and_changed_meanwhile_are_followed() {
     db.execute("BEGIN; INSERT INTO shop.\"Order\" (n) VALUES (7); ALTER TABLE shop.\"Order\" DROP COLUMN n; INSERT INTO shop.\"Order\" (total) VALUES (1.5); COMMIT");
     replica.wait_caught_up(&db);
     let ours = replica.picture("shop.Order");
-    assert_eq!(
-        *ours,
-        [
-            "1|ok|{sad,ok}|3|0.00|{a,\"b c\",NULL}",
-            "2|ok|\\N|\\N|0.00|{}",
-            "3|ok|\\N|7|0.00|\\N",
-            "4|ok|\\N|\\N|1.50|\\N",
-        ]
-    );
+    assert_eq!(*ours, ["1|ok|{sad,ok}|3|0.00|{a,\"b c\",NULL}", "2|ok|\\N|\\N|0.00|{}", "3|ok|\\N|7|0.00|\\N", "4|ok|\\N|\\N|1.50|\\N",]);
     let root = replica.branch().state().head_root;
     let schema = root.catalog().table_by_name("shop", "Order").unwrap().clone();
     assert_eq!(schema.key_columns(), [0]);
@@ -516,6 +519,7 @@ fn a_row_that_is_here_already_stops_replication_and_nothing_is_skipped() {
     let key = apply.root().table(table).unwrap().key_prefix(None, &[strandline_storage::Value::Int4(2)]).unwrap();
     apply.delete(table, &key).unwrap();
     apply.commit(local_meta("out of the way")).unwrap();
+    drop(branch);
     replica.restart();
     replica.wait_caught_up(&db);
     replica.assert_equal(&db, &["t"]);
@@ -525,7 +529,9 @@ fn a_row_that_is_here_already_stops_replication_and_nothing_is_skipped() {
 fn without_commits_changes_go_to_the_working_set_exactly_once() {
     let primary = Primary::start(&[]);
     let db = utc(&primary);
-    db.execute(&format!("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'copied'); CREATE PUBLICATION {SLOT} FOR TABLE t"));
+    db.execute(&format!(
+        "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'copied'); CREATE PUBLICATION {SLOT} FOR TABLE t"
+    ));
     let mut replica = Replica::started(&primary, |config| config.commit_mode = CommitMode::WorkingSet);
     replica.wait_for(State::Streaming);
     for i in 2..30 {
@@ -545,7 +551,9 @@ fn without_commits_changes_go_to_the_working_set_exactly_once() {
 fn a_copy_whose_slot_was_never_made_is_made_again() {
     let primary = Primary::start(&[]);
     let db = utc(&primary);
-    db.execute(&format!("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a'); CREATE PUBLICATION {SLOT} FOR TABLE t"));
+    db.execute(&format!(
+        "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a'); CREATE PUBLICATION {SLOT} FOR TABLE t"
+    ));
     let mut replica = Replica::started(&primary, |_| {});
     replica.wait_for(State::Streaming);
     replica.stop();

@@ -46,7 +46,8 @@ pub(crate) fn adopt_tables(branch: &Arc<Branch>, names: &[(String, String)], aut
             source: None,
         };
         let was_staged = !staged_before.same(&state.head_root)?;
-        let committed = branch.set_roots(state.version, Some(root), None).and_then(|_| branch.commit_staged(branch.state().version, meta, false));
+        let committed =
+            branch.set_roots(state.version, Some(root), None).and_then(|_| branch.commit_staged(branch.state().version, meta, false));
         match committed {
             Ok((commit, _)) => {
                 tracing::info!(tables = %listed, commit = %format_args!("{commit:.12}"), "committed tables made by hand, to replicate into them");

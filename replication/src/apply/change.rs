@@ -114,7 +114,8 @@ impl Changer {
         let columns = if whole { &mapping.sent_columns } else { &mapping.identity_columns };
         if columns.is_empty() {
             return Err(ChangeError::Refused(
-                "the replica identity's columns are not in the table here; add them, or choose another REPLICA IDENTITY on the primary".into(),
+                "the replica identity's columns are not in the table here; add them, or choose another REPLICA IDENTITY on the primary"
+                    .into(),
             ));
         }
         let mut row = vec![Value::Null; mapping.schema.columns.len()];

@@ -48,7 +48,8 @@ fn without_casts(expression: &str) -> Option<&str> {
         expression.find("::").unwrap_or(expression.len())
     };
     let (literal, casts) = expression.split_at(end);
-    let is_type_text = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'"' | b'.' | b' ' | b'(' | b')' | b',' | b'[' | b']' | b':');
+    let is_type_text =
+        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'"' | b'.' | b' ' | b'(' | b')' | b',' | b'[' | b']' | b':');
     let are_casts = casts.is_empty() || (casts.starts_with("::") && casts.bytes().all(is_type_text));
     are_casts.then_some(literal.trim())
 }

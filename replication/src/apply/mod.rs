@@ -105,7 +105,11 @@ struct Counts {
 enum Current {
     Outside,
     /// Its messages are kept for its Commit.
-    Buffering { begin: Begin, parts: Vec<Bytes>, size: usize },
+    Buffering {
+        begin: Begin,
+        parts: Vec<Bytes>,
+        size: usize,
+    },
     /// It is large and applied as it comes.
     Running(Box<Running>),
     /// It is here already.
@@ -437,7 +441,9 @@ impl Applier {
     fn table(&mut self, running: &mut Running, relation: u32, lsn: Lsn) -> Result<Arc<Mapping>, Interruption> {
         let writer = writer_of(running, &self.context)?;
         let Some(entry) = self.relations.get_mut(&relation) else {
-            return Err(Interruption::Failed(Error::Protocol(format!("a change of relation {relation} at {lsn}, which was not announced"))));
+            return Err(Interruption::Failed(Error::Protocol(format!(
+                "a change of relation {relation} at {lsn}, which was not announced"
+            ))));
         };
         if let Some(mapping) = &entry.mapping
             && writer.table_schema(mapping.table).is_some_and(|schema| Arc::ptr_eq(schema, &mapping.schema) || *schema == mapping.schema)
@@ -523,14 +529,8 @@ impl Applier {
             self.idle = self.idle.max(end);
             return Ok(());
         };
-        let source = Source {
-            end_lsn: end,
-            commit_lsn: commit.commit_lsn,
-            xid: begin.xid,
-            commit_time: commit.commit_time,
-            origin,
-            context: None,
-        };
+        let source =
+            Source { end_lsn: end, commit_lsn: commit.commit_lsn, xid: begin.xid, commit_time: commit.commit_time, origin, context: None };
         let meta = CommitMeta {
             author: self.author.clone(),
             author_time: commit.commit_time,

@@ -274,14 +274,18 @@ fn parse(sent: TupleValue<'_>, target: &Target, settings: &TextSettings) -> Resu
         TupleValue::Text(bytes) => {
             let text = std::str::from_utf8(bytes).map_err(|_| "the value is not valid UTF-8".to_owned())?;
             // The store's texts quote the input; a log must not hold values.
-            target.data_type.parse(text, settings).map(Some).map_err(|_| {
-                format!("the primary's value is not valid for type {} here", target.data_type.sql_name())
-            })
+            target
+                .data_type
+                .parse(text, settings)
+                .map(Some)
+                .map_err(|_| format!("the primary's value is not valid for type {} here", target.data_type.sql_name()))
         }
         TupleValue::Null => Ok(Some(Value::Null)),
         TupleValue::Unchanged => Ok(None),
-        TupleValue::Binary(bytes) => target.data_type.from_binary(bytes).map(Some).map_err(|_| {
-            format!("the primary's binary value is not valid for type {} here", target.data_type.sql_name())
-        }),
+        TupleValue::Binary(bytes) => target
+            .data_type
+            .from_binary(bytes)
+            .map(Some)
+            .map_err(|_| format!("the primary's binary value is not valid for type {} here", target.data_type.sql_name())),
     }
 }

@@ -1,8 +1,8 @@
 //! Makes a table of ours from a description of the primary's.
 
+use strandline_storage::Edit;
 use strandline_storage::schema::{CatalogObject, Column, Identity, Index, IndexColumn, IndexKey, Oid, Schema, Sequence, TableSchema};
 use strandline_storage::store::Store;
-use strandline_storage::Edit;
 
 use super::describe::{RemoteColumn, RemoteIndex, RemoteSequence, RemoteTable};
 use super::types::RemoteTypes;
@@ -95,8 +95,7 @@ pub(crate) fn table_from_relation(relation: &Relation<'_>) -> RemoteTable {
             comment: None,
         })
         .collect();
-    let key: Vec<i16> =
-        relation.columns.iter().zip(&columns).filter(|(remote, _)| remote.key).map(|(_, column)| column.attnum).collect();
+    let key: Vec<i16> = relation.columns.iter().zip(&columns).filter(|(remote, _)| remote.key).map(|(_, column)| column.attnum).collect();
     let has_key = !key.is_empty() && relation.identity != ReplicaIdentity::Full;
     let index = RemoteIndex {
         name: format!("{}_pkey", relation.name),

@@ -81,9 +81,11 @@ async fn request(connection: &mut Connection) -> Result<(i32, Bytes)> {
 }
 
 fn password(config: &ConnectionConfig) -> Result<&str> {
-    config.password.as_deref().filter(|p| !p.is_empty()).ok_or_else(|| {
-        Error::Setup(format!("the primary asks for a password for user \"{}\" and none is configured", config.user))
-    })
+    config
+        .password
+        .as_deref()
+        .filter(|p| !p.is_empty())
+        .ok_or_else(|| Error::Setup(format!("the primary asks for a password for user \"{}\" and none is configured", config.user)))
 }
 
 fn unusable_password(_: std::io::Error) -> Error {

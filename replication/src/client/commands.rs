@@ -82,11 +82,8 @@ impl Connection {
 
     /// Makes a lasting slot that starts where another one does, and returns that place.
     pub async fn copy_slot(&mut self, from: &str, to: &str) -> Result<Lsn> {
-        let sql = format!(
-            "SELECT lsn FROM pg_catalog.pg_copy_logical_replication_slot({}, {}, false)",
-            quote_literal(from),
-            quote_literal(to)
-        );
+        let sql =
+            format!("SELECT lsn FROM pg_catalog.pg_copy_logical_replication_slot({}, {}, false)", quote_literal(from), quote_literal(to));
         let rows = self.query(&sql).await?;
         let lsn = rows.into_iter().flatten().next().flatten();
         let lsn = lsn.ok_or_else(|| Error::Protocol("no answer to pg_copy_logical_replication_slot".into()))?;

@@ -140,7 +140,8 @@ impl ReplicationStream {
     /// Consumes a message at the front of the buffer that is not CopyData.
     fn take_other(&mut self, size: usize) -> Result<()> {
         let frame = self.received.split_to(size).freeze();
-        let ended = |what| Error::Connection { action: "receive from the primary", source: io::Error::new(io::ErrorKind::UnexpectedEof, what) };
+        let ended =
+            |what| Error::Connection { action: "receive from the primary", source: io::Error::new(io::ErrorKind::UnexpectedEof, what) };
         match frame[0] {
             b'E' => Err(decode_error(&frame.slice(5..))),
             b'N' | b'S' => Ok(()),
@@ -338,7 +339,14 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_that_are_no_stream_are_refused() {
-        for bytes in [frame(b'd', b""), frame(b'd', b"w123"), frame(b'd', b"?"), frame(b'Q', b"x"), vec![b'd', 0xff, 0, 0, 0], vec![b'd', 0, 0, 0, 1]] {
+        for bytes in [
+            frame(b'd', b""),
+            frame(b'd', b"w123"),
+            frame(b'd', b"?"),
+            frame(b'Q', b"x"),
+            vec![b'd', 0xff, 0, 0, 0],
+            vec![b'd', 0, 0, 0, 1],
+        ] {
             let (mut stream, mut server) = pair().await;
             server.write_all(&bytes).await.unwrap();
             assert!(matches!(stream.receive().await, Err(Error::Protocol(_))), "{bytes:?}");

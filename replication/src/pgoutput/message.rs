@@ -225,12 +225,7 @@ impl<'a> Message<'a> {
                 let lsn = Lsn(f.u64("Message's LSN")?);
                 let prefix = f.name("Message's prefix")?;
                 let size = f.size("Message's size")?;
-                Message::Logical(LogicalMessage {
-                    transactional: flags == 1,
-                    lsn,
-                    prefix,
-                    content: f.bytes(size, "Message's content")?,
-                })
+                Message::Logical(LogicalMessage { transactional: flags == 1, lsn, prefix, content: f.bytes(size, "Message's content")? })
             }
             _ => return Err(DecodeError::Unsupported { tag }),
         };

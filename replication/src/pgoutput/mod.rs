@@ -17,8 +17,8 @@ mod message;
 mod tuple;
 
 pub use message::{
-    Begin, Commit, Delete, Insert, LogicalMessage, Message, MessageKind, OldTuple, Origin, Relation, RelationColumn, ReplicaIdentity, Truncate,
-    Type, Update,
+    Begin, Commit, Delete, Insert, LogicalMessage, Message, MessageKind, OldTuple, Origin, Relation, RelationColumn, ReplicaIdentity,
+    Truncate, Type, Update,
 };
 pub use tuple::{Tuple, TupleValue, TupleValues};
 
