@@ -16,7 +16,7 @@ use crate::store::registry::Registry;
 use crate::store::shared::{Shared, Wish};
 
 /// Row changes after which a checkpoint is made: their replay takes a fraction of a second.
-pub(crate) const CHECKPOINT_ROW_COUNT: u64 = 400_000;
+pub(crate) const CHECKPOINT_ROW_COUNT: u64 = 200_000;
 
 /// The thread that makes checkpoints when there have been enough changes.
 pub(crate) struct Checkpointer {
@@ -96,7 +96,7 @@ pub(crate) fn make(shared: &Arc<Shared>, registry: &Mutex<Registry>) -> Result<(
         let head_root = root.write(&mut &*shared.journal)?;
         let (mut staged, mut working) = (RootSpec::Head, RootSpec::Head);
         if let Some(dirty) = dirty {
-            let mut spec = |local: &Root, others: &[(RootSpec, &Root)]| -> Result<RootSpec> {
+            let spec = |local: &Root, others: &[(RootSpec, &Root)]| -> Result<RootSpec> {
                 for (spec, other) in others {
                     if local.same(other)? {
                         return Ok(spec.clone());

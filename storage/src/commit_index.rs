@@ -136,7 +136,7 @@ impl CommitIndex {
             min_lsn,
             min_time,
         };
-        if self.len as usize % BLOCK_SIZE == 0 {
+        if (self.len as usize).is_multiple_of(BLOCK_SIZE) {
             self.blocks.push(Vec::with_capacity(BLOCK_SIZE));
         }
         self.blocks.last_mut().expect("BUG: no block").push(entry);
