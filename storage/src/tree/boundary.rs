@@ -97,7 +97,10 @@ mod tests {
 
     #[test]
     fn the_hash_is_part_of_the_format() {
-        assert_eq!(level_hash(b"", 0), level_hash(b"", 0));
+        assert_eq!(level_hash(b"", 0), 0x9639d59350280f01);
+        assert_eq!(level_hash(b"key", 0), 0x1abdb159285d2796);
+        assert_eq!(level_hash(b"key", 1), 0x511a320569bd21b5);
+        assert_eq!(level_hash(b"a key of more than eight bytes", 2), 0x57b338d297aa523e);
         assert_ne!(level_hash(b"a", 0), level_hash(b"a", 1));
         assert_ne!(level_hash(b"a", 0), level_hash(b"a\0", 0));
     }
