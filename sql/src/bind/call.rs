@@ -466,10 +466,10 @@ impl Binder<'_> {
             return Err(self.error(ErrorCode::ProgramLimitExceeded, "GROUPING must have fewer than 32 arguments", at));
         }
         let references = self.level().references.len();
-        let bound = args.iter().map(|arg| self.expression(arg)).collect::<Result<Vec<_>>>()?;
+        let bound = args.iter().map(|arg| self.located(arg)).collect::<Result<Vec<_>>>()?;
         let level = self.level();
         level.references.truncate(references);
-        level.groupings.push((bound, at));
+        level.groupings.push(bound);
         Ok(Expr::Grouping(vec![usize::MAX, level.groupings.len() - 1]))
     }
 

@@ -329,6 +329,9 @@ impl Binder<'_> {
         if let [schema, _] = name.as_slice()
             && *schema != "pg_catalog"
         {
+            if self.names.schema_oid(schema).is_none() {
+                return Err(self.error(ErrorCode::UndefinedSchema, format!("schema \"{schema}\" does not exist"), at));
+            }
             return Err(self.error(ErrorCode::UndefinedFunction, format!("operator does not exist: {}", name.join(".")), at));
         }
         let name = name.last().copied().unwrap_or("=");

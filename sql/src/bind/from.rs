@@ -417,7 +417,7 @@ impl Binder<'_> {
                 return Err(self.error(
                     ErrorCode::SyntaxError,
                     "a column definition list is only allowed for functions returning \"record\"",
-                    at,
+                    definitions[0].location,
                 ));
             }
             if !out.is_empty() {

@@ -206,9 +206,9 @@ impl Binder<'_> {
         }
         // GROUPING's arguments must be groups themselves.
         let mut resolved = Vec::with_capacity(groupings.len());
-        for (args, at) in &groupings {
+        for args in &groupings {
             let mut positions = Vec::with_capacity(args.len());
-            for arg in args {
+            for (arg, at) in args {
                 match groups.columns.iter().position(|(_, group)| same_expr(group, arg)) {
                     Some(position) => positions.push(position),
                     None => {

@@ -27,6 +27,8 @@ mod scope;
 mod select;
 mod set_operation;
 mod target_name;
+#[cfg(test)]
+mod tests;
 mod type_name;
 pub mod type_system;
 mod walk;

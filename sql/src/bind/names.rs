@@ -64,7 +64,9 @@ pub trait Names {
     fn relation(&self, catalog: Option<&str>, schema: Option<&str>, name: &str) -> Result<Option<Relation>>;
 
     /// The schema in which [`Names::relation`] finds a plain name, so that `schema.table.column` may name it too.
-    fn relation_schema(&self, name: &str) -> Option<String>;
+    fn relation_schema(&self, _name: &str) -> Option<String> {
+        None
+    }
 
     /// The relation as a commit had it.
     fn relation_as_of(&self, catalog: Option<&str>, schema: Option<&str>, name: &str, as_of: &AsOf) -> Result<Option<Relation>>;

@@ -29,6 +29,7 @@ pub(super) enum Callee {
 const FUNCTION_HINT: &str = "No function matches the given name and argument types. You might need to add explicit type casts.";
 const AMBIGUOUS_FUNCTION_HINT: &str = "Could not choose a best candidate function. You might need to add explicit type casts.";
 const OPERATOR_HINT: &str = "No operator matches the given name and argument types. You might need to add explicit type casts.";
+const PREFIX_HINT: &str = "No operator matches the given name and argument type. You might need to add an explicit type cast.";
 const AMBIGUOUS_OPERATOR_HINT: &str = "Could not choose a best candidate operator. You might need to add explicit type casts.";
 
 /// What a call looks like to the search.
@@ -289,7 +290,7 @@ impl Binder<'_> {
         }
         Err(self
             .error(ErrorCode::UndefinedFunction, format!("operator does not exist: {}", self.operator_text(name, left, right)), location)
-            .hint(OPERATOR_HINT))
+            .hint(if left.is_some() { OPERATOR_HINT } else { PREFIX_HINT }))
     }
 
     fn operator_text(&self, name: &str, left: Option<Oid>, right: Oid) -> String {

@@ -149,13 +149,16 @@ impl NsItem {
     }
 }
 
+/// Name, type and origin of a column of a common table expression.
+pub(super) type CteColumn = (String, SqlType, Option<(Oid, i16)>);
+
 /// A common table expression in view.
 #[derive(Clone, Debug)]
 pub(super) struct Cte {
     pub name: String,
     pub id: u32,
     /// Names and types; `None` while its definition is being bound (a reference from within is recursive).
-    pub columns: Option<Vec<(String, SqlType)>>,
+    pub columns: Option<Vec<CteColumn>>,
     pub references: usize,
 }
 
@@ -201,7 +204,7 @@ pub(super) struct Level {
     /// Inside CASE or COALESCE, where set-returning functions cannot be.
     pub conditional: Option<&'static str>,
     /// GROUPING calls with their arguments; resolved when the groups are known.
-    pub groupings: Vec<(Vec<Expr>, i32)>,
+    pub groupings: Vec<Vec<(Expr, i32)>>,
     /// The level refers to levels around it.
     pub correlated: bool,
 }

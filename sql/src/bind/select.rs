@@ -191,7 +191,10 @@ impl Binder<'_> {
             if on.is_empty() {
                 rel = Rel::Distinct { input: Box::new(rel), on: None, columns: ids };
             } else {
-                rel = self.distinct_on_rel(rel, on, ids, &order_keys)?;
+                rel = {
+                    let at = distinct_on.first().map_or(-1, |n| location(n));
+                    self.distinct_on_rel(rel, on, ids, &order_keys, at)?
+                };
             }
         }
         if !order_keys.is_empty() {
@@ -204,7 +207,7 @@ impl Binder<'_> {
     }
 
     /// The first row of each group in the order asked for.
-    fn distinct_on_rel(&mut self, rel: Rel, on: Vec<Expr>, ids: Vec<ColumnId>, keys: &[SortKey]) -> Result<Rel> {
+    fn distinct_on_rel(&mut self, rel: Rel, on: Vec<Expr>, ids: Vec<ColumnId>, keys: &[SortKey], at: i32) -> Result<Rel> {
         // The leading ORDER BY keys must be the DISTINCT ON expressions in some order.
         let leading = keys.len().min(on.len());
         let fits = keys[..leading].iter().all(|key| on.iter().any(|e| same_expr(e, &key.expr)));
@@ -212,7 +215,7 @@ impl Binder<'_> {
             return Err(self.error(
                 ErrorCode::InvalidColumnReference,
                 "SELECT DISTINCT ON expressions must match initial ORDER BY expressions",
-                -1,
+                at,
             ));
         }
         let input = if keys.is_empty() { rel } else { Rel::Sort { input: Box::new(rel), keys: keys.to_vec() } };
@@ -247,7 +250,8 @@ impl Binder<'_> {
                 _ => {}
             }
             let expr = self.expression(value)?;
-            let origin = self.origin_of(&expr);
+            let is_plain = matches!(value.node, Some(NodeEnum::ColumnRef(_) | NodeEnum::AIndirection(_)));
+            let origin = if is_plain { self.origin_of(&expr) } else { None };
             let name = if target.name.is_empty() { target_name(value) } else { target.name.clone() };
             targets.push(Target { name, expr, origin, location: at });
         }

@@ -77,6 +77,13 @@ impl Binder<'_> {
             }
             types.push(SqlType { oid: common, typmod });
         }
+        for (query, stmt) in [(&mut left, left_stmt), (&mut right, right_stmt)] {
+            for (i, (column, ty)) in query.columns.iter_mut().zip(&types).enumerate() {
+                if column.ty.oid == oid::UNKNOWN && self.settle_unknown(&mut query.rel, column.id, *ty, target_location(stmt, i))? {
+                    column.ty = SqlType::new(ty.oid);
+                }
+            }
+        }
         self.cast_columns(&mut left, &types, word)?;
         self.cast_columns(&mut right, &types, word)?;
         let mut columns = Vec::with_capacity(types.len());
@@ -111,7 +118,7 @@ impl Binder<'_> {
         mismatch: &mut dyn FnMut(&Self, u32, u32) -> crate::error::SqlError,
     ) -> Result<()> {
         for (column, target) in query.columns.iter_mut().zip(targets) {
-            if column.ty.oid == oid::UNKNOWN && self.settle_unknown(&mut query.rel, column.id, *target)? {
+            if column.ty.oid == oid::UNKNOWN && self.settle_unknown(&mut query.rel, column.id, *target, -1)? {
                 column.ty = SqlType::new(target.oid);
             }
         }
@@ -146,13 +153,13 @@ impl Binder<'_> {
     }
 
     /// Gives a column that a projection below makes of an unknown literal or parameter its type. False when it is not there.
-    fn settle_unknown(&mut self, rel: &mut Rel, id: ColumnId, target: SqlType) -> Result<bool> {
+    fn settle_unknown(&mut self, rel: &mut Rel, id: ColumnId, target: SqlType, at: i32) -> Result<bool> {
         match rel {
             Rel::Project { exprs, .. } => {
                 for (column, expr) in exprs {
                     if column.id == id && expr.ty().oid == oid::UNKNOWN {
                         let taken = std::mem::replace(expr, Expr::And(Vec::new()));
-                        *expr = self.coerce(taken, -1, SqlType::new(target.oid), Context::Implicit)?;
+                        *expr = self.coerce(taken, at, SqlType::new(target.oid), Context::Implicit)?;
                         column.ty = expr.ty();
                         return Ok(true);
                     }
@@ -160,9 +167,9 @@ impl Binder<'_> {
                 Ok(false)
             }
             Rel::Sort { input, .. } | Rel::Limit { input, .. } | Rel::Distinct { input, .. } | Rel::Filter { input, .. } => {
-                self.settle_unknown(input, id, target)
+                self.settle_unknown(input, id, target, at)
             }
-            Rel::With { body, .. } | Rel::Recursive { body, .. } => self.settle_unknown(body, id, target),
+            Rel::With { body, .. } | Rel::Recursive { body, .. } => self.settle_unknown(body, id, target, at),
             _ => Ok(false),
         }
     }

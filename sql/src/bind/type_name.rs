@@ -170,7 +170,7 @@ impl Binder<'_> {
                 ((precision << 16) | (scale & 0x7FF)) + HEADER
             }
             _ => {
-                let name = self.types.name(element);
+                let name = catalog().type_by_oid(element).map_or_else(|| self.types.name(element), |row| row.name.to_owned());
                 return Err(value(ErrorCode::SyntaxError, format!("type modifier is not allowed for type \"{name}\"")));
             }
         })

@@ -5,7 +5,7 @@ use pg_query::protobuf::{CommonTableExpr, SelectStmt, SetOperation, WithClause};
 
 use super::Binder;
 use super::object_names::name_parts;
-use super::scope::{Clause, Cte};
+use super::scope::{Clause, Cte, CteColumn};
 use super::set_operation::target_location;
 use crate::bound::{Column, Query, Rel, SetOpKind};
 use crate::error::{ErrorCode, Result};
@@ -61,7 +61,7 @@ impl Binder<'_> {
         Ok(bound)
     }
 
-    fn cte_columns(&self, cte: &CommonTableExpr, columns: &[Column]) -> Result<Vec<(String, SqlType)>> {
+    fn cte_columns(&self, cte: &CommonTableExpr, columns: &[Column]) -> Result<Vec<CteColumn>> {
         let aliases = name_parts(&cte.aliascolnames);
         if aliases.len() > columns.len() {
             return Err(self.error(
@@ -73,7 +73,7 @@ impl Binder<'_> {
         Ok(columns
             .iter()
             .enumerate()
-            .map(|(i, column)| (aliases.get(i).map_or_else(|| column.name.clone(), |a| (*a).to_owned()), column.ty))
+            .map(|(i, column)| (aliases.get(i).map_or_else(|| column.name.clone(), |a| (*a).to_owned()), column.ty, column.origin))
             .collect())
     }
 
@@ -84,7 +84,15 @@ impl Binder<'_> {
         let is_union = select.op() == SetOperation::SetopUnion && select.with_clause.is_none();
         let (Some(left), Some(right), true) = (select.larg.as_deref(), select.rarg.as_deref(), is_union) else {
             // Not of the recursive form; a reference to itself is refused where it stands.
-            return Ok(Definition::Plain(self.select(select, Clause::None, true)?));
+            return match self.select(select, Clause::None, true) {
+                Err(error) if error.code == ErrorCode::InvalidRecursion && error.message.contains(&format!("\"{name}\"")) => Err(self
+                    .error(
+                        ErrorCode::InvalidRecursion,
+                        format!("recursive query \"{name}\" does not have the form non-recursive-term UNION [ALL] recursive-term"),
+                        cte.location,
+                    )),
+                query => Ok(Definition::Plain(query?)),
+            };
         };
         let base = self.select(left, Clause::None, true)?;
         let columns = self.cte_columns(cte, &base.columns)?;
@@ -165,7 +173,7 @@ impl Binder<'_> {
                 at,
             ));
         };
-        let columns: Vec<Column> = columns.into_iter().map(|(name, ty)| self.new_column(name, ty)).collect();
+        let columns: Vec<Column> = columns.into_iter().map(|(name, ty, origin)| Column { origin, ..self.new_column(name, ty) }).collect();
         Ok(Some((Rel::CteScan { cte, columns: columns.clone() }, columns)))
     }
 
