@@ -321,13 +321,21 @@ impl Branch {
     /// rows changed are committed on HEAD and also put into the working set). When the branch has moved on, the changes are rebased.
     /// # Errors
     /// `Conflict` when one of the same rows or objects changed meanwhile.
-    pub fn commit_local(&self, base: &BranchState, edit: Edit, commit: Option<CommitMeta>) -> Result<(Option<CommitId>, JournalPosition)> {
+    pub fn commit_local(
+        &self,
+        base: &BranchState,
+        mut edit: Edit,
+        commit: Option<CommitMeta>,
+    ) -> Result<(Option<CommitId>, JournalPosition)> {
         let cell = &self.cell;
         let shared = &cell.shared;
         shared.journal.wait_for_room();
         if edit.changes().is_empty() && commit.is_none() {
             return Ok((None, JournalPosition::default()));
         }
+        // Before the lock, so that nobody waits for a bulk load to be written; and before rebasing, which finds replaced
+        // tables by their addresses.
+        edit.seal(&mut &*shared.journal)?;
         let mut inner = cell.lock_for_writing()?;
         let moved = inner.version != base.version;
         let Some(meta) = commit else {

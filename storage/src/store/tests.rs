@@ -502,6 +502,16 @@ fn a_local_transaction_is_rebased_or_conflicts_on_the_same_row() {
     assert_eq!(rows(&state.working, TABLE).keys().copied().collect::<Vec<_>>(), [1, 2]);
     assert_eq!(rows(&state.working, KEYLESS)[&1].len(), 2);
     assert!(rows(&state.head_root, TABLE).is_empty());
+    // A table replaced as a whole, while another one moved on.
+    let base = branch.state();
+    let mut edit = Edit::new(base.working.clone());
+    edit.replace_rows(TABLE, &mut (0..500).map(|id| Ok(row(id, "bulk")))).unwrap();
+    let mut apply = branch.begin_apply(false).unwrap();
+    apply.insert(KEYLESS, row(5, "theirs")).unwrap();
+    apply.commit(meta("theirs", 2)).unwrap();
+    branch.commit_local(&base, edit, None).unwrap();
+    let state = branch.state();
+    assert_eq!((rows(&state.working, TABLE).len(), rows(&state.working, KEYLESS).len()), (500, 2));
 }
 
 #[test]
