@@ -50,7 +50,10 @@ impl Binder<'_> {
             };
             let columns = match &definition {
                 Definition::Plain(query) => self.cte_columns(cte, &query.columns)?,
-                Definition::Recursive { base, .. } => self.cte_columns(cte, &base.columns)?,
+                // The rows come from both terms: the columns are no table's.
+                Definition::Recursive { base, .. } => {
+                    self.cte_columns(cte, &base.columns)?.into_iter().map(|(name, ty, _)| (name, ty, None)).collect()
+                }
             };
             let level = self.level();
             // A recursive definition has put its name in view already.

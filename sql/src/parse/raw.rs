@@ -50,6 +50,10 @@ fn parse_here(text: &str) -> Result<Vec<RawStmt>> {
     match pg_query::parse(text, 0) {
         Ok(result) => Ok(result.protobuf.stmts),
         Err(pg_query::Error::Parse(message)) => {
+            if message.contains("nested too deeply") {
+                return Err(SqlError::new(ErrorCode::StatementTooComplex, "stack depth limit exceeded")
+                    .hint("The statement nests its expressions too deeply."));
+            }
             let position = error_position(text);
             Err(SqlError::new(code_of(&message), message).at(position))
         }
