@@ -10,3 +10,6 @@ pub mod session;
 pub mod system;
 pub mod types;
 pub mod virtual_table;
+pub mod exec;
+pub mod functions;
+pub mod lower;
