@@ -142,8 +142,8 @@ impl State for Sum {
         Ok(match call.args[0].kind {
             Kind::Interval => {
                 let (months, days, micros) = self.interval;
-                let whole = datetime::Interval::from_parts(months, days, micros)?;
-                if self.average { whole.divide(self.count as f64)?.value() } else { whole.value() }
+                let whole = datetime::interval_from_parts(months, days, micros)?;
+                if self.average { datetime::interval_value(whole.div(self.count as f64)?) } else { datetime::interval_value(whole) }
             }
             Kind::Float4 | Kind::Float8 if self.average => Value::Float8(self.float / self.count as f64),
             Kind::Float4 => Value::Float4(self.float as f32),
@@ -494,7 +494,7 @@ impl Percentile {
                 if call.args.last().is_some_and(|t| t.kind == Kind::Interval) {
                     let a = datetime::Interval::decode(Datum::from(&self.values[low]).bytes())?;
                     let b = datetime::Interval::decode(Datum::from(&self.values[high]).bytes())?;
-                    return Ok(a.add(&b.subtract(&a)?.multiply(part)?)?.value());
+                    return Ok(datetime::interval_value(a.add(&b.sub(&a)?.mul(part)?)?));
                 }
                 let (a, b) = (Datum::from(&self.values[low]).float(), Datum::from(&self.values[high]).float());
                 Ok(Value::Float8(if low == high { a } else { a + part * (b - a) }))

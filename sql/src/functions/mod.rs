@@ -11,10 +11,12 @@ pub mod arrays;
 pub mod casts;
 pub mod compare;
 pub mod datetime;
+pub mod digest;
 pub mod json;
 pub mod numbers;
 pub mod sets;
 pub mod system;
+pub mod template;
 pub mod text;
 
 use std::any::Any;
