@@ -358,7 +358,7 @@ impl Compiler<'_> {
             Expr::Array { elements, ty } => {
                 let data_type = self.data_type(*ty)?;
                 let nested = elements.first().is_some_and(|e| e.ty().oid == ty.oid);
-                Node::Array { elements: self.nodes(elements)?, element: arrays::element_type(self.context, &data_type)?, nested }
+                Node::Array { elements: self.nodes(elements)?, element: (*arrays::element_type(self.context, &data_type)?).clone(), nested }
             }
             Expr::Row { fields, .. } => Node::Row {
                 fields: fields.iter().map(|(_, e)| Ok((self.node(e)?, self.data_type(e.ty())?))).collect::<Result<_>>()?,
@@ -446,6 +446,17 @@ impl Compiler<'_> {
             }
             CastMethod::InOut => Node::InOut { input: Box::new(node), from: self.data_type(input.ty())?, to: self.data_type(ty)? },
             CastMethod::Modifier { explicit } => Node::Modifier { input: Box::new(node), data_type: self.data_type(ty)?, explicit },
+            CastMethod::Domain => {
+                use strandline_storage::schema::{CatalogObject, TypeDefinition, UserType};
+                match self.context.root.catalog().get(ty.oid).map(|o| &**o) {
+                    Some(CatalogObject::Type(UserType { definition: TypeDefinition::Domain { not_null: false, checks, .. }, .. }))
+                        if checks.is_empty() =>
+                    {
+                        node
+                    }
+                    _ => return Err(SqlError::unsupported("a cast to a domain with constraints")),
+                }
+            }
             CastMethod::Array => {
                 let (from, to) = (self.data_type(input.ty())?, self.data_type(ty)?);
                 let (a, b) = (arrays::element_type(self.context, &from)?, arrays::element_type(self.context, &to)?);
@@ -471,7 +482,8 @@ pub const ELEMENT_COLUMN: ColumnId = ColumnId::MAX;
 pub fn parameter(context: &StatementContext, number: u32) -> Result<Value> {
     context
         .params
-        .get((number as usize).wrapping_sub(1))
+        .iter()
+        .nth((number as usize).wrapping_sub(1))
         .cloned()
         .ok_or_else(|| SqlError::new(ErrorCode::UndefinedParameter, format!("there is no parameter ${number}")))
 }

@@ -34,7 +34,7 @@ pub(crate) use apply::Apply;
 pub(crate) use cte::{CteScan, CteState, Recursive};
 pub use evaluator::Evaluator;
 pub(crate) use limits::{DistinctRows, LimitRows};
-pub(crate) use node::{OwnNode, Operator, OwnPlanner, internal};
+pub(crate) use node::{Operator, OwnNode, OwnPlanner, add_cancel_points, internal};
 pub(crate) use project_set::{FunctionScan, ProjectSet, SetCall};
 pub use runtime::{configure_memory, error_of};
 pub(crate) use runtime::{block_on, session_state};

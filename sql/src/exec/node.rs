@@ -250,8 +250,7 @@ impl ExtensionPlanner for OwnPlanner {
         _: &dyn datafusion::catalog::Session,
         _: &datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext,
     ) -> PlanResult<Option<Arc<dyn ExecutionPlan>>> {
-        let any: &dyn std::any::Any = node;
-        let Some(node) = any.downcast_ref::<OwnNode>() else { return Ok(None) };
+        let Some(node) = node.as_any().downcast_ref::<OwnNode>() else { return Ok(None) };
         let schema = Arc::new(node.schema.as_arrow().clone());
         Ok(Some(Arc::new(OwnExec::new(Arc::clone(&node.operator), inputs.to_vec(), schema))))
     }
@@ -262,7 +261,7 @@ pub(super) struct OwnQueryPlanner;
 
 #[async_trait]
 impl QueryPlanner for OwnQueryPlanner {
-    async fn create_physical_plan(&self, plan: &LogicalPlan, state: &SessionState) -> PlanResult<Arc<dyn ExecutionPlan>> {
+    async fn create_physical_plan(&self, plan: &LogicalPlan, state: &dyn datafusion::catalog::Session) -> PlanResult<Arc<dyn ExecutionPlan>> {
         DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(OwnPlanner)]).create_physical_plan(plan, state).await
     }
 }

@@ -162,7 +162,7 @@ impl FunctionBatches {
                 row.push(Value::Int8(*n));
             }
             for (i, column) in columns.iter_mut().enumerate() {
-                column.push(&row.get(i).map_or(Datum::Null, Datum::from))?;
+                column.push(&row.iter().nth(i).map_or(Datum::Null, Datum::from))?;
             }
             count += 1;
         }
@@ -283,7 +283,7 @@ impl Expanded {
             for (i, column) in columns.iter_mut().enumerate() {
                 match refs.get(i) {
                     Some(from) => column.push(&from.get(self.row))?,
-                    None => column.push(&values.get(i - refs.len()).map_or(Datum::Null, Datum::from))?,
+                    None => column.push(&values.iter().nth(i - refs.len()).map_or(Datum::Null, Datum::from))?,
                 }
             }
             count += 1;

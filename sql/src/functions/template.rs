@@ -283,7 +283,7 @@ pub fn parse(text: &str, format: &str) -> Result<(i64, Option<i32>)> {
         let adjacent = matches!(list.get(at + 1), Some(Node::Pattern { .. }));
         let digits = |rest: &mut &str, width: usize| -> Result<i64> {
             let signed = rest.starts_with(['-', '+']);
-            let body = if signed { &rest[1..] } else { rest };
+            let body = if signed { &rest[1..] } else { &**rest };
             let most = if fill || !adjacent { if width == 4 { 9 } else { width.max(1) } } else { width };
             let len = body.bytes().take(most).take_while(u8::is_ascii_digit).count();
             if len == 0 {

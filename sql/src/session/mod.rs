@@ -18,7 +18,7 @@ mod core;
 mod engine;
 mod names;
 mod portal;
-mod role;
+pub(crate) mod role;
 mod sequence;
 pub mod settings;
 mod transaction;
