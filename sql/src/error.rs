@@ -4,7 +4,6 @@ pub type Result<T, E = SqlError> = std::result::Result<T, E>;
 
 /// Names of PostgreSQL's error conditions (appendix A), without their five characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum ErrorCode {
     SyntaxError,
     UndefinedTable,
@@ -66,6 +65,7 @@ pub enum ErrorCode {
     NumericValueOutOfRange,
     StringDataRightTruncation,
     StringDataLengthMismatch,
+    CharacterNotInRepertoire,
     SubstringError,
     NullValueNotAllowed,
     CardinalityViolation,
@@ -90,6 +90,8 @@ pub enum ErrorCode {
     SerializationFailure,
     QueryCanceled,
     AdminShutdown,
+    IdleInTransactionSessionTimeout,
+    IdleSessionTimeout,
     OutOfMemory,
     DiskFull,
     TooManyConnections,

@@ -628,6 +628,12 @@ impl SessionCore {
         Ok(self.statement_context(Vec::new())?.root.clone())
     }
 
+    pub(crate) fn forget_sequences(&self) {
+        let mut state = self.state.lock();
+        state.sequence_values.clear();
+        state.last_sequence = None;
+    }
+
     pub(crate) fn remember_sequence(&self, oid: Oid, value: i64) {
         let mut state = self.state.lock();
         state.sequence_values.insert(oid, value);

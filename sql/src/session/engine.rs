@@ -191,6 +191,14 @@ impl Engine {
         role::list(&self.store)
     }
 
+    pub(crate) fn put_role(&self, role: &Role) -> Result<strandline_storage::JournalPosition> {
+        role::put(&self.store, role)
+    }
+
+    pub(crate) fn remove_role(&self, name: &str) -> Result<strandline_storage::JournalPosition> {
+        role::remove(&self.store, name)
+    }
+
     pub(crate) fn role_changes(&self) -> parking_lot::MutexGuard<'_, ()> {
         self.role_changes.lock()
     }

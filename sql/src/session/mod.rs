@@ -32,9 +32,9 @@ use strandline_storage::DataType;
 use crate::error::Result;
 use crate::types::{Oid, SqlType};
 
-pub use self::core::SessionCore;
+pub use self::core::{SessionCore, SetScope};
 pub use engine::{CancelHandle, ConnectRequest, Engine, EngineOptions, SessionInfo};
-pub use portal::Session;
+pub use portal::{ParameterValue, Portal, Prepared, Session};
 pub use role::Role;
 pub use sequence::SequenceState;
 pub use transaction::TransactionStatus;
@@ -109,6 +109,8 @@ pub struct Rows {
     pub columns: Arc<[OutputColumn]>,
     pub tag: RowsTag,
     pub batches: BoxStream<'static, Result<RecordBatch>>,
+    /// A batch that was sent in part: the rows from this one on come first.
+    pub pending: Option<(RecordBatch, usize)>,
 }
 
 impl std::fmt::Debug for Rows {
@@ -122,7 +124,7 @@ pub struct CopyIn {
     pub binary: bool,
     pub column_count: usize,
     /// Reads chunks until the channel ends and returns the command tag. An `Err` item is the client's CopyFail.
-    pub load: Box<dyn FnOnce(std::sync::mpsc::Receiver<Result<bytes::Bytes>>) -> Result<String> + Send>,
+    pub load: Box<dyn FnOnce(tokio::sync::mpsc::Receiver<Result<bytes::Bytes>>) -> Result<String> + Send>,
 }
 
 impl std::fmt::Debug for CopyIn {
