@@ -63,6 +63,8 @@ pub trait SessionAccess: Send + Sync {
     fn currval(&self, sequence: u32, context: &StatementContext) -> Result<i64>;
     fn lastval(&self, context: &StatementContext) -> Result<i64>;
     fn setval(&self, sequence: u32, value: i64, is_called: bool, context: &StatementContext) -> Result<i64>;
+    /// Where a sequence stands now.
+    fn sequence_state(&self, sequence: &strandline_storage::schema::Sequence) -> crate::session::SequenceState;
     fn set_config(&self, name: &str, value: &str, is_local: bool) -> Result<String>;
     fn current_setting(&self, name: &str) -> Result<Option<String>>;
     /// Rows that the server knows and sql does not (replication status, backends): by virtual table name, JSON objects.

@@ -14,3 +14,4 @@ pub mod system;
 pub mod types;
 pub mod virtual_table;
 pub mod wire;
+mod statement;

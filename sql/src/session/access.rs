@@ -1,12 +1,13 @@
 //! What functions with side effects do to their session ([`SessionAccess`]).
 
 use strandline_storage::schema::{CatalogObject, Sequence};
-use strandline_storage::{Oid, Value};
+use strandline_storage::{JournalPosition, Oid, Value};
 
-use crate::context::{SessionAccess, StatementContext};
+use crate::context::{Revision, SessionAccess, StatementContext};
 use crate::error::{ErrorCode, Result, SqlError};
 use crate::session::core::{SessionCore, SetScope};
 use crate::session::sequence::SequenceState;
+use crate::system::ProcedureSession;
 
 fn sequence_of<'a>(context: &'a StatementContext, oid: Oid) -> Result<&'a Sequence> {
     match context.root.catalog().get(oid).map(|o| &**o) {
@@ -19,8 +20,9 @@ fn sequence_of<'a>(context: &'a StatementContext, oid: Oid) -> Result<&'a Sequen
 }
 
 impl SessionAccess for SessionCore {
-    fn call_procedure(&self, name: &str, _args: &[Option<String>], _context: &StatementContext) -> Result<Vec<Value>> {
-        Err(SqlError::unsupported(format_args!("procedure {name}")))
+    fn call_procedure(&self, name: &str, args: &[Option<String>], context: &StatementContext) -> Result<Vec<Value>> {
+        self.check_writable(&format!("{name}()"))?;
+        crate::system::call_procedure(name, args, context, self)
     }
 
     fn nextval(&self, sequence: u32, context: &StatementContext) -> Result<i64> {
@@ -65,7 +67,47 @@ impl SessionAccess for SessionCore {
         Ok(self.setting(name))
     }
 
+    fn sequence_state(&self, sequence: &Sequence) -> SequenceState {
+        self.engine.sequences.state(sequence)
+    }
+
     fn server_rows(&self, table: &str) -> Vec<serde_json::Value> {
-        (self.engine.options.server_rows)(table)
+        match table {
+            "pg_stat_activity" => self.engine.sessions().iter().map(activity_row).collect(),
+            "pg_settings" => self.setting_rows(),
+            other => (self.engine.options.server_rows)(other),
+        }
+    }
+}
+
+fn activity_row(session: &crate::session::SessionInfo) -> serde_json::Value {
+    serde_json::json!({
+        "datname": session.database,
+        "pid": session.pid,
+        "usename": session.user,
+        "application_name": session.application_name,
+        "client_addr": session.client.map(|a| a.ip().to_string()),
+        "client_port": session.client.map(|a| a.port()),
+        "state": session.state,
+        "query": &*session.query,
+        "backend_type": "client backend",
+    })
+}
+
+impl ProcedureSession for SessionCore {
+    fn flush(&self) -> Result<()> {
+        match self.revision() {
+            Revision::Branch(_) => self.flush_transaction().map(|_| ()),
+            Revision::Commit(_) => Ok(()),
+        }
+    }
+
+    fn switch(&self, revision: Revision) -> Result<()> {
+        self.switch_revision(revision)
+    }
+
+    fn written(&self, position: JournalPosition) -> Result<()> {
+        self.engine.store.wait_durable(position)?;
+        self.refresh_snapshot()
     }
 }

@@ -628,6 +628,26 @@ impl SessionCore {
         Ok(self.statement_context(Vec::new())?.root.clone())
     }
 
+    /// `pg_settings`, as far as it can be told.
+    pub(crate) fn setting_rows(&self) -> Vec<serde_json::Value> {
+        let values = self.state.lock().settings.values().clone();
+        values
+            .iter()
+            .map(|(name, value)| {
+                serde_json::json!({
+                    "name": crate::session::settings::display_name(name),
+                    "setting": value,
+                    "context": "user",
+                    "vartype": "string",
+                    "source": "default",
+                    "boot_val": value,
+                    "reset_val": value,
+                    "pending_restart": false,
+                })
+            })
+            .collect()
+    }
+
     pub(crate) fn forget_sequences(&self) {
         let mut state = self.state.lock();
         state.sequence_values.clear();

@@ -20,6 +20,7 @@ mod names;
 mod portal;
 pub(crate) mod role;
 mod sequence;
+mod sequence_table;
 pub mod settings;
 mod transaction;
 
@@ -33,7 +34,9 @@ use crate::error::Result;
 use crate::types::{Oid, SqlType};
 
 pub use self::core::{SessionCore, SetScope};
+pub(crate) use names::ContextNames;
 pub use engine::{CancelHandle, ConnectRequest, Engine, EngineOptions, SessionInfo};
+pub(crate) use portal::PortalState;
 pub use portal::{ParameterValue, Portal, Prepared, Session};
 pub use role::Role;
 pub use sequence::SequenceState;

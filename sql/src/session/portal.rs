@@ -65,11 +65,13 @@ pub struct Session {
     pub(crate) core: Arc<SessionCore>,
     pub(crate) statements: HashMap<String, Arc<Prepared>>,
     pub(crate) portals: HashMap<String, Portal>,
+    /// The types of the parameters of the statement being run.
+    pub(crate) parameter_types: Vec<Oid>,
 }
 
 impl Session {
     pub(crate) fn new(core: Arc<SessionCore>) -> Self {
-        Session { core, statements: HashMap::new(), portals: HashMap::new() }
+        Session { core, statements: HashMap::new(), portals: HashMap::new(), parameter_types: Vec::new() }
     }
 
     pub fn pid(&self) -> i32 {
@@ -118,6 +120,7 @@ impl Session {
     pub fn execute(&mut self, statement: &Statement) -> Result<Outcome> {
         self.core.begin_statement(&statement.text().into());
         self.refuse_when_failed(Some(statement))?;
+        self.parameter_types.clear();
         statement::execute(self, statement, Vec::new())
     }
 
@@ -228,6 +231,7 @@ impl Session {
                 let params = portal.params.clone();
                 self.core.begin_statement(&prepared.text);
                 self.refuse_when_failed(Some(parsed))?;
+                self.parameter_types = prepared.parameters.clone();
                 statement::execute(self, parsed, params)
             }
             PortalState::Suspended(rows) => Ok(Outcome::Rows(rows)),

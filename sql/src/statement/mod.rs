@@ -24,6 +24,8 @@ use crate::session::{Outcome, OutputColumn, ParameterValue, Session, SessionCore
 use crate::types::{Oid, SqlType};
 
 
+pub(crate) use query::batch_of as rows_batch;
+
 /// Runs a statement.
 pub fn execute(session: &mut Session, statement: &Statement, params: Vec<Value>) -> Result<Outcome> {
     use NodeEnum as N;

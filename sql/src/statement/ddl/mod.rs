@@ -5,6 +5,7 @@
 
 mod alter_table;
 mod columns;
+pub(super) use columns::quote_identifier;
 mod constraints;
 pub mod create_table_as;
 mod create_table;
