@@ -11,9 +11,8 @@ use bytes::{BufMut, Bytes};
 use futures::StreamExt;
 use strandline_sql::error::{ErrorCode, SqlError};
 use strandline_sql::session::{
-    CancelHandle, CopyIn, CopyOut, Outcome, ParameterValue, Rows, RowsTag, Session, TransactionStatus,
+    CancelHandle, CopyIn, CopyOut, Outcome, ParameterValue, Rows, RowEncoder, RowsTag, Session, TransactionStatus,
 };
-use strandline_sql::wire::RowEncoder;
 use tokio::sync::mpsc;
 
 use crate::pg::Shared;
@@ -359,7 +358,7 @@ impl Connection {
         let limit = self.session()?.milliseconds("statement_timeout");
         let deadline = (limit > 0).then(|| tokio::time::Instant::now() + Duration::from_millis(limit));
         let each: Vec<i16> = (0..rows.columns.len()).map(|i| reply::format_of(formats, i)).collect();
-        let mut encoder = RowEncoder::new(rows.columns.iter().map(|c| c.data_type.clone()).collect(), each, settings)?;
+        let mut encoder = RowEncoder::new(rows.columns.iter().map(|c| c.data_type.clone()).collect(), &each, settings, rows.context.clone())?;
         let mut sent = 0;
         loop {
             let (batch, start) = match rows.pending.take() {

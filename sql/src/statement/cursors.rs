@@ -161,6 +161,7 @@ pub fn fetch(session: &mut Session, fetch: &FetchStmt) -> Result<Outcome> {
         tag: RowsTag::Counted("FETCH"),
         batches: futures::stream::iter(taken.into_iter().map(Ok)).boxed(),
         pending: None,
+        context: None,
     }))
 }
 
@@ -169,7 +170,7 @@ fn next_batch(rows: &mut Rows) -> Result<Option<(datafusion::arrow::record_batch
     if let Some(pending) = rows.pending.take() {
         return Ok(Some(pending));
     }
-    Ok(crate::exec::wait(rows.batches.next()).transpose()?.map(|batch| (batch, 0)))
+    Ok(futures::executor::block_on(rows.batches.next()).transpose()?.map(|batch| (batch, 0)))
 }
 
 pub fn close(session: &mut Session, close: &ClosePortalStmt) -> Result<Outcome> {

@@ -64,7 +64,7 @@ pub fn describe(session: &mut Session, statement: &Statement, node: &NodeEnum, t
 pub fn rows_of(context: &Arc<StatementContext>, batches: RowBatches, tag: RowsTag) -> Result<Rows> {
     let columns = output_columns(context, &batches.columns)?;
     let stream = futures::stream::unfold(batches, |mut batches| async move { batches.next().await.map(|batch| (batch, batches)) });
-    Ok(Rows { columns: columns.into(), tag, batches: stream.boxed(), pending: None })
+    Ok(Rows { columns: columns.into(), tag, batches: stream.boxed(), pending: None, context: Some(context.clone()) })
 }
 
 /// Starts a query with its parameters.
@@ -127,6 +127,7 @@ pub fn rows_outcome(columns: Vec<OutputColumn>, rows: Vec<Vec<Value>>, tag: Rows
         tag,
         batches: futures::stream::iter([Ok(batch)]).boxed(),
         pending: None,
+        context: None,
     }))
 }
 
