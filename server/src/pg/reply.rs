@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::data::{FieldDescription, NoData, ParameterDescription, RowDescription};
 use pgwire::messages::response::{
-    CommandComplete, EmptyQueryResponse, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus as WireStatus,
+    CommandComplete, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus as WireStatus,
 };
 use pgwire::messages::startup::ParameterStatus;
 use strandline_sql::error::SqlError;
@@ -100,7 +100,7 @@ pub fn complete(out: &mut BytesMut, tag: &str) {
 }
 
 pub fn empty_query(out: &mut BytesMut) {
-    put(out, PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse));
+    bare(out, b'I');
 }
 
 pub fn row_description(out: &mut BytesMut, columns: &[OutputColumn], formats: &[i16]) {

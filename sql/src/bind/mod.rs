@@ -45,7 +45,7 @@ use crate::parse::Source;
 use crate::types::{Oid, SqlType, oid};
 
 pub use coercion::Context;
-pub use modify::{InsertTarget, ModifyScope};
+pub use modify::{InsertTarget, ModifyScope, RowScope};
 use names::Names;
 pub use object_names::split_name;
 use scope::{Clause, Level, NsItem};

@@ -36,6 +36,13 @@ pub struct ModifyScope {
     ctes: Vec<BoundCte>,
 }
 
+impl ModifyScope {
+    /// The ids of all columns that the rows have, those of FROM's tables too.
+    pub fn column_ids(&self) -> Vec<crate::bound::ColumnId> {
+        self.rel.column_ids()
+    }
+}
+
 /// Columns in view under a name: a table's row in RETURNING, `excluded` in ON CONFLICT.
 pub struct RowScope<'c> {
     pub name: &'c str,

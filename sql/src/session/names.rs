@@ -90,6 +90,19 @@ impl Names for ContextNames<'_> {
         }
     }
 
+    fn relation_schema(&self, name: &str) -> Option<String> {
+        let path = &self.context.search_path;
+        let is_catalog = || system::lookup(Some("pg_catalog"), name, self.context).is_some();
+        if !path.iter().any(|s| s == "pg_catalog") && is_catalog() {
+            return Some("pg_catalog".into());
+        }
+        path.iter()
+            .find(|schema| {
+                self.catalog().relation(schema, name).is_some() || system::lookup(Some(schema), name, self.context).is_some()
+            })
+            .cloned()
+    }
+
     fn relation_as_of(&self, catalog: Option<&str>, schema: Option<&str>, name: &str, as_of: &AsOf) -> Result<Option<Relation>> {
         let context = self.context;
         let root = match as_of {

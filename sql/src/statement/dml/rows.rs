@@ -118,7 +118,7 @@ fn domain<'a>(context: &'a StatementContext, data_type: &DataType) -> Option<(&'
     }
 }
 
-fn domain_default(context: &StatementContext, data_type: &DataType) -> Option<String> {
+pub fn domain_default(context: &StatementContext, data_type: &DataType) -> Option<String> {
     match domain(context, data_type)?.1 {
         TypeDefinition::Domain { default, .. } => default.clone(),
         _ => None,
