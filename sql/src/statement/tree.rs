@@ -124,13 +124,14 @@ pub fn role_name(role: &RoleSpec, current: &str, session: &str) -> Result<String
 
 /// The SQL text of an expression.
 pub fn expression_text(expression: &Node) -> Result<String> {
-    use pg_query::protobuf::{ResTarget, SelectStmt};
-    let target = ResTarget { val: Some(Box::new(expression.clone())), ..ResTarget::default() };
-    let select = SelectStmt {
-        target_list: vec![Node { node: Some(NodeEnum::ResTarget(Box::new(target))) }],
-        ..SelectStmt::default()
+    // A parsed statement is the frame: one made by hand would have enums that libpg_query aborts on.
+    let (_, mut frame) = crate::parse::parse_stored("SELECT NULL")?;
+    let NodeEnum::SelectStmt(select) = &mut frame else { return Err(malformed()) };
+    let Some(NodeEnum::ResTarget(target)) = select.target_list.first_mut().and_then(|t| t.node.as_mut()) else {
+        return Err(malformed());
     };
-    let text = statement_text(&NodeEnum::SelectStmt(Box::new(select)))?;
+    target.val = Some(Box::new(expression.clone()));
+    let text = statement_text(&frame)?;
     Ok(text.strip_prefix("SELECT ").unwrap_or(&text).to_owned())
 }
 
