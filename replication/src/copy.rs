@@ -214,10 +214,7 @@ fn write_tables(context: &Context, tasks: &[Task], types: &RemoteTypes, receiver
         message: format!("initial copy of {} tables at {point}", tasks.len()),
         source: Some(Source { end_lsn: point, commit_lsn: point, xid: 0, commit_time: now, origin: None, context: None }),
     };
-    let (commit, _) = writer.commit(meta)?;
-    if commit.is_none() {
-        context.records.set_position(point, None)?;
-    }
+    writer.commit(meta)?;
     Ok(row_count)
 }
 

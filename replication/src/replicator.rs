@@ -232,7 +232,7 @@ impl Replicator {
             // The user's word is adopted in one go: from now on the file's content is ours.
             context.records.set_source(&new_source(Phase::Streaming))?;
             if word.is_some() || stored.is_none() {
-                context.records.set_position(start, last_commit)?;
+                context.records.set_position(start, last_commit, &context.branch)?;
                 context.records.set_locations(&[start])?;
             }
             context.store.sync()?;

@@ -3,11 +3,11 @@
 //! | state key (under `replication/DATABASE/BRANCH/`) | content |
 //! |---|---|
 //! | `source` | system identifier, timeline, slot's name, phase (with the consistent point) |
-//! | `position` | an LSN and the id of the last replicated commit at that time (`-`: none) |
+//! | `position` | an LSN, the id of the last replicated commit at that time (`-`: none), and the working set's position at that time |
 //! | `location` | the LSNs that `pg_wal_location` may hold by our own hand: the last written and the one before |
 //!
 //! A replicated commit carries its end LSN, so position and data move in one record. `position` is for progress without a commit: an idle
-//! stream, a start given by the user, changes that only go to the working set.
+//! stream, a start given by the user. Changes that only go to the working set carry their end LSN in the working set's record.
 
 use std::fmt;
 use std::str::FromStr;
@@ -43,6 +43,7 @@ pub(crate) enum Phase {
 struct Position {
     lsn: Lsn,
     commit: Option<CommitId>,
+    working: Lsn,
 }
 
 /// The records of one branch.
@@ -68,20 +69,23 @@ impl SourceRecords {
     /// Where the stream goes on: the last replicated commit's end, or the `position` record where that is newer. `None` before the first.
     pub(crate) fn position(&self, branch: &Branch) -> Result<(Option<Lsn>, Option<CommitId>)> {
         let commit = last_replicated(&self.store, branch)?;
+        let working = branch.state().applied_to_working;
         let record: Option<Position> = self.read("position")?;
         let id = commit.map(|(id, _)| id);
-        let lsn = match (commit, record) {
-            (commit, Some(record)) if record.commit == commit.map(|(id, _)| id) => Some(record.lsn),
-            (Some((_, end)), Some(record)) => Some(end.max(record.lsn)),
-            (None, Some(record)) => Some(record.lsn),
-            (Some((_, end)), None) => Some(end),
-            (None, None) => None,
-        };
-        Ok((lsn, id))
+        if let Some(record) = record
+            && record.commit == id
+            && record.working == working
+        {
+            // Nothing came since, so this holds even if it is the lower one, as a user may have wished.
+            return Ok((Some(record.lsn), id));
+        }
+        let known = [commit.map(|(_, end)| end), Some(working).filter(|lsn| *lsn > Lsn(0)), record.map(|record| record.lsn)];
+        Ok((known.into_iter().flatten().max(), id))
     }
 
-    pub(crate) fn set_position(&self, lsn: Lsn, commit: Option<CommitId>) -> Result<JournalPosition> {
-        self.write("position", &Position { lsn, commit })
+    /// Not to be called by a thread that holds the branch's writer.
+    pub(crate) fn set_position(&self, lsn: Lsn, commit: Option<CommitId>, branch: &Branch) -> Result<JournalPosition> {
+        self.write("position", &Position { lsn, commit, working: branch.state().applied_to_working })
     }
 
     /// The contents of `pg_wal_location` that are ours.
@@ -151,8 +155,8 @@ impl FromStr for Source {
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.commit {
-            Some(commit) => write!(f, "{} {commit}", self.lsn),
-            None => write!(f, "{} -", self.lsn),
+            Some(commit) => write!(f, "{} {commit} {}", self.lsn, self.working),
+            None => write!(f, "{} - {}", self.lsn, self.working),
         }
     }
 }
@@ -161,9 +165,10 @@ impl FromStr for Position {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        let (lsn, commit) = text.split_once(' ').ok_or(())?;
+        let words: Vec<&str> = text.split(' ').collect();
+        let &[lsn, commit, working] = words.as_slice() else { return Err(()) };
         let commit = if commit == "-" { None } else { Some(commit.parse().map_err(drop)?) };
-        Ok(Position { lsn: lsn.parse().map_err(drop)?, commit })
+        Ok(Position { lsn: lsn.parse().map_err(drop)?, commit, working: working.parse().map_err(drop)? })
     }
 }
 
@@ -178,7 +183,7 @@ mod tests {
             assert_eq!(source.to_string().parse(), Ok(source));
         }
         for commit in [None, Some(CommitId::of(b"x"))] {
-            let position = Position { lsn: Lsn(77), commit };
+            let position = Position { lsn: Lsn(77), commit, working: Lsn(0) };
             assert_eq!(position.to_string().parse(), Ok(position));
         }
         assert!("".parse::<Position>().is_err() && "a b".parse::<Source>().is_err());

@@ -545,6 +545,7 @@ fn without_commits_changes_go_to_the_working_set_exactly_once() {
     assert_eq!(picture_of(&state.working, "t"), picture(&db, "t"));
     assert_eq!(*picture_of(&state.head_root, "t"), ["no table"]);
     assert!(replica.replicated().is_empty());
+    assert!(state.applied_to_working > Lsn(0), "data and position are one record");
 }
 
 #[test]

@@ -90,9 +90,10 @@ pub(crate) fn make(shared: &Arc<Shared>, registry: &Mutex<Registry>) -> Result<(
                 root.normalise()?;
             }
             // Under the branch's lock: its later records have larger numbers.
-            (inner.head, inner.root().clone(), inner.dirty.clone(), inner.conflicts.clone(), shared.journal.next_sequence())
+            let rest = (inner.conflicts.clone(), inner.applied);
+            (inner.head, inner.root().clone(), inner.dirty.clone(), rest, shared.journal.next_sequence())
         };
-        let (head, mut root, dirty, conflicts, sequence) = snapshot;
+        let (head, mut root, dirty, (conflicts, applied), sequence) = snapshot;
         let head_root = root.write(&mut &*shared.journal)?;
         let (mut staged, mut working) = (RootSpec::Head, RootSpec::Head);
         if let Some(dirty) = dirty {
@@ -116,6 +117,7 @@ pub(crate) fn make(shared: &Arc<Shared>, registry: &Mutex<Registry>) -> Result<(
             staged,
             working,
             conflicts,
+            applied,
             sequence,
         });
     }

@@ -8,7 +8,7 @@ use crate::change_set::ChangeSet;
 use crate::chunk::{ChunkReader, ChunkWriter};
 use crate::encoding::{ByteReader, Decoded, Malformed, put_bytes, put_varint};
 use crate::error::{Error, Result};
-use crate::id::{ChunkAddress, CommitId, Timestamp};
+use crate::id::{ChunkAddress, CommitId, Lsn, Timestamp};
 use crate::schema::Oid;
 
 /// A change set outside of a commit that is longer than this goes into chunks.
@@ -49,6 +49,8 @@ pub(crate) struct BranchCheckpoint {
     pub staged: RootSpec,
     pub working: RootSpec,
     pub conflicts: Vec<(Oid, String, CommitId)>,
+    /// See `BranchState::applied_to_working`.
+    pub applied: Lsn,
     /// Records of the branch before this sequence number are in the roots.
     pub sequence: u64,
 }
@@ -115,6 +117,8 @@ pub(crate) enum Record {
     /// Changes of the working set.
     Working {
         branch: u32,
+        /// The end of the source transaction that the changes are; 0 for local ones.
+        applied: Lsn,
         changes: StoredChangeSet,
     },
     Roots {
@@ -305,6 +309,7 @@ impl Checkpoint {
                 text(out, key);
                 out.extend_from_slice(&commit.0);
             }
+            put_varint(out, branch.applied.0);
             put_varint(out, branch.sequence);
         }
         put_varint(out, self.tags.len() as u64);
@@ -338,11 +343,13 @@ impl Checkpoint {
                 staged: RootSpec::decode(reader)?,
                 working: RootSpec::decode(reader)?,
                 conflicts: Vec::new(),
+                applied: Lsn(0),
                 sequence: 0,
             };
             for _ in 0..reader.count()? {
                 branch.conflicts.push((reader.varint_u32()?, reader.string()?, CommitId(reader.array()?)));
             }
+            branch.applied = Lsn(reader.varint()?);
             branch.sequence = reader.varint()?;
             checkpoint.branches.push(branch);
         }
@@ -396,9 +403,10 @@ impl Record {
                 out.extend_from_slice(&head.0);
                 out.push(u8::from(*hard));
             }
-            Record::Working { branch, changes } => {
+            Record::Working { branch, applied, changes } => {
                 out.push(WORKING);
                 number(out, *branch);
+                put_varint(out, applied.0);
                 match changes {
                     StoredChangeSet::Inline(bytes) => {
                         out.push(0);
@@ -476,6 +484,7 @@ impl Record {
             HEAD_MOVED => Record::HeadMoved { branch: reader.varint_u32()?, head: CommitId(reader.array()?), hard: reader.bool()? },
             WORKING => {
                 let branch = reader.varint_u32()?;
+                let applied = Lsn(reader.varint()?);
                 let changes = if reader.bool()? {
                     let mut pieces = Vec::new();
                     while !reader.is_empty() {
@@ -485,7 +494,7 @@ impl Record {
                 } else {
                     StoredChangeSet::Inline(rest(&mut reader))
                 };
-                Record::Working { branch, changes }
+                Record::Working { branch, applied, changes }
             }
             ROOTS => Record::Roots {
                 branch: reader.varint_u32()?,
@@ -538,6 +547,7 @@ mod tests {
             staged: RootSpec::Head,
             working: RootSpec::Written(address),
             conflicts: vec![(16384, "(id)=(1)".into(), id)],
+            applied: Lsn(1 << 40),
             sequence: 99,
         };
         let checkpoint = Checkpoint {
@@ -558,8 +568,8 @@ mod tests {
             Record::BranchDeleted { branch: 2 },
             Record::Commit { branch: 2, mode: CommitMode::Staged, commit: Bytes::from_static(b"commit") },
             Record::HeadMoved { branch: 2, head: id, hard: true },
-            Record::Working { branch: 2, changes: StoredChangeSet::Inline(Bytes::from_static(b"changes")) },
-            Record::Working { branch: 2, changes: StoredChangeSet::Chunks(vec![address, address]) },
+            Record::Working { branch: 2, applied: Lsn(0), changes: StoredChangeSet::Inline(Bytes::from_static(b"changes")) },
+            Record::Working { branch: 2, applied: Lsn(7 << 32), changes: StoredChangeSet::Chunks(vec![address, address]) },
             Record::Roots { branch: 2, staged: RootSpec::Unchanged, working: RootSpec::Staged },
             Record::TagPut(tag),
             Record::TagDeleted { database: 1, name: "t".into() },

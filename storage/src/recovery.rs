@@ -161,6 +161,7 @@ impl Recovery<'_> {
             let working = self.root_of(&inner, &branch.working, Some(&staged))?;
             inner.set_working_set(staged, working);
             inner.conflicts = branch.conflicts;
+            inner.applied = branch.applied;
             let cell = BranchCell::new(self.shared.clone(), branch.branch, branch.database, inner);
             self.from.insert(branch.branch, branch.sequence);
             self.branches.insert(branch.branch, RecoveredBranch { name: branch.name, database: branch.database, cell });
@@ -226,7 +227,7 @@ impl Recovery<'_> {
                     cell.lock().move_head(head, root, hard);
                 }
             }
-            Record::Working { branch, changes } => {
+            Record::Working { branch, applied, changes } => {
                 if let Some(cell) = self.branch(branch, sequence) {
                     let changes = changes.load(&*self.shared.journal)?;
                     let mut inner = cell.lock();
@@ -234,6 +235,7 @@ impl Recovery<'_> {
                     working.apply(&changes, &self.shared.chunks)?;
                     let staged = inner.staged().clone();
                     inner.set_working_set(staged, working);
+                    inner.applied = inner.applied.max(applied);
                     inner.version += 1;
                     self.shared.pace.count(changes.row_count());
                 }

@@ -540,7 +540,7 @@ impl Applier {
             source: Some(source),
         };
         let store = &self.context.store;
-        let (id, mut position) = writer.commit(meta).map_err(|error| match error {
+        let (id, position) = writer.commit(meta).map_err(|error| match error {
             StoreError::Conflict { what } => Interruption::Conflict(what),
             other => Interruption::Failed(Error::Store(other)),
         })?;
@@ -550,7 +550,6 @@ impl Applier {
                 tracing::info!(xid = begin.xid, lsn = %commit.commit_lsn, changes = change_count, commit = %format_args!("{id:.12}"), "commit");
             }
             None => {
-                position = self.context.records.set_position(end, self.last_commit)?;
                 tracing::info!(xid = begin.xid, lsn = %commit.commit_lsn, changes = change_count, "transaction put into the working set");
             }
         }
@@ -567,7 +566,7 @@ impl Applier {
         if self.idle <= self.position || !is_due || !matches!(self.current, Current::Outside) {
             return Ok(());
         }
-        let position = self.context.records.set_position(self.idle, self.last_commit)?;
+        let position = self.context.records.set_position(self.idle, self.last_commit, &self.context.branch)?;
         self.position = self.idle;
         self.idle_recorded_at = Instant::now();
         self.context.progress.note_applied(self.idle, position, self.context.store.durable());

@@ -29,10 +29,14 @@ impl Writer {
         }
     }
 
+    /// Finishes; where there is no commit, the source's end LSN goes into the working set's record.
     pub(crate) fn commit(self, meta: CommitMeta) -> Result<(Option<CommitId>, JournalPosition)> {
         match self {
             Writer::Commit(apply) => apply.commit(meta).map(|(id, position)| (Some(id), position)),
-            Writer::WorkingSet { branch, base, edit } => branch.commit_local(&base, *edit, None),
+            Writer::WorkingSet { branch, base, edit } => {
+                let end = meta.source.map(|source| source.end_lsn).unwrap_or_default();
+                branch.apply_to_working(&base, *edit, end).map(|position| (None, position))
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::commit::{self, CommitMeta};
 use crate::commit_index::CommitNumber;
 use crate::edit::Edit;
 use crate::error::{Error, Result};
-use crate::id::CommitId;
+use crate::id::{CommitId, Lsn};
 use crate::journal::JournalPosition;
 use crate::record::{CommitMode, Record, RootSpec, StoredChangeSet, begin_commit};
 use crate::root::Root;
@@ -36,6 +36,8 @@ pub struct BranchState {
     pub working: Root,
     /// Replicated changes that met a locally changed row and did not enter the working set: (table, text of the key, commit).
     pub conflicts: Vec<(Oid, String, CommitId)>,
+    /// The highest end of a source transaction that went into the working set without a commit; 0 if none did.
+    pub applied_to_working: Lsn,
 }
 
 impl BranchState {
@@ -71,6 +73,7 @@ pub(crate) struct Inner {
     /// Where staged or working are not the head's root.
     pub dirty: Option<WorkingSet>,
     pub conflicts: Vec<(Oid, String, CommitId)>,
+    pub applied: Lsn,
     pub deleted: bool,
     writing: bool,
 }
@@ -96,7 +99,7 @@ pub(crate) struct Head {
 
 impl Inner {
     pub fn new(head: Option<Head>, root: Root) -> Inner {
-        Inner { version: 1, head, head_root: Some(root), dirty: None, conflicts: Vec::new(), deleted: false, writing: false }
+        Inner { version: 1, head, head_root: Some(root), dirty: None, conflicts: Vec::new(), applied: Lsn(0), deleted: false, writing: false }
     }
 
     pub fn root(&self) -> &Root {
@@ -305,6 +308,7 @@ impl Branch {
             staged: inner.staged().clone(),
             working: inner.working().clone(),
             conflicts: inner.conflicts.clone(),
+            applied_to_working: inner.applied,
         }
     }
 
@@ -324,13 +328,31 @@ impl Branch {
     pub fn commit_local(
         &self,
         base: &BranchState,
+        edit: Edit,
+        commit: Option<CommitMeta>,
+    ) -> Result<(Option<CommitId>, JournalPosition)> {
+        self.put_local(base, edit, commit, Lsn(0))
+    }
+
+    /// Puts a source transaction's changes into the working set without a commit, in one record with where it ends;
+    /// see [`Branch::commit_local`] and [`BranchState::applied_to_working`].
+    /// # Errors
+    /// `Conflict` when one of the same rows or objects changed meanwhile.
+    pub fn apply_to_working(&self, base: &BranchState, edit: Edit, end: Lsn) -> Result<JournalPosition> {
+        self.put_local(base, edit, None, end).map(|(_, position)| position)
+    }
+
+    fn put_local(
+        &self,
+        base: &BranchState,
         mut edit: Edit,
         commit: Option<CommitMeta>,
+        applied: Lsn,
     ) -> Result<(Option<CommitId>, JournalPosition)> {
         let cell = &self.cell;
         let shared = &cell.shared;
         shared.journal.wait_for_room();
-        if edit.changes().is_empty() && commit.is_none() {
+        if edit.changes().is_empty() && commit.is_none() && applied == Lsn(0) {
             return Ok((None, JournalPosition::default()));
         }
         // Before the lock, so that nobody waits for a bulk load to be written; and before rebasing, which finds replaced
@@ -342,11 +364,12 @@ impl Branch {
             let mut edit = if moved { working_set::rebase(&base.working, inner.working(), edit.changes(), &shared.chunks)? } else { edit };
             edit.seal(&mut &*shared.journal)?;
             let changes = StoredChangeSet::store(edit.changes(), &mut &*shared.journal)?;
-            let position = shared.append(&Record::Working { branch: cell.number, changes })?;
+            let position = shared.append(&Record::Working { branch: cell.number, applied, changes })?;
             shared.pace.count(edit.changes().row_count());
             let (working, _) = edit.root_and_changes();
             let staged = inner.staged().clone();
             inner.set_working_set(staged, working);
+            inner.applied = inner.applied.max(applied);
             inner.version += 1;
             return Ok((None, position));
         };
