@@ -8,7 +8,7 @@ use strandline_storage::root::Root;
 use strandline_storage::schema::{Column, Index, IndexColumn, IndexKey, PUBLIC_SCHEMA_OID, TableSchema};
 use strandline_storage::store::{Branch, Store, StoreOptions};
 use strandline_storage::value::TextSettings;
-use strandline_storage::{Commit, CommitMeta, DataType, Edit, Identity, Lsn, Timestamp};
+use strandline_storage::{Commit, CommitMeta, DataType, Edit, Error, Identity, Lsn, Timestamp};
 use strandline_tests::sample::{self, Load, Picture, TABLES, picture};
 use strandline_tests::{Db, Primary, primary, wait_until};
 
@@ -39,7 +39,20 @@ impl Replica {
     }
 
     fn open(&mut self) {
-        self.store = Some(Store::open(self.folder.path(), StoreOptions { group_commit_ms_max: 2 }).unwrap());
+        // A child process that another test is just starting may hold the lock's descriptor until it executes its program.
+        let mut opened = None;
+        wait_until(
+            || match Store::open(self.folder.path(), StoreOptions { group_commit_ms_max: 2 }) {
+                Ok(store) => {
+                    opened = Some(store);
+                    true
+                }
+                Err(Error::Locked { .. }) => false,
+                Err(error) => panic!("{error}"),
+            },
+            || "the lock to be free".into(),
+        );
+        self.store = opened;
     }
 
     fn start(&mut self) {
