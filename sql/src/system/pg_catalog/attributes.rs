@@ -121,7 +121,7 @@ pub fn attributes(context: &StatementContext) -> CatalogRows {
     rows
 }
 
-fn system_attributes() -> Vec<Row> {
+pub fn system_attributes() -> Vec<Row> {
     let mut rows = Vec::new();
     for relation in &relations().all {
         for (i, column) in relation.columns.iter().enumerate() {

@@ -59,7 +59,7 @@ pub fn classes(context: &StatementContext) -> CatalogRows {
     rows
 }
 
-fn system_classes() -> Vec<Row> {
+pub fn system_classes() -> Vec<Row> {
     let all = relations();
     let class = all.catalog("pg_class");
     all.all

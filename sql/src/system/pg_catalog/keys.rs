@@ -31,7 +31,7 @@ pub fn system_index(index: Oid) -> Option<(Oid, bool)> {
     INDEXES.get(&index).copied()
 }
 
-fn system_indexes() -> Vec<Row> {
+pub fn system_indexes() -> Vec<Row> {
     let relation = relations().catalog("pg_index");
     let flags: Vec<usize> =
         ["indisvalid", "indisready", "indislive"].iter().map(|c| relation.position(c).expect("BUG: pg_index has its columns")).collect();
@@ -121,7 +121,7 @@ fn index_row(table: &TableSchema, index: &Index, primary: bool) -> Row {
     row.done()
 }
 
-fn system_constraints() -> Vec<Row> {
+pub fn system_constraints() -> Vec<Row> {
     let relation = relations().catalog("pg_constraint");
     let position = |name: &str| relation.position(name).expect("BUG: pg_constraint has its columns");
     let (validated, local, no_inherit) = (position("convalidated"), position("conislocal"), position("connoinherit"));

@@ -156,7 +156,7 @@ fn user_types(rows: &mut Vec<Row>, ty: &UserType, owner: Oid) {
     }
 }
 
-fn system_types() -> Vec<Row> {
+pub fn system_types() -> Vec<Row> {
     let all = relations();
     let relation = all.catalog("pg_type");
     let set = |row: &mut Row, column: &str, value: Value| {

@@ -13,7 +13,7 @@ use crate::system::builder::{RowIterator, Shape, text};
 use crate::system::refs::{Resolver, Target};
 
 /// `dolt_blame_$t`; `None` for a table without a key, whose rows have no identity.
-pub fn blame_table(table: &Arc<TableSchema>, _context: &StatementContext) -> Option<VersionTable> {
+pub fn blame_table(table: &Arc<TableSchema>) -> Option<VersionTable> {
     let key = table.key_columns();
     if key.is_empty() {
         return None;

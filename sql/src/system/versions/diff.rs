@@ -186,7 +186,7 @@ pub fn data_for_keys(context: &StatementContext, table: u32) -> Option<Arc<Table
 }
 
 /// `dolt_diff_$t`.
-pub fn diff_table(table: &Arc<TableSchema>, _context: &StatementContext) -> VersionTable {
+pub fn diff_table(table: &Arc<TableSchema>) -> VersionTable {
     let (shape, all) = layout(table, table, true);
     let table = Arc::clone(table);
     VersionTable::new(format!("dolt_diff_{}", table.name), shape, move |shape, context, request| {
@@ -319,7 +319,7 @@ impl EndPoints {
 }
 
 /// `dolt_commit_diff_$t`: wants `to_commit = ... AND from_commit = ...`.
-pub fn commit_diff_table(table: &Arc<TableSchema>, _context: &StatementContext) -> VersionTable {
+pub fn commit_diff_table(table: &Arc<TableSchema>) -> VersionTable {
     let (shape, all) = layout(table, table, false);
     let table = Arc::clone(table);
     VersionTable::new(format!("dolt_commit_diff_{}", table.name), shape, move |shape, context, request| {

@@ -31,7 +31,7 @@ enum Slot {
 }
 
 /// `dolt_history_$t`.
-pub fn history_table(table: &Arc<TableSchema>, _context: &StatementContext) -> VersionTable {
+pub fn history_table(table: &Arc<TableSchema>) -> VersionTable {
     let mut columns = table_columns(table, "");
     let mut all: Vec<Slot> = (0..columns.len()).map(Slot::Column).collect();
     columns.extend(plain_columns(&[("commit_hash", TEXT), ("committer", TEXT), ("commit_date", TIMESTAMP)]));

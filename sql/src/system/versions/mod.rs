@@ -176,14 +176,19 @@ pub fn lookup_of_table(schema: &str, name: &str, context: &StatementContext) -> 
     let (prefix, table_name) =
         PER_TABLE.iter().find_map(|p| name.get(..p.len()).filter(|n| n.eq_ignore_ascii_case(p)).map(|_| (*p, &name[p.len()..])))?;
     let table = find_table(context, schema, table_name)?;
+    of_table(prefix, &table)
+}
+
+/// The per-table table of this kind; `None` where a table cannot have one.
+fn of_table(prefix: &str, table: &Arc<TableSchema>) -> Option<Arc<dyn VirtualTable>> {
     Some(match prefix {
-        "dolt_diff_" => diff::diff_table(&table, context).shared(),
-        "dolt_commit_diff_" => diff::commit_diff_table(&table, context).shared(),
-        "dolt_history_" => history::history_table(&table, context).shared(),
-        "dolt_blame_" => blame::blame_table(&table, context)?.shared(),
-        "dolt_workspace_" => workspace::workspace_table(&table, context).shared(),
-        "dolt_conflicts_" => workspace::conflicts_table(&table, context).shared(),
-        _ => workspace::constraint_violations_table(&table, context).shared(),
+        "dolt_diff_" => diff::diff_table(table).shared(),
+        "dolt_commit_diff_" => diff::commit_diff_table(table).shared(),
+        "dolt_history_" => history::history_table(table).shared(),
+        "dolt_blame_" => blame::blame_table(table)?.shared(),
+        "dolt_workspace_" => workspace::workspace_table(table).shared(),
+        "dolt_conflicts_" => workspace::conflicts_table(table).shared(),
+        _ => workspace::constraint_violations_table(table).shared(),
     })
 }
 
@@ -373,3 +378,6 @@ fn plain_columns(columns: &[(&str, Oid)]) -> Vec<(String, SqlType, Kind)> {
     columns.iter().map(|(name, ty)| ((*name).to_string(), SqlType::new(*ty), crate::system::builder::kind_of(*ty))).collect()
 }
 
+
+#[cfg(test)]
+mod contract;

@@ -44,7 +44,7 @@ fn step(
 }
 
 /// `dolt_workspace_$t`.
-pub fn workspace_table(table: &Arc<TableSchema>, _context: &StatementContext) -> VersionTable {
+pub fn workspace_table(table: &Arc<TableSchema>) -> VersionTable {
     let mut columns = plain_columns(&[("id", INT8), ("staged", BOOL), ("diff_type", TEXT)]);
     columns.extend(table_columns(table, "to_"));
     columns.extend(table_columns(table, "from_"));
@@ -72,7 +72,7 @@ fn empty(name: String, columns: Vec<(String, SqlType, Kind)>) -> VersionTable {
 }
 
 /// `dolt_conflicts_$t`.
-pub fn conflicts_table(table: &Arc<TableSchema>, _context: &StatementContext) -> VersionTable {
+pub fn conflicts_table(table: &Arc<TableSchema>) -> VersionTable {
     let mut columns = plain_columns(&[("from_root_ish", TEXT)]);
     columns.extend(table_columns(table, "base_"));
     columns.extend(table_columns(table, "our_"));
@@ -86,7 +86,7 @@ pub fn conflicts_table(table: &Arc<TableSchema>, _context: &StatementContext) ->
 }
 
 /// `dolt_constraint_violations_$t`.
-pub fn constraint_violations_table(table: &Arc<TableSchema>, _context: &StatementContext) -> VersionTable {
+pub fn constraint_violations_table(table: &Arc<TableSchema>) -> VersionTable {
     let mut columns = plain_columns(&[("from_root_ish", TEXT)]);
     columns.push(("violation_type".into(), SqlType { oid: oid::VARCHAR, typmod: 16 + 4 }, Kind::Text));
     if table.primary_key.is_none() {
