@@ -191,7 +191,7 @@ fn write_tables(context: &Context, tasks: &[Task], types: &RemoteTypes, receiver
         let name = task.relation.qualified_name();
         context.status.update_table(&name, |table| table.state = TableState::Copying);
         let mapping = local_table(context, &mut writer, task, types, &settings)?;
-        if !has_own_copy && writer.root().table(mapping.table).is_some_and(|data| data.len() > 0) {
+        if !has_own_copy && writer.root().table(mapping.table).is_some_and(|data| !data.is_empty()) {
             return Err(Error::Setup(format!(
                 "table \"{name}\" has rows here already, and the initial copy would replace them; empty it, or create the slot and set initial_copy to never"
             )));

@@ -156,7 +156,7 @@ impl Replicator {
         let mut stop = self.stop.clone();
         tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+            _ = stop.wait_for(|stop| *stop) => Ok(()),
             ready = self.prepare() => {
                 let (connection, start, last_commit) = ready?;
                 self.follow(connection, start, last_commit).await

@@ -63,13 +63,11 @@ impl<'a> Fields<'a> {
 
     /// A text that ends with a zero byte.
     pub(super) fn name(&mut self, field: &'static str) -> Result<&'a str, DecodeError> {
-        let size = self.rest.iter().take(NAME_SIZE_MAX + 1).position(|byte| *byte == 0).ok_or_else(|| {
-            if self.rest.len() > NAME_SIZE_MAX {
-                DecodeError::Limit { field, limit: NAME_SIZE_MAX }
-            } else {
-                DecodeError::Truncated { field }
-            }
-        })?;
+        let size = match self.rest.iter().take(NAME_SIZE_MAX + 1).position(|byte| *byte == 0) {
+            Some(size) => size,
+            None if self.rest.len() > NAME_SIZE_MAX => return Err(DecodeError::Limit { field, limit: NAME_SIZE_MAX }),
+            None => return Err(DecodeError::Truncated { field }),
+        };
         let name = self.bytes(size, field)?;
         self.rest = &self.rest[1..];
         std::str::from_utf8(name).map_err(|_| DecodeError::NotUtf8 { field })
