@@ -176,6 +176,12 @@ impl From<strandline_storage::Error> for SqlError {
                 violation.constraint = Some(index.clone());
                 return violation;
             }
+            E::Value(value) => {
+                let mut wrong = SqlError::new(value_error_code(value.code), message);
+                wrong.detail.clone_from(&value.detail);
+                wrong.hint.clone_from(&value.hint);
+                return wrong;
+            }
             E::Conflict { .. } => ErrorCode::SerializationFailure,
             E::InvalidText { type_name, .. } => match type_name.as_str() {
                 "date" | "interval" => ErrorCode::InvalidDatetimeFormat,
@@ -204,5 +210,29 @@ impl From<strandline_storage::Error> for SqlError {
             _ => ErrorCode::InternalError,
         };
         SqlError::new(code, message)
+    }
+}
+
+/// The condition that a value's error is.
+fn value_error_code(code: strandline_storage::error::ValueErrorCode) -> ErrorCode {
+    use strandline_storage::error::ValueErrorCode as V;
+    match code {
+        V::InvalidTextRepresentation => ErrorCode::InvalidTextRepresentation,
+        V::InvalidBinaryRepresentation => ErrorCode::InvalidBinaryRepresentation,
+        V::NumericValueOutOfRange => ErrorCode::NumericValueOutOfRange,
+        V::InvalidDatetimeFormat => ErrorCode::InvalidDatetimeFormat,
+        V::DatetimeFieldOverflow => ErrorCode::DatetimeFieldOverflow,
+        V::InvalidTimeZoneDisplacement => ErrorCode::InvalidTimeZone,
+        V::StringDataRightTruncation => ErrorCode::StringDataRightTruncation,
+        V::StringDataLengthMismatch => ErrorCode::StringDataLengthMismatch,
+        V::DivisionByZero => ErrorCode::DivisionByZero,
+        V::InvalidArgumentForLog => ErrorCode::InvalidArgumentForLog,
+        V::InvalidArgumentForPower => ErrorCode::InvalidArgumentForPower,
+        V::ArraySubscriptError => ErrorCode::ArraySubscriptError,
+        V::SyntaxError => ErrorCode::SyntaxError,
+        V::ProgramLimitExceeded => ErrorCode::ProgramLimitExceeded,
+        V::FeatureNotSupported => ErrorCode::FeatureNotSupported,
+        V::InvalidParameterValue | V::InvalidArgumentForWidthBucket => ErrorCode::InvalidParameterValue,
+        _ => ErrorCode::InvalidTextRepresentation,
     }
 }

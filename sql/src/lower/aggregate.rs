@@ -11,7 +11,7 @@ use datafusion::common::{DataFusionError, Result as PlanResult, ScalarValue};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
-use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, Expr as PlanExpr, GroupsAccumulator, LogicalPlan, Signature, Volatility, lit};
+use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, Expr as PlanExpr, GroupsAccumulator, LogicalPlan, Signature, TypeSignature, Volatility, lit};
 use strandline_storage::Value;
 
 use super::{Lower, builder, name_of, named, null_of, planned, walk};
@@ -311,7 +311,7 @@ impl PgAggregate {
             call: Arc::new(call),
             new,
             arrangement,
-            signature: Signature::variadic_any(Volatility::Immutable),
+            signature: Signature::one_of(vec![TypeSignature::VariadicAny, TypeSignature::Nullary], Volatility::Immutable),
         }))
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use datafusion::arrow::datatypes::DataType as ArrowType;
 use datafusion::common::Result as PlanResult;
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility};
 
 use crate::exec::{Evaluator, internal};
 
@@ -43,7 +43,8 @@ impl PgFunction {
             name: format!("e{id}"),
             evaluator: Arc::new(evaluator),
             raw,
-            signature: Signature::variadic_any(volatility),
+            // VariadicAny alone refuses a call without arguments, which an expression over constants is.
+            signature: Signature::one_of(vec![TypeSignature::VariadicAny, TypeSignature::Nullary], volatility),
         }))
     }
 
