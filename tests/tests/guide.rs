@@ -127,9 +127,9 @@ fn seeding_from_a_dump_continues_just_after_the_snapshot() {
          INSERT INTO author (name, born) SELECT 'author ' || i, date '1950-01-01' + i FROM generate_series(1, 300) i;
          INSERT INTO book (author, title, price) SELECT i % 300 + 1, E'tab\\there and \\\\ back ' || i, i / 100.0 FROM generate_series(1, 3000) i;
          INSERT INTO loose VALUES (1, NULL), (1, NULL), (2, E'line\\nbreak');
-         CREATE PUBLICATION doltgres_slot FOR ALL TABLES;
-         SELECT pg_create_logical_replication_slot('doltgres_slot', 'pgoutput');",
+         CREATE PUBLICATION doltgres_slot FOR ALL TABLES;",
     );
+    source.execute("SELECT pg_create_logical_replication_slot('doltgres_slot', 'pgoutput')");
     // Changes that the dump holds already and the stream must not bring again.
     source.execute("UPDATE author SET born = born + 1 WHERE id <= 10; INSERT INTO author (name) VALUES ('late')");
     let dump = primary.tool("pg_dump").output().unwrap();
