@@ -25,6 +25,8 @@ const NAME_SIZE_MAX: usize = 1024;
 
 /// The branch that a new database has.
 const FIRST_BRANCH: &str = "main";
+/// The owner of a new database's schema `public`, as in PostgreSQL 15.
+const PUBLIC_SCHEMA_OWNER: &str = "pg_database_owner";
 
 /// A name of a commit that does not move.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,7 +121,7 @@ impl Store {
         self.registry.lock().databases.keys().cloned().collect()
     }
 
-    /// Two commits: `Initialize data repository`, then `CREATE DATABASE`; branch `main`. Schema `public` belongs to the author.
+    /// Two commits: `Initialize data repository`, then `CREATE DATABASE`; branch `main`. Schema `public` belongs to the role that PostgreSQL 15 gives it to.
     /// # Errors
     /// `AlreadyExists`.
     pub fn create_database(&self, name: &str, meta: CommitMeta) -> Result<()> {
@@ -133,7 +135,7 @@ impl Store {
         shared.append(&Record::DatabaseCreated { database: number, name: name.into() })?;
         shared.append(&Record::BranchCreated { database: number, branch, name: FIRST_BRANCH.into(), head: None })?;
         let cell = BranchCell::new(shared.clone(), branch, number, Inner::new(None, Root::new(Catalog::default())));
-        let catalog = Catalog::initial(&meta.author.name);
+        let catalog = Catalog::initial(PUBLIC_SCHEMA_OWNER);
         let objects = catalog.objects.iter().map(|(oid, object)| CatalogChange { oid: *oid, object: Some(object.clone()) });
         let first = ChangeSet { catalog: objects.collect(), tables: Vec::new() };
         for (message, changes) in [("Initialize data repository", first), ("CREATE DATABASE", ChangeSet::default())] {

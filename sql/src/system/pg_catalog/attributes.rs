@@ -129,6 +129,7 @@ pub fn system_attributes() -> Vec<Row> {
             rows.push(
                 attribute(relation.oid, column.name, (i + 1) as i16, column.ty.oid, column.ty.typmod, kind)
                     .set("attnotnull", Value::Bool(column.not_null))
+                    .set("attcollation", oid(column.collation))
                     .done(),
             );
         }

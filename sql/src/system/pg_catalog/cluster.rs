@@ -47,8 +47,15 @@ struct Role {
     password: bool,
 }
 
+/// The predefined role that owns schema `public`; nobody logs in as it.
+const DATABASE_OWNER: (&str, Oid) = ("pg_database_owner", 6171);
+
 fn derived_role_oid(name: &str) -> Oid {
-    if name == "postgres" { BOOTSTRAP_ROLE } else { ROLE_OID_BITS | name_hash(name) }
+    match name {
+        "postgres" => BOOTSTRAP_ROLE,
+        name if name == DATABASE_OWNER.0 => DATABASE_OWNER.1,
+        name => ROLE_OID_BITS | name_hash(name),
+    }
 }
 
 /// Stored roles, then owners and the user of this session where no role of their name is stored.
@@ -74,18 +81,18 @@ fn all_roles(context: &StatementContext) -> Vec<Role> {
         roles.insert(name, role);
     }
     let owners = context.root.catalog().objects.values().map(|o| owner_of(o).to_string());
-    for name in owners.chain([context.user.clone()]) {
-        let known = !roles.is_empty() && name != context.user;
+    for name in owners.chain([context.user.clone(), DATABASE_OWNER.0.to_string()]) {
+        let powerless = name == DATABASE_OWNER.0 || (!roles.is_empty() && name != context.user);
         roles.entry(name.clone()).or_insert_with(|| Role {
             oid: derived_role_oid(&name),
             name,
-            superuser: !known,
+            superuser: !powerless,
             inherit: true,
-            create_role: !known,
-            create_database: !known,
-            login: !known,
-            replication: !known,
-            bypass_rls: !known,
+            create_role: !powerless,
+            create_database: !powerless,
+            login: !powerless,
+            replication: !powerless,
+            bypass_rls: !powerless,
             connection_limit: -1,
             password: false,
         });
@@ -106,11 +113,6 @@ pub fn role_oid(context: &StatementContext, name: &str) -> Oid {
 /// `pg_get_userbyid`.
 pub fn role_name(context: &StatementContext, role: Oid) -> Option<String> {
     all_roles(context).into_iter().find(|r| r.oid == role).map(|r| r.name)
-}
-
-/// The oid of a role that exists.
-pub fn existing_role(context: &StatementContext, name: &str) -> Option<Oid> {
-    all_roles(context).into_iter().find(|r| r.name == name).map(|r| r.oid)
 }
 
 /// The names of all databases in order.

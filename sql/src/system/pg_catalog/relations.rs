@@ -25,7 +25,13 @@ pub struct SystemColumn {
     /// The declared type; information_schema has domains here.
     pub ty: SqlType,
     pub not_null: bool,
+    /// 0 for types without one.
+    pub collation: Oid,
 }
+
+/// Columns that only we have, after PostgreSQL's: what replication is doing.
+const OWN_COLUMNS: &[(&str, &str)] =
+    &[("pg_stat_subscription", "state:25:-1:0:100 durable_lsn:3220:-1:0 last_error:25:-1:0:100 last_error_time:1184:-1:0")];
 
 /// A relation of pg_catalog or information_schema, indexes included.
 #[derive(Debug)]
@@ -88,12 +94,15 @@ impl SystemRelations {
             .rows
             .into_iter()
             .map(|f| {
+                let own = OWN_COLUMNS.iter().filter(|(name, _)| *name == f[2]).flat_map(|(_, columns)| columns.split(' '));
                 let columns: Vec<SystemColumn> = f[8]
                     .split(' ')
+                    .chain(own)
                     .map(|column| {
                         let parts: Vec<&'static str> = column.split(':').collect();
                         let ty = SqlType { oid: number(parts[1]), typmod: number(parts[2]) };
-                        SystemColumn { name: parts[0], ty, not_null: parts[3] == "1" }
+                        let collation = parts.get(4).map_or(0, |c| number(c));
+                        SystemColumn { name: parts[0], ty, not_null: parts[3] == "1", collation }
                     })
                     .collect();
                 let shape = Shape {
