@@ -6,6 +6,7 @@
 pub mod builder;
 pub mod definitions;
 pub mod identifier;
+pub mod information_schema;
 pub mod pg_catalog;
 pub mod procedures;
 pub mod refs;
@@ -30,6 +31,7 @@ pub use versions::is_table_function;
 pub fn lookup(schema: Option<&str>, name: &str, context: &StatementContext) -> Option<Arc<dyn VirtualTable>> {
     match schema {
         Some("pg_catalog") => pg_catalog::lookup(name),
+        Some("information_schema") => information_schema::lookup(name),
         Some(schema) if schema.eq_ignore_ascii_case("dolt") => versions::lookup_database_wide(name),
         Some(schema) => versions::lookup_of_table(schema, name, context),
         None => {
@@ -43,6 +45,7 @@ pub fn lookup(schema: Option<&str>, name: &str, context: &StatementContext) -> O
                 let schema = if schema == "$user" { context.user.as_str() } else { schema };
                 let found = match schema {
                     "pg_catalog" => catalog(),
+                    "information_schema" => information_schema::lookup(name),
                     _ => versions::lookup_of_table(schema, name, context),
                 };
                 if found.is_some() {

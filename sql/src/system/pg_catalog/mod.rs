@@ -8,7 +8,7 @@ mod attributes;
 mod classes;
 mod cluster;
 mod functions;
-pub mod keys;
+pub(crate) mod keys;
 mod listings;
 pub mod relations;
 mod server_rows;
@@ -34,7 +34,7 @@ struct CatalogTable {
 
 /// The rows of a relation: shared ones first.
 #[derive(Default)]
-pub(super) struct CatalogRows {
+pub(crate) struct CatalogRows {
     shared: Option<SharedRows>,
     own: Vec<Row>,
 }
@@ -66,7 +66,7 @@ impl VirtualTable for CatalogTable {
 }
 
 /// Keeps the rows that the request wants, as far as that is decided by equal bytes, and projects them.
-pub(super) fn batches(relation: &'static SystemRelation, rows: CatalogRows, request: &ScanRequest) -> BatchIterator {
+pub(crate) fn batches(relation: &'static SystemRelation, rows: CatalogRows, request: &ScanRequest) -> BatchIterator {
     let kinds = &relation.shape.kinds;
     let equal: Vec<_> = request
         .equal

@@ -8,7 +8,7 @@ use strandline_storage::{BranchState, CatalogObject, Root, Value};
 use super::flags::Flags;
 use super::{Call, bad_argument, done};
 use crate::error::{ErrorCode, Result, SqlError};
-use crate::system::versions::{named_object, qualified_object_name};
+use crate::system::versions::named_object;
 use crate::types::Oid;
 
 pub fn add(call: &Call<'_>, arguments: &[&str]) -> Result<Vec<Value>> {
@@ -82,15 +82,4 @@ pub fn stage_tracked(state: &BranchState) -> Result<Root> {
         }
     }
     Ok(staged)
-}
-
-/// The objects of a set of differences by name, for messages.
-pub fn names_of(diffs: &[strandline_storage::diff::ObjectDiff], from: &Root, to: &Root) -> Vec<String> {
-    diffs
-        .iter()
-        .filter_map(|d| {
-            let object = d.to.as_ref().map(|o| qualified_object_name(to.catalog(), o));
-            object.or_else(|| d.from.as_ref().map(|o| qualified_object_name(from.catalog(), o)))
-        })
-        .collect()
 }

@@ -8,7 +8,6 @@ use strandline_storage::{CommitId, TableSchema, Value};
 use super::diff::{data_for_keys, everything, wanted_key};
 use super::mapping::Mapper;
 use super::{SOURCE_COLUMNS, TEXT, TIMESTAMP, VersionTable, hash, plain_columns, source_values, table_columns, timestamp};
-use crate::context::StatementContext;
 use crate::system::builder::{RowIterator, Shape, text};
 use crate::system::refs::{Resolver, Target};
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use strandline_storage::value::TextSettings;
-use strandline_storage::{Catalog, Row, TableSchema, Value};
+use strandline_storage::{Catalog, TableSchema, Value};
 
 use crate::context::StatementContext;
 use crate::error::{ErrorCode, Result, SqlError};
@@ -29,7 +29,6 @@ pub struct Mapping {
     from: Arc<TableSchema>,
     to: Arc<TableSchema>,
     origins: Vec<Origin>,
-    identity: bool,
 }
 
 impl Mapping {
@@ -47,9 +46,7 @@ impl Mapping {
                 }
             })
             .collect();
-        let identity =
-            origins.len() == from.columns.len() && origins.iter().enumerate().all(|(i, o)| *o == Origin::Same(i));
-        Mapping { from: Arc::clone(from), to: Arc::clone(to), origins, identity }
+        Mapping { from: Arc::clone(from), to: Arc::clone(to), origins }
     }
 
     /// One column of a row, in the newer schema's type.
@@ -64,14 +61,6 @@ impl Mapping {
     /// The older schema has the newer one's column.
     pub fn has(&self, column: usize) -> bool {
         !matches!(self.origins.get(column), Some(Origin::Missing) | None)
-    }
-
-    /// The whole row in the newer schema.
-    pub fn row(&self, row: Row) -> Row {
-        if self.identity {
-            return row;
-        }
-        (0..self.to.columns.len()).map(|column| self.value(&row, column)).collect()
     }
 
     fn convert(&self, value: &Value, from: usize, to: usize) -> Value {
@@ -102,10 +91,6 @@ impl Mapper {
         Mapper { to: Arc::clone(to), last: None }
     }
 
-    pub fn target(&self) -> &Arc<TableSchema> {
-        &self.to
-    }
-
     pub fn from(&mut self, schema: &Arc<TableSchema>) -> &Mapping {
         let fits = self.last.as_ref().is_some_and(|m| Arc::ptr_eq(&m.from, schema));
         if !fits {
@@ -113,10 +98,6 @@ impl Mapper {
         }
         let to = &self.to;
         self.last.get_or_insert_with(|| Mapping::new(schema, to))
-    }
-
-    pub fn row(&mut self, schema: &Arc<TableSchema>, row: Row) -> Row {
-        self.from(schema).row(row)
     }
 }
 
