@@ -11,8 +11,9 @@ use bytes::{BufMut, Bytes};
 use futures::StreamExt;
 use strandline_sql::error::{ErrorCode, SqlError};
 use strandline_sql::session::{
-    CancelHandle, CopyIn, CopyOut, Outcome, ParameterValue, Rows, RowEncoder, RowsTag, Session, TransactionStatus,
+    CancelHandle, CopyIn, CopyOut, Outcome, ParameterValue, Rows, RowsTag, Session, TransactionStatus,
 };
+use strandline_sql::wire::{Format, RowEncoder};
 use tokio::sync::mpsc;
 
 use crate::pg::Shared;
@@ -269,7 +270,7 @@ impl Connection {
                         }
                     })
                     .collect::<Result<Vec<_>, _>>()?;
-                self.session()?.bind(&portal, &statement, values, result_formats)?;
+                self.work(move |session| session.bind(&portal, &statement, values, result_formats)).await??;
                 reply::bare(&mut self.wire.out, b'2');
             }
             Frontend::Describe { portal: false, name } => {
@@ -354,11 +355,14 @@ impl Connection {
 
     /// Sends rows until they end, `max_rows` (0: all) are sent or the client cancels.
     async fn send_rows(&mut self, rows: &mut Rows, formats: &[i16], max_rows: u64) -> Result<Sent, Failure> {
-        let settings = self.session()?.text_settings();
         let limit = self.session()?.milliseconds("statement_timeout");
         let deadline = (limit > 0).then(|| tokio::time::Instant::now() + Duration::from_millis(limit));
-        let each: Vec<i16> = (0..rows.columns.len()).map(|i| reply::format_of(formats, i)).collect();
-        let mut encoder = RowEncoder::new(rows.columns.iter().map(|c| c.data_type.clone()).collect(), &each, settings, rows.context.clone())?;
+        let types: Vec<_> = rows.columns.iter().map(|c| c.data_type.clone()).collect();
+        let formats: Vec<Format> = (0..types.len())
+            .map(|i| if reply::format_of(formats, i) == 1 { Format::Binary } else { Format::Text })
+            .collect();
+        let context = rows.context.clone();
+        let mut scratch = Vec::new();
         let mut sent = 0;
         loop {
             let (batch, start) = match rows.pending.take() {
@@ -376,22 +380,40 @@ impl Connection {
                     }
                 }
             };
+            let encoder = RowEncoder::new(&context, &batch, &types, &formats)?;
+            let mut rest = None;
             for row in start..batch.num_rows() {
                 if max_rows > 0 && sent == max_rows {
-                    rows.pending = Some((batch, row));
-                    return Ok(Sent::Suspended);
+                    rest = Some(row);
+                    break;
                 }
-                let at = self.wire.out.len();
-                self.wire.out.put_u8(b'D');
-                self.wire.out.put_u32(0);
-                if let Err(error) = encoder.encode(&batch, row, &mut self.wire.out) {
+                let out = &mut self.wire.out;
+                let at = out.len();
+                out.put_u8(b'D');
+                out.put_u32(0);
+                out.put_u16(types.len() as u16);
+                let encoded = encoder.row(row, &mut scratch, |field| match field {
+                    None => out.put_i32(-1),
+                    Some(bytes) => {
+                        out.put_u32(bytes.len() as u32);
+                        out.put_slice(bytes);
+                    }
+                });
+                if let Err(error) = encoded {
                     self.wire.out.truncate(at);
                     return Err(error.into());
                 }
                 let length = (self.wire.out.len() - at - 1) as u32;
                 self.wire.out[at + 1..at + 5].copy_from_slice(&length.to_be_bytes());
                 sent += 1;
-                self.wire.flush_if_full().await?;
+                if self.wire.is_full() {
+                    self.wire.flush().await?;
+                }
+            }
+            drop(encoder);
+            if let Some(row) = rest {
+                rows.pending = Some((batch, row));
+                return Ok(Sent::Suspended);
             }
         }
         if max_rows > 0 && sent == max_rows {

@@ -89,9 +89,13 @@ impl Wire {
         Ok(())
     }
 
+    pub fn is_full(&self) -> bool {
+        self.out.len() >= OUT_BYTES
+    }
+
     /// Sends when enough has gathered.
     pub async fn flush_if_full(&mut self) -> Result<(), End> {
-        if self.out.len() >= OUT_BYTES { self.flush().await } else { Ok(()) }
+        if self.is_full() { self.flush().await } else { Ok(()) }
     }
 
     pub async fn shutdown(&mut self) {

@@ -155,7 +155,15 @@ impl SessionCore {
     // Notices and reported settings.
 
     pub fn notice(&self, notice: Notice) {
-        self.state.lock().notices.push(notice);
+        let mut state = self.state.lock();
+        let wanted = match state.settings.get("client_min_messages") {
+            Some("error") => false,
+            Some("warning") => notice.severity == "WARNING",
+            _ => true,
+        };
+        if wanted {
+            state.notices.push(notice);
+        }
     }
 
     pub(crate) fn take_notices(&self) -> Vec<Notice> {
@@ -717,6 +725,6 @@ fn open_revision(engine: &Engine, name: &str) -> Result<(String, Revision, Optio
         return Ok((database.to_owned(), Revision::Branch(wanted), Some(branch)));
     }
     let commit: CommitId = crate::session::names::resolve_commit(store, database, &engine.options.default_branch, &wanted)
-        .map_err(|e| absent().detail(e.message))?;
+        .map_err(|e| if e.code == ErrorCode::InvalidCatalogName { absent() } else { absent().detail(format!("{}.", e.message)) })?;
     Ok((database.to_owned(), Revision::Commit(commit), None))
 }

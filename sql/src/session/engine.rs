@@ -125,7 +125,6 @@ pub struct Engine {
     pub(crate) store: Arc<Store>,
     pub(crate) options: EngineOptions,
     pub(crate) sequences: Sequences,
-    pub(crate) started: Timestamp,
     sessions: Mutex<BTreeMap<i32, Arc<SessionCore>>>,
     next_pid: AtomicI32,
     role_changes: Mutex<()>,
@@ -139,12 +138,12 @@ impl std::fmt::Debug for Engine {
 
 impl Engine {
     pub fn new(store: Arc<Store>, options: EngineOptions) -> Arc<Engine> {
+        crate::exec::configure_memory(options.query_memory_max);
         let sequences = Sequences::new(store.clone());
         Arc::new(Engine {
             store,
             options,
             sequences,
-            started: Timestamp::now(),
             sessions: Mutex::new(BTreeMap::new()),
             // Not the process's own pid: a backend is not a process, and a client must not signal it.
             next_pid: AtomicI32::new(1000),

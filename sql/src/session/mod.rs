@@ -20,7 +20,6 @@ mod names;
 mod portal;
 pub mod role;
 mod sequence;
-mod row_encoder;
 mod sequence_table;
 pub mod settings;
 mod transaction;
@@ -40,7 +39,6 @@ pub use engine::{CancelHandle, ConnectRequest, Engine, EngineOptions, SessionInf
 pub(crate) use portal::PortalState;
 pub use portal::{ParameterValue, Portal, Prepared, Session};
 pub use role::Role;
-pub use row_encoder::RowEncoder;
 pub use sequence::SequenceState;
 pub use transaction::TransactionStatus;
 
@@ -117,7 +115,7 @@ pub struct Rows {
     /// A batch that was sent in part: the rows from this one on come first.
     pub pending: Option<(RecordBatch, usize)>,
     /// What the statement saw: names of objects for regclass and the like.
-    pub context: Option<Arc<crate::context::StatementContext>>,
+    pub context: Arc<crate::context::StatementContext>,
 }
 
 impl std::fmt::Debug for Rows {

@@ -104,11 +104,6 @@ impl Session {
         self.core.state.lock().settings.milliseconds(name)
     }
 
-    /// How texts of values look now.
-    pub fn text_settings(&self) -> strandline_storage::value::TextSettings {
-        self.core.state.lock().settings.text().clone()
-    }
-
     /// Parses a batch of the simple protocol.
     pub fn split(&mut self, text: &str) -> Result<Vec<Statement>> {
         self.statements.remove("");

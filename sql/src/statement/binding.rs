@@ -178,7 +178,7 @@ fn columns_used(node: &Node, table: &TableSchema) -> Vec<usize> {
 pub fn check_generated(context: &Arc<StatementContext>, table: &TableSchema) -> Result<()> {
     for column in &table.columns {
         let Some(text) = &column.generated else { continue };
-        let (source, node) = parse::parse_expression(text)?;
+        let (_, node) = parse::parse_expression(text)?;
         for at in columns_used(&node, table) {
             if table.columns[at].generated.is_some() {
                 return Err(SqlError::new(

@@ -161,7 +161,7 @@ pub fn fetch(session: &mut Session, fetch: &FetchStmt) -> Result<Outcome> {
         tag: RowsTag::Counted("FETCH"),
         batches: futures::stream::iter(taken.into_iter().map(Ok)).boxed(),
         pending: None,
-        context: None,
+        context: session.core.statement_context(Vec::new())?,
     }))
 }
 

@@ -22,6 +22,7 @@ use crate::error::{ErrorCode, Result, SqlError};
 use crate::parse::Statement;
 use crate::session::{Outcome, OutputColumn, ParameterValue, Session, SessionCore};
 use crate::types::{Oid, SqlType};
+use crate::wire::{self, Format};
 
 
 pub(crate) use query::batch_of as rows_batch;
@@ -139,22 +140,14 @@ pub fn decode_parameters(core: &std::sync::Arc<SessionCore>, types: &[Oid], valu
         .zip(values)
         .enumerate()
         .map(|(i, (oid, value))| {
-            let Some(bytes) = value.bytes else { return Ok(Value::Null) };
             let data_type = crate::functions::casts::data_type(&context, SqlType::new(*oid))?;
-            let invalid = |what: &str| {
-                SqlError::new(ErrorCode::InvalidBinaryRepresentation, format!("incorrect binary data format in bind parameter {}{what}", i + 1))
-            };
-            if value.binary {
-                data_type.from_binary(&bytes).map_err(|e| match e {
-                    strandline_storage::Error::Invalid(_) => invalid(""),
-                    other => other.into(),
-                })
-            } else {
-                let text = std::str::from_utf8(&bytes).map_err(|_| {
-                    SqlError::new(ErrorCode::CharacterNotInRepertoire, "invalid byte sequence for encoding \"UTF8\"")
-                })?;
-                crate::functions::casts::input(&context, &data_type, text)
-            }
+            let format = if value.binary { Format::Binary } else { Format::Text };
+            wire::decode(&context, &data_type, value.bytes.as_deref(), format).map_err(|mut error| {
+                if error.code == ErrorCode::InvalidBinaryRepresentation {
+                    error.message = format!("incorrect binary data format in bind parameter {}", i + 1);
+                }
+                error
+            })
         })
         .collect()
 }

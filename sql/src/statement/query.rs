@@ -64,7 +64,7 @@ pub fn describe(session: &mut Session, statement: &Statement, node: &NodeEnum, t
 pub fn rows_of(context: &Arc<StatementContext>, batches: RowBatches, tag: RowsTag) -> Result<Rows> {
     let columns = output_columns(context, &batches.columns)?;
     let stream = futures::stream::unfold(batches, |mut batches| async move { batches.next().await.map(|batch| (batch, batches)) });
-    Ok(Rows { columns: columns.into(), tag, batches: stream.boxed(), pending: None, context: Some(context.clone()) })
+    Ok(Rows { columns: columns.into(), tag, batches: stream.boxed(), pending: None, context: context.clone() })
 }
 
 /// Starts a query with its parameters.
@@ -109,7 +109,8 @@ pub fn explain(session: &mut Session, statement: &Statement, explain: &ExplainSt
     };
     let columns = vec![text_column(session, "QUERY PLAN")?];
     let rows = lines.into_iter().map(|line| vec![Value::bytes(line)]).collect();
-    rows_outcome(columns, rows, RowsTag::Fixed("EXPLAIN".into()))
+    let context = session.core.statement_context(Vec::new())?;
+    rows_outcome(context, columns, rows, RowsTag::Fixed("EXPLAIN".into()))
 }
 
 /// A text column of a result made here.
@@ -119,7 +120,7 @@ pub fn text_column(_session: &Session, name: &str) -> Result<OutputColumn> {
 }
 
 /// Rows that are known, as an outcome.
-pub fn rows_outcome(columns: Vec<OutputColumn>, rows: Vec<Vec<Value>>, tag: RowsTag) -> Result<Outcome> {
+pub fn rows_outcome(context: Arc<StatementContext>, columns: Vec<OutputColumn>, rows: Vec<Vec<Value>>, tag: RowsTag) -> Result<Outcome> {
     let types: Vec<DataType> = columns.iter().map(|c| c.data_type.clone()).collect();
     let batch = batch_of(&types, rows)?;
     Ok(Outcome::Rows(Rows {
@@ -127,7 +128,7 @@ pub fn rows_outcome(columns: Vec<OutputColumn>, rows: Vec<Vec<Value>>, tag: Rows
         tag,
         batches: futures::stream::iter([Ok(batch)]).boxed(),
         pending: None,
-        context: None,
+        context,
     }))
 }
 

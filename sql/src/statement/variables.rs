@@ -113,5 +113,6 @@ pub fn show(session: &mut Session, name: &str) -> Result<Outcome> {
     } else {
         vec![vec![Value::bytes(session.core.setting(name).unwrap_or_default())]]
     };
-    query::rows_outcome(columns, rows, crate::session::RowsTag::Fixed("SHOW".into()))
+    let context = session.core.statement_context(Vec::new())?;
+    query::rows_outcome(context, columns, rows, crate::session::RowsTag::Fixed("SHOW".into()))
 }

@@ -84,13 +84,7 @@ pub fn execute(session: &mut Session, statement: &Statement, params: Vec<Value>)
     let tag = if what == "INSERT" { format!("INSERT 0 {}", done.count) } else { format!("{what} {}", done.count) };
     match done.returned {
         None => Ok(Outcome::done(tag)),
-        Some((columns, rows)) => query::rows_outcome(columns, rows, RowsTag::Fixed(tag)).map(|outcome| match outcome {
-            Outcome::Rows(mut rows) => {
-                rows.context = Some(context);
-                Outcome::Rows(rows)
-            }
-            other => other,
-        }),
+        Some((columns, rows)) => query::rows_outcome(context, columns, rows, RowsTag::Fixed(tag)),
     }
 }
 

@@ -85,21 +85,6 @@ impl Filler {
         }
         Ok(())
     }
-
-    /// The default of one of the columns, for the keyword DEFAULT.
-    pub fn value(&self, position: usize) -> Result<Value> {
-        let mut row = vec![Value::Null; position + 1];
-        let only: Vec<&(usize, Source)> = self.sources.iter().filter(|(at, _)| *at == position).collect();
-        for (at, source) in only {
-            row[*at] = match source {
-                Source::Null => Value::Null,
-                Source::Constant(value) => value.clone(),
-                Source::Volatile(evaluator) => evaluator.value(&crate::exec::evaluator::NoRow)?,
-                Source::Sequence { oid, data_type } => integer(self.context.session.nextval(*oid, &self.context)?, data_type)?,
-            };
-        }
-        Ok(row.pop().unwrap_or_default())
-    }
 }
 
 fn integer(value: i64, data_type: &DataType) -> Result<Value> {
