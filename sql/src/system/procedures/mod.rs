@@ -35,6 +35,9 @@ pub trait ProcedureSession {
     fn written(&self, position: JournalPosition) -> Result<()>;
 }
 
+/// How often a procedure begins anew on a branch that replication moves under it.
+const ATTEMPTS_MAX: u32 = 1000;
+
 /// The procedures' names and result columns.
 const PROCEDURES: &[(&str, &[(&str, Oid)])] = &[
     ("dolt_add", &[("status", oid::INT8)]),
@@ -86,12 +89,23 @@ pub fn call_procedure(
         _ => {}
     }
     let branch = session_branch(context)?;
-    let state = branch.state();
-    let call = Call { context, session, branch, state };
-    match name.as_str() {
-        "dolt_add" => add::add(&call, &arguments),
-        "dolt_commit" => commit::commit(&call, &arguments),
-        _ => reset::reset(&call, &arguments),
+    let mut attempt = 1;
+    loop {
+        let call = Call { context, session, branch: Arc::clone(&branch), state: branch.state() };
+        let result = match name.as_str() {
+            "dolt_add" => add::add(&call, &arguments),
+            "dolt_commit" => commit::commit(&call, &arguments),
+            _ => reset::reset(&call, &arguments),
+        };
+        match result {
+            // A replicated commit came between reading the branch and changing it: what was to be done still can be.
+            Err(error) if error.code == ErrorCode::SerializationFailure && attempt < ATTEMPTS_MAX => {
+                context.check_cancel()?;
+                attempt += 1;
+                std::thread::yield_now();
+            }
+            result => return result,
+        }
     }
 }
 
