@@ -1,8 +1,8 @@
 //! Coercions: PostgreSQL's rules for when a value of one type serves as another, and the expression that makes it so
 //! (manual chapter 10; `parse_coerce.c` is the reference for the order of the rules).
 
-use strandline_storage::Value;
 use strandline_storage::schema::TypeDefinition;
+use strandline_storage::{DataType, Kind, Value};
 
 use super::Binder;
 use super::type_system::{category, pseudo};
@@ -449,9 +449,18 @@ pub(super) fn common_typmod(exprs: &[Expr], ty: Oid) -> i32 {
 
 pub(super) fn relabel(expr: Expr, ty: SqlType) -> Expr {
     match expr {
+        // int4 and oid are the same to PostgreSQL; here an oid is kept in eight bytes.
+        Expr::Const { value: Value::Int4(v), .. } if is_oid(ty) => Expr::Const { value: Value::Int8(i64::from(v as u32)), ty },
+        Expr::Const { value: Value::Int8(v), ty: from } if is_oid(from) && ty.oid == oid::INT4 => {
+            Expr::Const { value: Value::Int4(v as u32 as i32), ty }
+        }
         Expr::Const { value, .. } => Expr::Const { value, ty },
         other => Expr::Cast { input: Box::new(other), ty, method: CastMethod::Relabel },
     }
+}
+
+fn is_oid(ty: SqlType) -> bool {
+    DataType::builtin(ty.oid, -1).is_some_and(|t| t.kind == Kind::Oid)
 }
 
 fn retyped(expr: Expr, ty: SqlType) -> Expr {

@@ -44,7 +44,7 @@ pub fn oid_output(context: &StatementContext, data_type: Oid, value: u32) -> Str
 const REGCOLLATION: Oid = 4191;
 
 fn role_name(context: &StatementContext, value: u32) -> Option<String> {
-    role::list(&context.store).ok()?.into_iter().find(|r| r.oid == value).map(|r| r.name)
+    crate::system::pg_catalog::role_name(context, value)
 }
 
 fn undefined(code: ErrorCode, what: &str, name: &str) -> SqlError {
@@ -351,12 +351,15 @@ pub const FUNCTIONS: &[Entry] = &[
     ("pg_ts_dict_is_visible", |_, _| Ok(Value::Null)),
     ("pg_ts_parser_is_visible", |_, _| Ok(Value::Null)),
     ("pg_ts_template_is_visible", |_, _| Ok(Value::Null)),
-    ("pg_get_expr", |_, a| Ok(text_value(definitions::expression_text(a[0].str())))),
-    ("pg_get_expr_ext", |_, a| Ok(text_value(definitions::expression_text(a[0].str())))),
+    ("pg_get_expr", |c, a| Ok(text_value(definitions::expression_text(&c.context, a[0].str())))),
+    ("pg_get_expr_ext", |c, a| Ok(text_value(definitions::expression_text(&c.context, a[0].str())))),
     ("pg_get_indexdef", |c, a| optional(definitions::index_definition(&c.context, oid_of(&a[0]), 0))),
     ("pg_get_indexdef_ext", |c, a| optional(definitions::index_definition(&c.context, oid_of(&a[0]), a[1].int4()))),
-    ("pg_get_constraintdef", |c, a| optional(definitions::constraint_definition(&c.context, oid_of(&a[0])))),
-    ("pg_get_constraintdef_ext", |c, a| optional(definitions::constraint_definition(&c.context, oid_of(&a[0])))),
+    ("pg_get_constraintdef", |c, a| optional(definitions::constraint_definition(&c.context, oid_of(&a[0]), false))),
+    ("pg_get_constraintdef_ext", |c, a| {
+        let pretty = a[1].bool();
+        optional(definitions::constraint_definition(&c.context, oid_of(&a[0]), pretty))
+    }),
     ("pg_get_viewdef", |c, a| optional(definitions::view_definition(&c.context, oid_of(&a[0])))),
     ("pg_get_viewdef_ext", |c, a| optional(definitions::view_definition(&c.context, oid_of(&a[0])))),
     ("pg_get_viewdef_wrap", |c, a| optional(definitions::view_definition(&c.context, oid_of(&a[0])))),

@@ -11,7 +11,7 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use strandline_storage::{DataType, Kind, Row, Value};
+use strandline_storage::{DataType, Kind, Physical, Row, Value};
 
 use crate::error::{ErrorCode, Result, SqlError};
 use crate::types::{Oid, SqlType, arrow_type};
@@ -76,10 +76,11 @@ impl Shape {
         Box::new(Batches::new(self, &request.projection, request.limit, rows, None))
     }
 
-    /// The one value that the query wants in this column, if it says so.
+    /// The one value that the query wants in this column, if it says so (in the column's own shape).
     pub fn equal<'a>(&self, request: &'a ScanRequest, name: &str) -> Option<&'a Value> {
         let position = self.position(name)?;
-        request.equal.iter().find(|(column, _)| *column == position).map(|(_, value)| value)
+        let wanted = request.equal.iter().find(|(column, _)| *column == position).map(|(_, value)| value)?;
+        has_shape(wanted, self.kinds[position]).then_some(wanted)
     }
 }
 
@@ -145,6 +146,21 @@ impl Iterator for Batches {
             self.done = true;
         }
         batch
+    }
+}
+
+/// Says whether a value is in the shape that a kind's values have; NULL is in none.
+pub fn has_shape(value: &Value, kind: Kind) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(_) => kind.physical() == Physical::Bool,
+        Value::Int2(_) => kind.physical() == Physical::Int2,
+        Value::Int4(_) => kind.physical() == Physical::Int4,
+        Value::Int8(_) => kind.physical() == Physical::Int8,
+        Value::Float4(_) => kind.physical() == Physical::Float4,
+        Value::Float8(_) => kind.physical() == Physical::Float8,
+        Value::Uuid(_) => kind.physical() == Physical::Uuid,
+        Value::Bytes(_) => kind.physical() == Physical::Bytes,
     }
 }
 

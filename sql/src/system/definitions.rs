@@ -4,8 +4,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use strandline_storage::schema::{Constraint, ConstraintKind, Identity, Index, IndexKey, Schema, Sequence, TypeDefinition, UserType, View};
-use strandline_storage::{Catalog, CatalogObject, DataType, TableSchema};
+use strandline_storage::schema::{Column, Constraint, ConstraintKind, Identity, Index, IndexKey, Schema, Sequence, TypeDefinition, UserType, View};
+use strandline_storage::{Catalog, CatalogObject, DataType, Kind, TableSchema};
 
 use crate::catalog_data;
 use crate::context::StatementContext;
@@ -427,13 +427,48 @@ pub fn constraints(catalog: &Catalog) -> impl Iterator<Item = (Oid, ConstraintOf
     of_tables.chain(of_domains)
 }
 
-/// `pg_get_constraintdef(oid)`.
-pub fn constraint_definition(context: &StatementContext, oid: Oid) -> Option<String> {
+/// `pg_get_constraintdef(oid, pretty)`. Pretty leaves out a CHECK's second parentheses.
+pub fn constraint_definition(context: &StatementContext, oid: Oid, pretty: bool) -> Option<String> {
+    let definition = stored_constraint(context, oid)?;
+    if pretty && let Some(rest) = definition.strip_prefix("CHECK (") {
+        // `((a > 0))` holds one expression in parentheses; `((a) = (b))` does not.
+        if let Some(end) = closing(rest, 0).filter(|_| rest.starts_with('('))
+            && rest.as_bytes().get(end + 1) == Some(&b')')
+        {
+            return Some(format!("CHECK ({}", &rest[1..end]) + &rest[end + 1..]);
+        }
+    }
+    Some(definition)
+}
+
+/// What follows the referenced columns in a FOREIGN KEY's definition: MATCH, actions, DEFERRABLE, NOT VALID.
+fn foreign_key_options(definition: &str) -> &str {
+    let after = |text: &'_ str| -> Option<usize> {
+        let reference = text.find(" REFERENCES ")?;
+        let open = reference + text[reference..].find('(')?;
+        Some(closing(text, open)? + 1)
+    };
+    after(definition).map_or("", |end| &definition[end..])
+}
+
+fn stored_constraint(context: &StatementContext, oid: Oid) -> Option<String> {
     let catalog = context.root.catalog();
     let (_, found) = constraints(catalog).find(|(o, _)| *o == oid)?;
     Some(match found {
         ConstraintOf::Key { table, index, primary } => key_text(table, index, primary),
-        ConstraintOf::Other { constraint, .. } => constraint.definition.clone(),
+        ConstraintOf::Other { table, constraint } => match &constraint.kind {
+            ConstraintKind::Check { .. } => constraint.definition.clone(),
+            ConstraintKind::ForeignKey { table: target, columns } => {
+                let target = catalog.table(*target)?;
+                format!(
+                    "FOREIGN KEY ({}) REFERENCES {}({}){}",
+                    column_list(table, &constraint.columns),
+                    relation_text(context, target.oid)?,
+                    column_list(target, columns),
+                    foreign_key_options(&constraint.definition)
+                )
+            }
+        },
         ConstraintOf::Domain { ty, check } => match &ty.definition {
             TypeDefinition::Domain { checks, .. } => {
                 let expression = &checks.get(check)?.1;
@@ -458,9 +493,48 @@ pub fn view_text(view: &View) -> String {
     format!(" {};", body.trim_start())
 }
 
-/// `pg_get_expr(node, relation)`: expressions are kept as text, so they are what they print.
-pub fn expression_text(node: &str) -> String {
-    node.to_string()
+/// `pg_get_expr(node, relation)`: expressions are kept as text; relations in them are named as the search path allows.
+pub fn expression_text(context: &StatementContext, node: &str) -> String {
+    const MARK: &str = "'::regclass";
+    let mut out = String::with_capacity(node.len());
+    let mut rest = node;
+    while let Some(end) = rest.find(MARK) {
+        let Some(start) = rest[..end].rfind('\'') else { break };
+        let shown = super::identifier::parse_qualified(&rest[start + 1..end]).and_then(|parts| {
+            let oid = match parts.as_slice() {
+                [name] => relation_oid(context, None, name),
+                [schema, name] => relation_oid(context, Some(schema), name),
+                _ => None,
+            };
+            relation_text(context, oid?)
+        });
+        out.push_str(&rest[..=start]);
+        out.push_str(shown.as_deref().unwrap_or(&rest[start + 1..end]));
+        out.push_str(MARK);
+        rest = &rest[end + MARK.len()..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// A column's default as pg_attrdef keeps it: a bare string literal has become a constant of the column's type.
+pub fn default_text(context: &StatementContext, column: &Column) -> Option<String> {
+    let default = column.generated.as_ref().or(column.default.as_ref())?;
+    let inner = default.strip_prefix('\'').and_then(|d| d.strip_suffix('\''));
+    let is_literal = inner.is_some_and(|inner| !inner.replace("''", "").contains('\''));
+    if !is_literal || column.generated.is_some() {
+        return Some(default.clone());
+    }
+    let ty = &column.data_type;
+    let value = inner.unwrap_or_default();
+    Some(match ty.kind {
+        Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Numeric | Kind::Float4 | Kind::Float8 if value.parse::<f64>().is_ok() => value.to_string(),
+        Kind::Bool => match value {
+            "t" | "true" | "on" | "yes" | "1" => "true".into(),
+            _ => "false".into(),
+        },
+        _ => format!("{default}::{}", format_type(context, ty.oid, None)),
+    })
 }
 
 /// `pg_get_serial_sequence`: the sequence that a column owns.

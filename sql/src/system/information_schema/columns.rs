@@ -7,7 +7,7 @@ use super::yes_or_no;
 use crate::catalog_data;
 use crate::context::StatementContext;
 use crate::system::builder::{optional_text, text};
-use crate::system::definitions::{format_type, owned_sequence, schema_name, user_type};
+use crate::system::definitions::{default_text, expression_text, format_type, owned_sequence, schema_name, user_type};
 use crate::system::pg_catalog::relations::{RowMaker, SystemRelation, relations};
 use crate::system::refs::plain_database;
 use crate::types::{Oid, SqlType, oid};
@@ -213,7 +213,10 @@ pub fn columns(relation: &'static SystemRelation, context: &StatementContext) ->
 fn table_column<'a>(context: &StatementContext, row: RowMaker<'a>, table: Oid, column: &Column) -> RowMaker<'a> {
     let mut row = match &column.generated {
         Some(expression) => row.set("is_generated", text("ALWAYS")).set("generation_expression", text(expression)),
-        None => row.set("column_default", optional_text(column.default.as_ref())),
+        None => {
+            let default = default_text(context, column).map(|d| expression_text(context, &d));
+            row.set("column_default", optional_text(default))
+        }
     };
     if let Some(collation) = column.collation.as_deref().filter(|c| *c != "default")
         && matches!(column.data_type.kind, Kind::Text | Kind::Bpchar)

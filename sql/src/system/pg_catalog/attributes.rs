@@ -8,7 +8,7 @@ use super::{CatalogRows, shared_rows};
 use crate::catalog_data;
 use crate::context::StatementContext;
 use crate::system::builder::{letter, oid, text};
-use crate::system::definitions::{default_oid, indexes_of};
+use crate::system::definitions::{default_oid, default_text, indexes_of};
 use crate::types::{Oid, oid as types};
 
 /// The collation `default`.
@@ -177,7 +177,7 @@ pub fn defaults(context: &StatementContext) -> Vec<Row> {
     let mut rows = Vec::new();
     for table in context.root.catalog().tables() {
         for column in &table.columns {
-            if let Some(expression) = column.generated.as_ref().or(column.default.as_ref()) {
+            if let Some(expression) = default_text(context, column) {
                 rows.push(
                     relation
                         .row()

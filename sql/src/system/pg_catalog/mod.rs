@@ -20,7 +20,7 @@ use strandline_storage::{Physical, Row};
 
 use crate::context::StatementContext;
 use crate::error::Result;
-use crate::system::builder::RowIterator;
+use crate::system::builder::{RowIterator, has_shape};
 use crate::virtual_table::{BatchIterator, ScanRequest, VirtualColumn, VirtualTable};
 use relations::{PG_CATALOG_SCHEMA, SharedRows, SystemRelation, relations};
 
@@ -71,7 +71,10 @@ pub(crate) fn batches(relation: &'static SystemRelation, rows: CatalogRows, requ
     let equal: Vec<_> = request
         .equal
         .iter()
-        .filter(|(column, _)| !matches!(kinds[*column].physical(), Physical::Float4 | Physical::Float8))
+        .filter(|(column, value)| {
+            let kind = kinds[*column];
+            has_shape(value, kind) && !matches!(kind.physical(), Physical::Float4 | Physical::Float8)
+        })
         .cloned()
         .collect();
     let projection = request.projection.clone();
