@@ -427,18 +427,18 @@ pub fn constraints(catalog: &Catalog) -> impl Iterator<Item = (Oid, ConstraintOf
     of_tables.chain(of_domains)
 }
 
-/// `pg_get_constraintdef(oid, pretty)`. Pretty leaves out a CHECK's second parentheses.
+/// `pg_get_constraintdef(oid, pretty)`. Pretty leaves out a CHECK's second parentheses, as psql wants it.
 pub fn constraint_definition(context: &StatementContext, oid: Oid, pretty: bool) -> Option<String> {
     let definition = stored_constraint(context, oid)?;
-    if pretty && let Some(rest) = definition.strip_prefix("CHECK (") {
-        // `((a > 0))` holds one expression in parentheses; `((a) = (b))` does not.
-        if let Some(end) = closing(rest, 0).filter(|_| rest.starts_with('('))
-            && rest.as_bytes().get(end + 1) == Some(&b')')
-        {
-            return Some(format!("CHECK ({}", &rest[1..end]) + &rest[end + 1..]);
-        }
-    }
-    Some(definition)
+    let Some(rest) = definition.strip_prefix("CHECK (").filter(|_| pretty) else { return Some(definition) };
+    // `((a > 0))` holds one expression in parentheses; `((a) = (b))` does not.
+    let Some(end) = closing(rest, 0).filter(|end| rest.starts_with('(') && rest.as_bytes().get(end + 1) == Some(&b')')) else {
+        return Some(definition);
+    };
+    let table = context.root.catalog().tables().find(|t| t.constraints.iter().any(|c| c.oid == oid));
+    let expression = &rest[1..end];
+    let shown = table.map_or_else(|| expression.to_string(), |t| super::check_text::with_implied_casts(t, expression));
+    Some(format!("CHECK ({shown}{}", &rest[end + 1..]))
 }
 
 /// What follows the referenced columns in a FOREIGN KEY's definition: MATCH, actions, DEFERRABLE, NOT VALID.

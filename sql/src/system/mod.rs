@@ -4,6 +4,7 @@
 //! a stored table, view or sequence.
 
 pub mod builder;
+mod check_text;
 pub mod definitions;
 pub mod identifier;
 pub mod information_schema;

@@ -1,6 +1,6 @@
 //! pg_namespace, pg_class, pg_sequence, pg_depend: the relations and where they live.
 
-use strandline_storage::schema::{Index, Sequence, View};
+use strandline_storage::schema::{ConstraintKind, Index, Sequence, View};
 use strandline_storage::{CatalogObject, Row, TableSchema, Value};
 
 use super::cluster::role_oid;
@@ -108,9 +108,17 @@ fn table_class(context: &StatementContext, table: &TableSchema) -> Row {
         .set("relkind", letter(b'r'))
         .set("relnatts", Value::Int2(table.next_attnum - 1))
         .set("relchecks", Value::Int2(i16::try_from(checks).unwrap_or(i16::MAX)))
+        .set("relhastriggers", Value::Bool(has_foreign_keys(context, table)))
         .set("relispopulated", Value::Bool(true))
         .set("relreplident", letter(b'd'))
         .done()
+}
+
+/// Foreign keys on either side count as triggers: psql looks for them only then.
+pub(super) fn has_foreign_keys(context: &StatementContext, table: &TableSchema) -> bool {
+    context.root.catalog().tables().any(|t| {
+        t.constraints.iter().any(|c| matches!(&c.kind, ConstraintKind::ForeignKey { table: target, .. } if t.oid == table.oid || *target == table.oid))
+    })
 }
 
 fn index_class(context: &StatementContext, table: &TableSchema, index: &Index) -> Row {

@@ -36,7 +36,7 @@ pub fn tables(context: &StatementContext) -> Vec<Row> {
                 .set("tableowner", text(&table.owner))
                 .set("hasindexes", Value::Bool(indexes_of(table).next().is_some()))
                 .set("hasrules", Value::Bool(false))
-                .set("hastriggers", Value::Bool(false))
+                .set("hastriggers", Value::Bool(super::classes::has_foreign_keys(context, table)))
                 .set("rowsecurity", Value::Bool(false))
                 .done(),
         );
