@@ -18,12 +18,12 @@ use datafusion::common::{DFSchemaRef, DataFusionError, Result as PlanResult, Sta
 use datafusion::execution::TaskContext;
 use datafusion::execution::context::{QueryPlanner, SessionState};
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore};
-use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_expr::{Distribution, EquivalenceProperties, OrderingRequirements, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream};
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties as _, PlanProperties, SendableRecordBatchStream};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use futures::StreamExt as _;
 
@@ -119,6 +119,9 @@ impl UserDefinedLogicalNodeCore for OwnNode {
 pub struct OwnExec {
     operator: Arc<dyn Operator>,
     children: Vec<Arc<dyn ExecutionPlan>>,
+    /// The order that each input had when the node was made: an operator may rely on a sort below it, which the optimizer
+    /// would otherwise take away.
+    orderings: Vec<Option<OrderingRequirements>>,
     properties: Arc<PlanProperties>,
     rows: Precision<usize>,
 }
@@ -134,7 +137,8 @@ pub(super) fn properties(schema: SchemaRef) -> Arc<PlanProperties> {
 
 impl OwnExec {
     pub fn new(operator: Arc<dyn Operator>, children: Vec<Arc<dyn ExecutionPlan>>, schema: SchemaRef) -> Self {
-        OwnExec { operator, children, properties: properties(schema), rows: Precision::Absent }
+        let orderings = children.iter().map(|c| c.output_ordering().cloned().map(OrderingRequirements::from)).collect();
+        OwnExec { operator, children, orderings, properties: properties(schema), rows: Precision::Absent }
     }
 
     /// Tells the planner how many rows come out.
@@ -143,7 +147,13 @@ impl OwnExec {
     }
 
     fn with_children(&self, children: Vec<Arc<dyn ExecutionPlan>>) -> Arc<dyn ExecutionPlan> {
-        Arc::new(OwnExec { operator: Arc::clone(&self.operator), children, properties: Arc::clone(&self.properties), rows: self.rows })
+        Arc::new(OwnExec {
+            operator: Arc::clone(&self.operator),
+            children,
+            orderings: self.orderings.clone(),
+            properties: Arc::clone(&self.properties),
+            rows: self.rows,
+        })
     }
 }
 
@@ -164,6 +174,15 @@ impl ExecutionPlan for OwnExec {
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
         self.children.iter().collect()
+    }
+
+    /// An operator reads each input as one stream.
+    fn required_input_distribution(&self) -> Vec<Distribution> {
+        vec![Distribution::SinglePartition; self.children.len()]
+    }
+
+    fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
+        self.orderings.clone()
     }
 
     fn maintains_input_order(&self) -> Vec<bool> {

@@ -14,6 +14,23 @@ use crate::system::identifier::{quote_identifier, quote_literal};
 /// Strings longer than this are refused, as PostgreSQL refuses values over 1 GB.
 const TEXT_BYTES_MAX: usize = 1 << 30;
 
+/// One character for one character, as PostgreSQL's libc collations do: "ß" has no upper case of its own.
+fn upper_char(c: char) -> char {
+    let mut mapped = c.to_uppercase();
+    match (mapped.next(), mapped.next()) {
+        (Some(one), None) => one,
+        _ => c,
+    }
+}
+
+fn lower_char(c: char) -> char {
+    let mut mapped = c.to_lowercase();
+    match (mapped.next(), mapped.next()) {
+        (Some(one), None) => one,
+        _ => c,
+    }
+}
+
 fn too_long() -> SqlError {
     SqlError::new(ErrorCode::ProgramLimitExceeded, "requested length too large")
 }
@@ -92,7 +109,7 @@ fn initcap(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut inside = false;
     for c in text.chars() {
-        if inside { out.extend(c.to_lowercase()) } else { out.extend(c.to_uppercase()) }
+        out.push(if inside { lower_char(c) } else { upper_char(c) })
         inside = c.is_alphanumeric();
     }
     out
@@ -835,8 +852,8 @@ fn concat_bytes(a: &[Datum<'_>]) -> Result<Value> {
 }
 
 pub const FUNCTIONS: &[Entry] = &[
-    ("lower", |_, a| t(a[0].str().to_lowercase())),
-    ("upper", |_, a| t(a[0].str().to_uppercase())),
+    ("lower", |_, a| t(a[0].str().chars().map(lower_char).collect::<String>())),
+    ("upper", |_, a| t(a[0].str().chars().map(upper_char).collect::<String>())),
     ("initcap", |_, a| t(initcap(a[0].str()))),
     ("textlen", |_, a| int4(a[0].str().chars().count())),
     ("bpcharlen", |_, a| int4(a[0].str().trim_end_matches(' ').chars().count())),

@@ -354,7 +354,8 @@ fn source_values(commit: Option<&Commit>) -> [Value; 5] {
     });
     [
         Value::Int8(source.commit_lsn.0 as i64),
-        Value::Int8(i64::from(source.xid)),
+        // The base commit of an initial copy has a position but is no transaction of the primary.
+        if source.xid == 0 { Value::Null } else { Value::Int8(i64::from(source.xid)) },
         timestamp(source.commit_time),
         optional_text(source.origin.as_ref()),
         context.unwrap_or(Value::Null),
