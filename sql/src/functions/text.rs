@@ -109,7 +109,7 @@ fn initcap(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut inside = false;
     for c in text.chars() {
-        out.push(if inside { lower_char(c) } else { upper_char(c) })
+        out.push(if inside { lower_char(c) } else { upper_char(c) });
         inside = c.is_alphanumeric();
     }
     out
