@@ -437,7 +437,7 @@ mod tests {
     fn add(index: &mut CommitIndex, n: u64, parents: &[CommitNumber], time: i64) -> CommitNumber {
         let height = parents.iter().map(|p| index.entry(*p).height).max().unwrap_or(0) + 1;
         let id = CommitId::of(&n.to_le_bytes());
-        let lsn = if n % 3 == 0 { Lsn(u64::MAX) } else { Lsn(n * 10) };
+        let lsn = if n.is_multiple_of(3) { Lsn(u64::MAX) } else { Lsn(n * 10) };
         index.insert(&NewCommit { id, sequence: n * 2, height, lsn, xid: n as u32, time: Timestamp(time), touched: 1 }, parents)
     }
 

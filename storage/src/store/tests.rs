@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Branch, OpenWith, Store};
 use crate::commit::{CommitMeta, Identity, Source};
-use crate::disk::{Disk, FaultyDisk};
+use crate::disk::FaultyDisk;
 use crate::edit::Edit;
 use crate::error::{Error, Result};
 use crate::id::{CommitId, Lsn, Timestamp};
@@ -242,7 +242,7 @@ fn a_store_dropped_without_closing_opens_as_it_was() {
         let state = store.branch(DATABASE, "main").unwrap().state();
         assert_eq!((state.head, content(&state.head_root)), expected);
         assert_eq!(store.branches(DATABASE).unwrap(), [("aside".to_string(), aside), ("main".to_string(), state.head)]);
-        assert_eq!(store.tags(DATABASE).unwrap(), [tag.clone()]);
+        assert_eq!(store.tags(DATABASE).unwrap(), std::slice::from_ref(&tag));
         assert_eq!(store.list_state(""), [("roles/x".to_string(), b"1".to_vec())]);
         let oid = store.next_oid().unwrap();
         assert!(!oids.contains(&oid));

@@ -10,7 +10,7 @@ const NAME_SIZE: usize = 63;
 /// Applies `varchar(n)`: characters beyond `n` may only be spaces, and are dropped.
 /// # Errors
 /// `Value` (22001).
-pub fn apply_varchar<'a>(text: &'a str, typmod: i32) -> Result<&'a str> {
+pub fn apply_varchar(text: &str, typmod: i32) -> Result<&str> {
     match limit(typmod) {
         Some(n) => cut(text, n, "character varying"),
         None => Ok(text),

@@ -73,7 +73,7 @@ pub fn format(cents: i64, out: &mut Vec<u8>) {
     let dollars = (magnitude / 100).to_string();
     out.push(b'$');
     for (i, b) in dollars.bytes().enumerate() {
-        if i > 0 && (dollars.len() - i) % 3 == 0 {
+        if i > 0 && (dollars.len() - i).is_multiple_of(3) {
             out.push(b',');
         }
         out.push(b);

@@ -731,7 +731,7 @@ impl<'s> Decoder<'s> {
         let has_date = self.filled & mask::DATE == mask::DATE;
         let named = self.zone.take();
         if named.is_some() || self.filled & mask::ZONE == 0 {
-            if self.filled & mask::DST != 0 && self.filled & mask::ZONE == 0 || named.is_some() && self.filled & mask::DST != 0 {
+            if self.filled & mask::DST != 0 && (self.filled & mask::ZONE == 0 || named.is_some()) {
                 return Err(Fault::BadFormat);
             }
             let from_text = named.is_some();

@@ -14,6 +14,8 @@ use crate::error::{Error, Result, ValueErrorCode};
 const MAX_RESULT_SCALE: i32 = 2000;
 /// Digits carried beyond those that are shown.
 const GUARD_DIGITS: u32 = 12;
+/// The digits that PostgreSQL computes with; the last bits of the library constant would change results.
+#[allow(clippy::approx_constant)]
 const LOG10_E: f64 = 0.434294481903252;
 
 fn log_error(text: &str) -> Error {
