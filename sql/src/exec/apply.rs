@@ -13,11 +13,11 @@ use futures::StreamExt as _;
 
 use crate::bound::{ColumnId, Expr};
 use crate::error::{ErrorCode, Result, SqlError};
+use crate::exec::Execution;
 use crate::exec::datum::{ColumnRef, column_refs};
 use crate::exec::evaluator::{BatchRow, Evaluator};
 use crate::exec::node::{Operator, internal, missing_input, position};
 use crate::exec::subplan::Subplan;
-use crate::exec::Execution;
 
 /// `left JOIN LATERAL right ON on`, inner or left.
 #[derive(Debug)]
@@ -51,7 +51,8 @@ impl Apply {
                     let mut kept = Vec::new();
                     for i in keep {
                         // Both sides' columns of this pair of rows, as one row.
-                        let pair: Vec<_> = refs.iter().map(|c| c.get(row)).chain(inner_refs.iter().map(|c: &ColumnRef<'_>| c.get(i as usize))).collect();
+                        let pair: Vec<_> =
+                            refs.iter().map(|c| c.get(row)).chain(inner_refs.iter().map(|c: &ColumnRef<'_>| c.get(i as usize))).collect();
                         let row: Vec<strandline_storage::Value> = pair.into_iter().map(|d| d.into_value()).collect();
                         if on.eval(&row)?.bool() {
                             kept.push(i);
@@ -107,7 +108,12 @@ impl Operator for Apply {
         true
     }
 
-    fn execute(&self, mut inputs: Vec<SendableRecordBatchStream>, schema: SchemaRef, _: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    fn execute(
+        &self,
+        mut inputs: Vec<SendableRecordBatchStream>,
+        schema: SchemaRef,
+        _: &Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
         let input = inputs.pop().ok_or_else(missing_input)?;
         let left_schema = input.schema();
         let params = self.params.iter().map(|id| Ok((*id, position(&left_schema, &format!("c{id}"))?))).collect::<Result<Vec<_>>>()?;

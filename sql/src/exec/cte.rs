@@ -182,8 +182,7 @@ impl Recursive {
 
 /// The rows of a batch for which `keep` is true.
 pub(super) fn filter(batch: &RecordBatch, keep: Vec<bool>) -> Result<RecordBatch> {
-    datafusion::arrow::compute::filter_record_batch(batch, &keep.into())
-        .map_err(|e| SqlError::new(ErrorCode::InternalError, e.to_string()))
+    datafusion::arrow::compute::filter_record_batch(batch, &keep.into()).map_err(|e| SqlError::new(ErrorCode::InternalError, e.to_string()))
 }
 
 /// A row's key: equal rows (NULLs equal, numerics by value) have equal keys.

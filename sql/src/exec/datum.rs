@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{
     Array, ArrayRef, BinaryArray, BinaryBuilder, BooleanArray, BooleanBuilder, FixedSizeBinaryArray, FixedSizeBinaryBuilder, Float32Array,
-    Float32Builder, Float64Array, Float64Builder, Int16Array, Int16Builder, Int32Array, Int32Builder, Int64Array, Int64Builder, StringArray,
-    StringBuilder, new_null_array,
+    Float32Builder, Float64Array, Float64Builder, Int16Array, Int16Builder, Int32Array, Int32Builder, Int64Array, Int64Builder,
+    StringArray, StringBuilder, new_null_array,
 };
 use datafusion::arrow::datatypes::DataType as ArrowType;
-use strandline_storage::Value;
+use strandline_storage::{Kind, Physical, Value};
 
 use crate::error::{ErrorCode, Result, SqlError};
 
@@ -141,6 +141,25 @@ impl Datum<'_> {
             Err(error) => std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or(""),
         }
     }
+}
+
+/// An integer in the shape of its type: a constant of one integer type may be relabelled to another (int4 to oid).
+pub fn shaped(value: &Value, kind: Kind) -> Value {
+    let number = match value {
+        Value::Int2(v) => i64::from(*v),
+        Value::Int4(v) => i64::from(*v),
+        Value::Int8(v) => *v,
+        other => return other.clone(),
+    };
+    let converted = match kind.physical() {
+        Physical::Int2 => i16::try_from(number).ok().map(Value::Int2),
+        Physical::Int4 => i32::try_from(number).ok().map(Value::Int4),
+        // An oid is unsigned.
+        Physical::Int8 if kind == Kind::Oid && number < 0 => Some(Value::Int8(i64::from(number as u32))),
+        Physical::Int8 => Some(Value::Int8(number)),
+        _ => None,
+    };
+    converted.unwrap_or_else(|| value.clone())
 }
 
 /// An Arrow array as a column of values.

@@ -9,16 +9,17 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::ArrayRef;
 use datafusion::arrow::datatypes::DataType as ArrowType;
-use strandline_storage::{DataType, Value};
+use strandline_storage::{DataType, Physical, Value};
 
-use crate::bound::{CastMethod, ColumnId, Expr, FunctionCall, Subscript, SubqueryKind};
+use crate::bound::{CastMethod, ColumnId, Expr, FunctionCall, SubqueryKind, Subscript};
 use crate::context::StatementContext;
 use crate::error::{ErrorCode, Result, SqlError};
 use crate::exec::Execution;
-use crate::exec::datum::{ColumnBuilder, ColumnRef, Datum, column_refs};
+use crate::exec::datum::{ColumnBuilder, ColumnRef, Datum, column_refs, shaped};
 use crate::exec::subplan::{Subplan, Test};
 use crate::functions::compare::Comparison;
 use crate::functions::{self, Call, Run, Scalar, arrays, casts, compare};
+use crate::lower::walk;
 use crate::types::{Oid, SqlType, arrow_type};
 
 /// How often long loops look at the cancel flag.
@@ -118,7 +119,9 @@ fn run_kind(proc: &'static crate::catalog_data::ProcRow) -> Result<RunKind> {
 fn run(call: &Call, kind: RunKind, args: &[Datum<'_>]) -> Result<Datum<'static>> {
     match kind {
         RunKind::Run(f) => {
-            if call.proc.strict && args.iter().any(Datum::is_null) {
+            // `row_to_json` of names and values takes NULLs as values.
+            let strict = call.proc.strict && !(call.proc.oid == walk::ROW_TO_JSON && args.len() > 1);
+            if strict && args.iter().any(Datum::is_null) {
                 return Ok(Datum::Null);
             }
             Ok(Datum::from(f(call, args)?))
@@ -144,23 +147,89 @@ enum Node {
     Or(Vec<Node>),
     Not(Box<Node>),
     IsNull(Box<Node>, bool),
-    IsBool { input: Box<Node>, value: Option<bool>, negated: bool },
-    Distinct { left: Box<Node>, right: Box<Node>, equal: Box<Binary>, negated: bool },
-    Case { whens: Vec<(Node, Node)>, default: Option<Box<Node>> },
+    IsBool {
+        input: Box<Node>,
+        value: Option<bool>,
+        negated: bool,
+    },
+    Distinct {
+        left: Box<Node>,
+        right: Box<Node>,
+        equal: Box<Binary>,
+        negated: bool,
+    },
+    Case {
+        whens: Vec<(Node, Node)>,
+        default: Option<Box<Node>>,
+    },
     Coalesce(Vec<Node>),
-    NullIf { left: Box<Node>, right: Box<Node>, equal: Box<Binary> },
-    MinMax { greatest: bool, args: Vec<Node>, data_type: DataType },
-    InList { input: Box<Node>, list: Vec<Node>, operator: Box<Binary>, all: bool },
-    AnyArray { input: Box<Node>, array: Box<Node>, array_type: DataType, operator: Box<Binary>, all: bool },
-    Array { elements: Vec<Node>, element: DataType, nested: bool },
-    Row { fields: Vec<(Node, DataType)> },
-    Field { input: Box<Node>, index: usize, data_type: DataType },
-    Subscript { input: Box<Node>, input_type: DataType, subscripts: Vec<NodeSubscript>, result: DataType },
-    InOut { input: Box<Node>, from: DataType, to: DataType },
-    Modifier { input: Box<Node>, data_type: DataType, explicit: bool },
-    ArrayCast { input: Box<Node>, from: DataType, to: DataType, element: Box<Node> },
-    Subplan { plan: Arc<Subplan>, params: Vec<(ColumnId, usize)>, test: SubplanTest },
-    SortKey { input: Box<Node>, data_type: DataType },
+    NullIf {
+        left: Box<Node>,
+        right: Box<Node>,
+        equal: Box<Binary>,
+    },
+    MinMax {
+        greatest: bool,
+        args: Vec<Node>,
+        data_type: DataType,
+    },
+    InList {
+        input: Box<Node>,
+        list: Vec<Node>,
+        operator: Box<Binary>,
+        all: bool,
+    },
+    AnyArray {
+        input: Box<Node>,
+        array: Box<Node>,
+        array_type: DataType,
+        operator: Box<Binary>,
+        all: bool,
+    },
+    Array {
+        elements: Vec<Node>,
+        element: DataType,
+        nested: bool,
+    },
+    Row {
+        fields: Vec<(Node, DataType)>,
+    },
+    Field {
+        input: Box<Node>,
+        index: usize,
+        data_type: DataType,
+    },
+    Subscript {
+        input: Box<Node>,
+        input_type: DataType,
+        subscripts: Vec<NodeSubscript>,
+        result: DataType,
+    },
+    InOut {
+        input: Box<Node>,
+        from: DataType,
+        to: DataType,
+    },
+    Modifier {
+        input: Box<Node>,
+        data_type: DataType,
+        explicit: bool,
+    },
+    ArrayCast {
+        input: Box<Node>,
+        from: DataType,
+        to: DataType,
+        element: Box<Node>,
+    },
+    Subplan {
+        plan: Arc<Subplan>,
+        params: Vec<(ColumnId, usize)>,
+        test: SubplanTest,
+    },
+    SortKey {
+        input: Box<Node>,
+        data_type: DataType,
+    },
 }
 
 #[derive(Debug)]
@@ -271,10 +340,17 @@ impl Compiler<'_> {
 
     fn call(&self, call: &FunctionCall) -> Result<CallNode> {
         let proc = functions::proc(call.proc)?;
-        let types = call.args.iter().map(|a| self.data_type(a.ty())).collect::<Result<Vec<_>>>()?;
+        let named: Vec<Expr>;
+        let args = if walk::makes_json(call.proc) && call.args.iter().any(|a| matches!(a, Expr::Row { .. })) {
+            named = call.args.iter().map(|a| walk::json_row(a).unwrap_or_else(|| a.clone())).collect();
+            &named
+        } else {
+            &call.args
+        };
+        let types = args.iter().map(|a| self.data_type(a.ty())).collect::<Result<Vec<_>>>()?;
         Ok(CallNode {
             run: run_kind(proc)?,
-            args: self.nodes(&call.args)?,
+            args: self.nodes(args)?,
             call: Call::new(Arc::clone(self.context), proc, types, self.data_type(call.ty)?, call.variadic),
         })
     }
@@ -285,8 +361,8 @@ impl Compiler<'_> {
 
     fn node(&self, expr: &Expr) -> Result<Node> {
         Ok(match expr {
-            Expr::Const { value, .. } => Node::Const(value.clone()),
-            Expr::Param { number, .. } => Node::Const(parameter(self.context, *number)?),
+            Expr::Const { value, ty } => Node::Const(shaped(value, self.data_type(*ty)?.kind)),
+            Expr::Param { number, ty } => Node::Const(shaped(&parameter(self.context, *number)?, self.data_type(*ty)?.kind)),
             Expr::Column { id, .. } => match (self.positions)(*id) {
                 Some(position) => Node::Column(position),
                 None => return Err(SqlError::new(ErrorCode::InternalError, format!("column {id} is not part of the row"))),
@@ -327,11 +403,9 @@ impl Compiler<'_> {
                 default: default.as_deref().map(|d| self.boxed(d)).transpose()?,
             },
             Expr::Coalesce { args, .. } => Node::Coalesce(self.nodes(args)?),
-            Expr::NullIf { left, right, equal, .. } => Node::NullIf {
-                left: self.boxed(left)?,
-                right: self.boxed(right)?,
-                equal: self.binary(*equal, left.ty(), right.ty())?,
-            },
+            Expr::NullIf { left, right, equal, .. } => {
+                Node::NullIf { left: self.boxed(left)?, right: self.boxed(right)?, equal: self.binary(*equal, left.ty(), right.ty())? }
+            }
             Expr::MinMax { greatest, args, ty, .. } => {
                 Node::MinMax { greatest: *greatest, args: self.nodes(args)?, data_type: self.data_type(*ty)? }
             }
@@ -360,9 +434,9 @@ impl Compiler<'_> {
                 let nested = elements.first().is_some_and(|e| e.ty().oid == ty.oid);
                 Node::Array { elements: self.nodes(elements)?, element: (*arrays::element_type(self.context, &data_type)?).clone(), nested }
             }
-            Expr::Row { fields, .. } => Node::Row {
-                fields: fields.iter().map(|(_, e)| Ok((self.node(e)?, self.data_type(e.ty())?))).collect::<Result<_>>()?,
-            },
+            Expr::Row { fields, .. } => {
+                Node::Row { fields: fields.iter().map(|(_, e)| Ok((self.node(e)?, self.data_type(e.ty())?))).collect::<Result<_>>()? }
+            }
             Expr::Field { input, index, ty, .. } => {
                 Node::Field { input: self.boxed(input)?, index: *index, data_type: self.data_type(*ty)? }
             }
@@ -426,7 +500,14 @@ impl Compiler<'_> {
                 if arrow_type(from.kind) == arrow_type(to.kind) {
                     node
                 } else {
-                    Node::InOut { input: Box::new(node), from, to }
+                    match node {
+                        Node::Const(value)
+                            if !value.is_null() && matches!(to.kind.physical(), Physical::Int2 | Physical::Int4 | Physical::Int8) =>
+                        {
+                            Node::Const(shaped(&value, to.kind))
+                        }
+                        node => Node::InOut { input: Box::new(node), from, to },
+                    }
                 }
             }
             CastMethod::Function(proc) => {
@@ -653,11 +734,7 @@ impl Node {
             }
             Node::Array { elements, element, nested } => {
                 let values = elements.iter().map(|e| e.eval(env)).collect::<Result<Vec<_>>>()?;
-                Datum::from(if *nested {
-                    arrays::nest(&values)?
-                } else {
-                    arrays::build(&env.execution.context, element, &values)?
-                })
+                Datum::from(if *nested { arrays::nest(&values)? } else { arrays::build(&env.execution.context, element, &values)? })
             }
             Node::Row { fields } => {
                 let mut out = String::from("(");

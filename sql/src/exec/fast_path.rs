@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::{Field, Schema};
+use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use strandline_storage::{DataType, Kind, TableData, Value};
 
 use crate::bound::{Column, ColumnId, Expr, Query, Rel};
@@ -86,7 +86,9 @@ fn key_of(table: &TableData, columns: &[(usize, Column)], predicate: &Expr, exec
             return Ok(None);
         }
         let (column, constant) = match call.args.as_slice() {
-            [Expr::Column { id, .. }, other] | [other, Expr::Column { id, .. }] if walk::columns_of(other).is_empty() && !walk::has_subquery(other) && !walk::is_volatile_expr(other) => {
+            [Expr::Column { id, .. }, other] | [other, Expr::Column { id, .. }]
+                if walk::columns_of(other).is_empty() && !walk::has_subquery(other) && !walk::is_volatile_expr(other) =>
+            {
                 (*id, other)
             }
             _ => return Ok(None),
@@ -120,7 +122,16 @@ fn as_kind(value: &Value, from: Kind, to: Kind) -> Option<Value> {
     }
     let plain = matches!(
         to,
-        Kind::Text | Kind::Uuid | Kind::Bool | Kind::Date | Kind::Timestamp | Kind::Timestamptz | Kind::Numeric | Kind::Bytea | Kind::Lsn | Kind::Enum
+        Kind::Text
+            | Kind::Uuid
+            | Kind::Bool
+            | Kind::Date
+            | Kind::Timestamp
+            | Kind::Timestamptz
+            | Kind::Numeric
+            | Kind::Bytea
+            | Kind::Lsn
+            | Kind::Enum
     );
     (from == to && plain).then(|| value.clone())
 }

@@ -36,7 +36,12 @@ impl Operator for DistinctRows {
         true
     }
 
-    fn execute(&self, mut inputs: Vec<SendableRecordBatchStream>, schema: SchemaRef, task: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    fn execute(
+        &self,
+        mut inputs: Vec<SendableRecordBatchStream>,
+        schema: SchemaRef,
+        task: &Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
         let input = inputs.pop().ok_or_else(missing_input)?;
         let input_schema = input.schema();
         let positions = self.keys.iter().map(|(name, _)| position(&input_schema, name)).collect::<Result<Vec<_>>>()?;
@@ -106,7 +111,12 @@ impl Operator for LimitRows {
         true
     }
 
-    fn execute(&self, mut inputs: Vec<SendableRecordBatchStream>, schema: SchemaRef, _: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    fn execute(
+        &self,
+        mut inputs: Vec<SendableRecordBatchStream>,
+        schema: SchemaRef,
+        _: &Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
         let input = inputs.pop().ok_or_else(missing_input)?;
         let value = |e: &Option<Evaluator>, offset: bool| -> Result<Option<usize>> {
             match e {

@@ -33,13 +33,13 @@ use crate::functions::casts;
 pub(crate) use apply::Apply;
 pub(crate) use cte::{CteScan, CteState, Recursive};
 pub use evaluator::Evaluator;
-pub(crate) use limits::{DistinctRows, LimitRows};
-pub(crate) use node::{Operator, OwnNode, OwnPlanner, add_cancel_points, internal};
-pub(crate) use project_set::{FunctionScan, ProjectSet, SetCall};
-pub use runtime::{configure_memory, error_of};
-pub(crate) use runtime::{block_on, session_state};
-pub(crate) use scan::{Source as ScanSource, TableScan, scan_source, virtual_source};
 pub(crate) use limits::bound as limit_bound;
+pub(crate) use limits::{DistinctRows, LimitRows};
+pub(crate) use node::{KeepOrder, Operator, OwnNode, OwnPlanner, add_cancel_points, internal};
+pub(crate) use project_set::{FunctionScan, ProjectSet, SetCall};
+pub(crate) use runtime::{block_on, session_state};
+pub use runtime::{configure_memory, error_of};
+pub(crate) use scan::{Source as ScanSource, TableScan, scan_source, virtual_source};
 pub(crate) use set_ops::SetOperation;
 pub(crate) use values::ValuesRows;
 pub(crate) use window::{WindowRows, WindowSpec};
@@ -190,8 +190,8 @@ pub fn run_to_end(query: &Query, context: Arc<StatementContext>) -> Result<Vec<V
 /// # Errors
 /// Whatever the expression raises.
 pub fn eval_const(expr: &Expr, context: &Arc<StatementContext>) -> Result<Value> {
-    if let Expr::Const { value, .. } = expr {
-        return Ok(value.clone());
+    if let Expr::Const { value, ty } = expr {
+        return Ok(datum::shaped(value, casts::data_type(context, *ty)?.kind));
     }
     let execution = Execution::new(Arc::clone(context));
     let _guard = runtime::handle().enter();

@@ -12,18 +12,21 @@ use std::sync::atomic::{AtomicU64, Ordering as Atomic};
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchemaRef, DataFusionError, Result as PlanResult, Statistics};
 use datafusion::execution::TaskContext;
-use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::context::{QueryPlanner, SessionState};
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore};
-use datafusion::physical_expr::{Distribution, EquivalenceProperties, OrderingRequirements, Partitioning, PhysicalExpr};
+use datafusion::physical_expr::{EquivalenceProperties, OrderingRequirements, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
-use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec};
+use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties as _, PlanProperties, SendableRecordBatchStream};
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties as _, InputDistributionRequirements, PlanProperties,
+    SendableRecordBatchStream,
+};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use futures::StreamExt as _;
 
@@ -45,9 +48,14 @@ pub trait Operator: fmt::Debug + Send + Sync {
     }
 
     /// Starts the operator; the output's columns are those of `schema`.
-    fn execute(&self, inputs: Vec<SendableRecordBatchStream>, schema: SchemaRef, task: &Arc<TaskContext>) -> Result<SendableRecordBatchStream>;
+    fn execute(
+        &self,
+        inputs: Vec<SendableRecordBatchStream>,
+        schema: SchemaRef,
+        task: &Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream>;
 
-    /// Rows come out in the order they came in.
+    /// The order in which rows come in matters: it is kept, or the result depends on it.
     fn keeps_order(&self) -> bool {
         false
     }
@@ -119,11 +127,10 @@ impl UserDefinedLogicalNodeCore for OwnNode {
 pub struct OwnExec {
     operator: Arc<dyn Operator>,
     children: Vec<Arc<dyn ExecutionPlan>>,
-    /// The order that each input had when the node was made: an operator may rely on a sort below it, which the optimizer
-    /// would otherwise take away.
-    orderings: Vec<Option<OrderingRequirements>>,
     properties: Arc<PlanProperties>,
     rows: Precision<usize>,
+    /// The order in which the inputs come; an operator that keeps order relies on it.
+    order: Vec<Option<OrderingRequirements>>,
 }
 
 pub(super) fn properties(schema: SchemaRef) -> Arc<PlanProperties> {
@@ -137,8 +144,9 @@ pub(super) fn properties(schema: SchemaRef) -> Arc<PlanProperties> {
 
 impl OwnExec {
     pub fn new(operator: Arc<dyn Operator>, children: Vec<Arc<dyn ExecutionPlan>>, schema: SchemaRef) -> Self {
-        let orderings = children.iter().map(|c| c.output_ordering().cloned().map(OrderingRequirements::from)).collect();
-        OwnExec { operator, children, orderings, properties: properties(schema), rows: Precision::Absent }
+        let keeps = operator.keeps_order();
+        let order = children.iter().map(|c| c.output_ordering().filter(|_| keeps).map(|o| OrderingRequirements::from(o.clone()))).collect();
+        OwnExec { operator, children, properties: properties(schema), rows: Precision::Absent, order }
     }
 
     /// Tells the planner how many rows come out.
@@ -150,9 +158,9 @@ impl OwnExec {
         Arc::new(OwnExec {
             operator: Arc::clone(&self.operator),
             children,
-            orderings: self.orderings.clone(),
             properties: Arc::clone(&self.properties),
             rows: self.rows,
+            order: self.order.clone(),
         })
     }
 }
@@ -176,24 +184,29 @@ impl ExecutionPlan for OwnExec {
         self.children.iter().collect()
     }
 
-    /// An operator reads each input as one stream.
-    fn required_input_distribution(&self) -> Vec<Distribution> {
-        vec![Distribution::SinglePartition; self.children.len()]
+    // An operator reads one stream: partitions (of a union) are put together before it.
+    fn input_distribution_requirements(&self) -> InputDistributionRequirements {
+        InputDistributionRequirements::new(vec![Distribution::SinglePartition; self.children.len()])
     }
 
     fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
-        self.orderings.clone()
+        self.order.clone()
     }
 
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![self.operator.keeps_order(); self.children.len()]
-    }
+    // `maintains_input_order` stays false: our output declares no order, so a sort above must not be moved below us.
 
-    fn apply_expressions(&self, _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> PlanResult<TreeNodeRecursion>) -> PlanResult<TreeNodeRecursion> {
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> PlanResult<TreeNodeRecursion>,
+    ) -> PlanResult<TreeNodeRecursion> {
         Ok(TreeNodeRecursion::Continue)
     }
 
-    fn replace_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>, _: ReplaceChildrenOptions) -> PlanResult<Arc<dyn ExecutionPlan>> {
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> PlanResult<Arc<dyn ExecutionPlan>> {
         Ok(self.with_children(children))
     }
 
@@ -225,7 +238,12 @@ impl Operator for CancelPoint {
         true
     }
 
-    fn execute(&self, mut inputs: Vec<SendableRecordBatchStream>, schema: SchemaRef, _: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    fn execute(
+        &self,
+        mut inputs: Vec<SendableRecordBatchStream>,
+        schema: SchemaRef,
+        _: &Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
         let input = inputs.pop().ok_or_else(missing_input)?;
         let context = Arc::clone(&self.0);
         let checked = input.map(move |batch| {
@@ -238,6 +256,24 @@ impl Operator for CancelPoint {
 
 pub(super) fn missing_input() -> SqlError {
     SqlError::new(ErrorCode::InternalError, "an operator lacks its input")
+}
+
+/// Keeps the order of a subquery's ORDER BY: DataFusion drops a sort whose order nothing asks for, PostgreSQL's users rely on it.
+#[derive(Debug)]
+pub struct KeepOrder;
+
+impl Operator for KeepOrder {
+    fn name(&self) -> &'static str {
+        "KeepOrder"
+    }
+
+    fn keeps_order(&self) -> bool {
+        true
+    }
+
+    fn execute(&self, mut inputs: Vec<SendableRecordBatchStream>, _: SchemaRef, _: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        inputs.pop().ok_or_else(missing_input)
+    }
 }
 
 /// Puts a [`CancelPoint`] above every join.
@@ -280,7 +316,11 @@ pub(super) struct OwnQueryPlanner;
 
 #[async_trait]
 impl QueryPlanner for OwnQueryPlanner {
-    async fn create_physical_plan(&self, plan: &LogicalPlan, state: &dyn datafusion::catalog::Session) -> PlanResult<Arc<dyn ExecutionPlan>> {
+    async fn create_physical_plan(
+        &self,
+        plan: &LogicalPlan,
+        state: &dyn datafusion::catalog::Session,
+    ) -> PlanResult<Arc<dyn ExecutionPlan>> {
         DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(OwnPlanner)]).create_physical_plan(plan, state).await
     }
 }
@@ -330,7 +370,5 @@ pub(super) fn collected(
 
 /// Where a column of a schema is.
 pub(super) fn position(schema: &SchemaRef, name: &str) -> Result<usize> {
-    schema
-        .index_of(name)
-        .map_err(|_| SqlError::new(ErrorCode::InternalError, format!("column {name} is not among the operator's input")))
+    schema.index_of(name).map_err(|_| SqlError::new(ErrorCode::InternalError, format!("column {name} is not among the operator's input")))
 }

@@ -52,9 +52,7 @@ impl SetCall {
         let result = casts::data_type(&execution.context, call.ty)?;
         let kind = match sets::find(proc) {
             Some(run) => Kind::Set(run),
-            None if !proc.returns_set => {
-                Kind::One(Evaluator::new(&crate::bound::Expr::Function(call.clone()), execution, positions)?)
-            }
+            None if !proc.returns_set => Kind::One(Evaluator::new(&crate::bound::Expr::Function(call.clone()), execution, positions)?),
             None => return Err(functions::unsupported(proc)),
         };
         Ok(SetCall {
@@ -176,7 +174,8 @@ impl FunctionBatches {
 fn finish(schema: &SchemaRef, mut columns: Vec<ColumnBuilder>, rows: usize) -> Result<RecordBatch> {
     let arrays = columns.iter_mut().map(ColumnBuilder::finish).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options).map_err(|e| SqlError::new(ErrorCode::InternalError, e.to_string()))
+    RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)
+        .map_err(|e| SqlError::new(ErrorCode::InternalError, e.to_string()))
 }
 
 /// Set-returning functions of a select list: the input's columns, then one per call.
@@ -195,7 +194,12 @@ impl Operator for ProjectSet {
         true
     }
 
-    fn execute(&self, mut inputs: Vec<SendableRecordBatchStream>, schema: SchemaRef, _: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    fn execute(
+        &self,
+        mut inputs: Vec<SendableRecordBatchStream>,
+        schema: SchemaRef,
+        _: &Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
         let input = inputs.pop().ok_or_else(missing_input)?;
         let input_schema = input.schema();
         let calls = self
@@ -267,7 +271,11 @@ impl Expanded {
                 match next {
                     Some(row) => {
                         any = true;
-                        values.push(if row.len() == 1 { row.into_iter().next().unwrap_or_default() } else { record(&self.execution, &row)? });
+                        values.push(if row.len() == 1 {
+                            row.into_iter().next().unwrap_or_default()
+                        } else {
+                            record(&self.execution, &row)?
+                        });
                     }
                     None => {
                         *slot = None;

@@ -51,7 +51,8 @@ pub(super) fn handle() -> &'static tokio::runtime::Handle {
 static STATE: LazyLock<SessionState> = LazyLock::new(|| {
     let limit = *MEMORY_BYTES.get_or_init(|| DEFAULT_MEMORY_BYTES);
     let pool = TrackConsumersPool::new(FairSpillPool::new(limit), std::num::NonZeroUsize::new(5).expect("BUG: 5 is not 0"));
-    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc().expect("BUG: the query runtime environment is valid");
+    let runtime =
+        RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc().expect("BUG: the query runtime environment is valid");
     let mut config = SessionConfig::new().with_target_partitions(1).with_batch_size(BATCH_ROWS);
     let options = config.options_mut();
     options.execution.sort_spill_reservation_bytes = SORT_RESERVATION_BYTES;
@@ -98,11 +99,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 /// Runs a plan and sends its batches until it ends, fails, or nobody listens.
-pub(super) fn drive(
-    plan: &Arc<dyn ExecutionPlan>,
-    context: &StatementContext,
-    sender: &tokio::sync::mpsc::Sender<Result<RecordBatch>>,
-) {
+pub(super) fn drive(plan: &Arc<dyn ExecutionPlan>, context: &StatementContext, sender: &tokio::sync::mpsc::Sender<Result<RecordBatch>>) {
     // A panic in an operator is this query's failure only.
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let mut stream = execute_stream(Arc::clone(plan), STATE.task_ctx()).map_err(error_of)?;
@@ -126,7 +123,11 @@ pub(super) fn drive(
         Ok(Ok(())) => return,
         Ok(Err(error)) => error,
         Err(panic) => {
-            let what = panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            let what = panic
+                .downcast_ref::<&str>()
+                .map(|s| (*s).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_default();
             tracing::error!("query failed: {what}");
             SqlError::new(ErrorCode::InternalError, format!("query failed: {what}"))
         }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::arrow::array::{
-    ArrayRef, BinaryArray, BinaryBuilder, BooleanArray, BooleanBufferBuilder, FixedSizeBinaryArray, Float32Array, Float64Array, Int16Array, Int32Array,
-    Int64Array, StringArray,
+    ArrayRef, BinaryArray, BinaryBuilder, BooleanArray, BooleanBufferBuilder, FixedSizeBinaryArray, Float32Array, Float64Array, Int16Array,
+    Int32Array, Int64Array, StringArray,
 };
 use datafusion::arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use datafusion::arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef};
@@ -188,7 +188,13 @@ impl TableProvider for TableScan {
         TableType::Base
     }
 
-    async fn scan(&self, _: &dyn Session, projection: Option<&Vec<usize>>, filters: &[Expr], limit: Option<usize>) -> PlanResult<Arc<dyn ExecutionPlan>> {
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> PlanResult<Arc<dyn ExecutionPlan>> {
         let wanted: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.columns.len()).collect());
         let schema = Arc::new(self.schema.project(&wanted)?);
         let conditions: Vec<Condition> = filters.iter().filter_map(|f| self.condition(f)).collect();
@@ -206,7 +212,11 @@ impl TableProvider for TableScan {
         };
         let exec = OwnExec::new(Arc::new(run), Vec::new(), schema);
         Ok(match rows {
-            Some(rows) => Arc::new(exec.with_rows(if filters.is_empty() { Precision::Exact(rows as usize) } else { Precision::Inexact(rows as usize) })),
+            Some(rows) => Arc::new(exec.with_rows(if filters.is_empty() {
+                Precision::Exact(rows as usize)
+            } else {
+                Precision::Inexact(rows as usize)
+            })),
             None => Arc::new(exec),
         })
     }
@@ -215,7 +225,15 @@ impl TableProvider for TableScan {
         // Ranges are a superset of the rows wanted: DataFusion filters again.
         Ok(filters
             .iter()
-            .map(|f| if self.condition(f).is_some() { TableProviderFilterPushDown::Inexact } else { TableProviderFilterPushDown::Unsupported })
+            .map(
+                |f| {
+                    if self.condition(f).is_some() {
+                        TableProviderFilterPushDown::Inexact
+                    } else {
+                        TableProviderFilterPushDown::Unsupported
+                    }
+                },
+            )
             .collect())
     }
 
@@ -477,7 +495,8 @@ fn best_prefix(columns: &[IndexColumn], conditions: &[(usize, Comparing, Vec<Val
     let mut prefix = Prefix { equal_columns: 0, points: vec![Vec::new()], lower: None, upper: None };
     for column in columns {
         let IndexKey::Column(at) = column.key else { break };
-        let equal = conditions.iter().filter(|(c, test, _)| *c == at && *test == Comparing::Equal).min_by_key(|(_, _, values)| values.len());
+        let equal =
+            conditions.iter().filter(|(c, test, _)| *c == at && *test == Comparing::Equal).min_by_key(|(_, _, values)| values.len());
         let Some((_, _, values)) = equal else {
             for (c, test, values) in conditions {
                 let (true, Some(value)) = (*c == at, values.first()) else { continue };
@@ -600,7 +619,15 @@ impl TableBatches {
 enum Gather {
     /// The row key.
     Key(BinaryBuilder),
-    Column { physical: Physical, text: bool, nulls: BooleanBufferBuilder, has_null: bool, data: Vec<u8>, offsets: Vec<i32>, bits: BooleanBufferBuilder },
+    Column {
+        physical: Physical,
+        text: bool,
+        nulls: BooleanBufferBuilder,
+        has_null: bool,
+        data: Vec<u8>,
+        offsets: Vec<i32>,
+        bits: BooleanBufferBuilder,
+    },
 }
 
 fn damaged() -> SqlError {
@@ -704,7 +731,9 @@ impl Gather {
     fn finish(self) -> Result<ArrayRef> {
         let (physical, text, mut nulls, has_null, data, offsets, mut bits) = match self {
             Gather::Key(mut builder) => return Ok(Arc::new(builder.finish())),
-            Gather::Column { physical, text, nulls, has_null, data, offsets, bits } => (physical, text, nulls, has_null, data, offsets, bits),
+            Gather::Column { physical, text, nulls, has_null, data, offsets, bits } => {
+                (physical, text, nulls, has_null, data, offsets, bits)
+            }
         };
         let nulls = has_null.then(|| NullBuffer::new(nulls.finish()));
         let buffer = Buffer::from_vec(data);

@@ -33,7 +33,12 @@ impl Operator for SetOperation {
         format!("{:?}{}", self.kind, if self.all { " ALL" } else { "" })
     }
 
-    fn execute(&self, inputs: Vec<SendableRecordBatchStream>, schema: SchemaRef, task: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    fn execute(
+        &self,
+        inputs: Vec<SendableRecordBatchStream>,
+        schema: SchemaRef,
+        task: &Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
         let execution = Arc::clone(&self.execution);
         let (kind, all, types) = (self.kind, self.all, self.types.clone());
         let out = Arc::clone(&schema);

@@ -83,7 +83,12 @@ impl Operator for WindowRows {
         true
     }
 
-    fn execute(&self, inputs: Vec<SendableRecordBatchStream>, schema: SchemaRef, task: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    fn execute(
+        &self,
+        inputs: Vec<SendableRecordBatchStream>,
+        schema: SchemaRef,
+        task: &Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
         let input_schema = inputs.first().map(|i| i.schema()).ok_or_else(super::node::missing_input)?;
         let positions = |names: &[String]| names.iter().map(|n| position(&input_schema, n)).collect::<Result<Vec<_>>>();
         let (partition, order) = (positions(&self.partition)?, positions(&self.order)?);
@@ -92,17 +97,20 @@ impl Operator for WindowRows {
             _ => None,
         };
         let directions: Vec<(bool, bool)> = self.order_values.iter().map(|(_, _, d, n)| (*d, *n)).collect();
-        let compiled = self
-            .specs
-            .iter()
-            .map(|spec| Compiled::new(spec, &self.execution, &input_schema))
-            .collect::<Result<Vec<_>>>()?;
+        let compiled = self.specs.iter().map(|spec| Compiled::new(spec, &self.execution, &input_schema)).collect::<Result<Vec<_>>>()?;
         let execution = Arc::clone(&self.execution);
         let out = Arc::clone(&schema);
         Ok(collected("Window", Arc::clone(&self.execution.context), schema, inputs, task, move |mut inputs| {
             let batches = inputs.pop().unwrap_or_default();
             let batch = concat_batches(&input_schema, &batches).map_err(|e| SqlError::new(ErrorCode::InternalError, e.to_string()))?;
-            let window = Input { execution: &execution, batch: &batch, partition: &partition, order: &order, directions: &directions, value: value.as_ref() };
+            let window = Input {
+                execution: &execution,
+                batch: &batch,
+                partition: &partition,
+                order: &order,
+                directions: &directions,
+                value: value.as_ref(),
+            };
             let mut arrays: Vec<ArrayRef> = batch.columns().to_vec();
             let ranges = window.partitions()?;
             for spec in &compiled {
@@ -160,7 +168,7 @@ impl Compiled {
             },
             result: spec.result.clone(),
             frame: spec.window.frame.clone(),
-            args: spec.window.call.args.iter().map(evaluator).collect::<Result<_>>()?,
+            args: crate::lower::json_rows(&spec.window.call).args.iter().map(evaluator).collect::<Result<_>>()?,
             filter: spec.window.call.filter.as_ref().map(evaluator).transpose()?,
             start,
             end,
@@ -323,7 +331,10 @@ impl Input<'_> {
                         Some(v) => {
                             let buckets = Datum::from(v).int();
                             if buckets <= 0 {
-                                return Err(SqlError::new(ErrorCode::InvalidArgumentForNtile, "argument of ntile must be greater than zero"));
+                                return Err(SqlError::new(
+                                    ErrorCode::InvalidArgumentForNtile,
+                                    "argument of ntile must be greater than zero",
+                                ));
                             }
                             let (size, rest) = (n as i64 / buckets, n as i64 % buckets);
                             let i = i as i64;
@@ -361,7 +372,10 @@ impl Input<'_> {
                             Some(v) => {
                                 let nth = Datum::from(v).int();
                                 if nth <= 0 {
-                                    return Err(SqlError::new(ErrorCode::InvalidParameterValue, "argument of nth_value must be greater than zero"));
+                                    return Err(SqlError::new(
+                                        ErrorCode::InvalidParameterValue,
+                                        "argument of nth_value must be greater than zero",
+                                    ));
                                 }
                                 first.checked_add(nth as usize - 1).filter(|at| *at < last)
                             }
@@ -447,7 +461,10 @@ impl Input<'_> {
     /// Where the rows within `offset` of this row's value begin, or end.
     fn range(&self, spec: &Compiled, partition: &Partition, row: usize, offset: &Value, following: bool, end: bool) -> Result<usize> {
         let Some((column, data_type)) = self.value else {
-            return Err(SqlError::new(ErrorCode::WindowingError, "RANGE with offset PRECEDING/FOLLOWING requires exactly one ORDER BY column"));
+            return Err(SqlError::new(
+                ErrorCode::WindowingError,
+                "RANGE with offset PRECEDING/FOLLOWING requires exactly one ORDER BY column",
+            ));
         };
         let (descending, nulls_first) = self.directions.first().copied().unwrap_or_default();
         let columns = column_refs(self.batch.columns())?;

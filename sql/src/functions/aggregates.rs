@@ -43,8 +43,8 @@ pub fn find(proc: &ProcRow) -> Option<New> {
         "bit_xor" => |_| Box::new(BitFold { op: BitOp::Xor, value: None }),
         "string_agg" => |_| Box::new(StringAgg(None)),
         "array_agg" => |_| Box::new(ArrayAgg(None)),
-        "json_agg" => |_| Box::new(JsonAgg { items: None, binary: false }),
-        "jsonb_agg" => |_| Box::new(JsonAgg { items: None, binary: true }),
+        "json_agg" => |_| Box::new(JsonAgg { items: None, binary: false, lines: false }),
+        "jsonb_agg" => |_| Box::new(JsonAgg { items: None, binary: true, lines: false }),
         "json_object_agg" => |_| Box::new(JsonObjectAgg { items: None, binary: false }),
         "jsonb_object_agg" => |_| Box::new(JsonObjectAgg { items: None, binary: true }),
         "stddev" | "stddev_samp" => |c| variance(c, true, true),
@@ -54,8 +54,8 @@ pub fn find(proc: &ProcRow) -> Option<New> {
         "percentile_cont" => |_| Box::new(Percentile { kind: PercentileKind::Continuous, fraction: Value::Null, values: Vec::new() }),
         "percentile_disc" => |_| Box::new(Percentile { kind: PercentileKind::Discrete, fraction: Value::Null, values: Vec::new() }),
         "mode" => |_| Box::new(Mode { values: Vec::new() }),
-        "corr" | "covar_pop" | "covar_samp" | "regr_avgx" | "regr_avgy" | "regr_count" | "regr_intercept" | "regr_r2" | "regr_slope" | "regr_sxx"
-        | "regr_sxy" | "regr_syy" => |_| Box::new(Regression::default()),
+        "corr" | "covar_pop" | "covar_samp" | "regr_avgx" | "regr_avgy" | "regr_count" | "regr_intercept" | "regr_r2" | "regr_slope"
+        | "regr_sxx" | "regr_sxy" | "regr_syy" => |_| Box::new(Regression::default()),
         "any_value" => |_| Box::new(First(None)),
         _ => return None,
     };
@@ -300,18 +300,24 @@ fn value_size(value: &Value) -> usize {
 struct JsonAgg {
     items: Option<Vec<String>>,
     binary: bool,
+    /// Rows and arrays go on a line each.
+    lines: bool,
 }
 
 impl State for JsonAgg {
     fn add(&mut self, call: &Call, args: &[Datum<'_>]) -> Result<()> {
         let Some(arg) = args.first() else { return Ok(()) };
         let text = json::to_json(&call.context, &call.args[0], arg, self.binary)?;
+        self.lines = !self.binary && (call.args[0].kind == Kind::Array || call.args[0].oid == oid::RECORD);
         self.items.get_or_insert_default().push(text);
         Ok(())
     }
 
     fn finish(&self, _: &Call) -> Result<Value> {
-        Ok(self.items.as_ref().map_or(Value::Null, |items| text_value(format!("[{}]", items.join(", ")))))
+        Ok(self
+            .items
+            .as_ref()
+            .map_or(Value::Null, |items| text_value(format!("[{}]", items.join(if self.lines { ", \n " } else { ", " })))))
     }
 
     fn size(&self) -> usize {
@@ -424,7 +430,8 @@ impl State for NumericVariance {
             return Ok(Value::Bytes(Numeric::ZERO.encode()));
         }
         let v = top.div(&n.mul(&Numeric::new(i128::from(divisor), 0))?)?;
-        Ok(Value::Bytes(if self.root { v.sqrt()? } else { v }.encode()))
+        // The root has as many digits as the quotient.
+        Ok(Value::Bytes(if self.root { v.sqrt()?.round(v.scale().unwrap_or(0)) } else { v }.encode()))
     }
 }
 
@@ -634,8 +641,20 @@ pub fn compare_keys(a: &Value, b: &Value, descending: bool, nulls_first: bool) -
     use std::cmp::Ordering;
     match (a.is_null(), b.is_null()) {
         (true, true) => Ordering::Equal,
-        (true, false) => if nulls_first { Ordering::Less } else { Ordering::Greater },
-        (false, true) => if nulls_first { Ordering::Greater } else { Ordering::Less },
+        (true, false) => {
+            if nulls_first {
+                Ordering::Less
+            } else {
+                Ordering::Greater
+            }
+        }
+        (false, true) => {
+            if nulls_first {
+                Ordering::Greater
+            } else {
+                Ordering::Less
+            }
+        }
         (false, false) => {
             let ordering = compare_plain(a, b);
             if descending { ordering.reverse() } else { ordering }

@@ -312,9 +312,8 @@ pub fn build(context: &StatementContext, element: &DataType, values: &[Datum<'_>
 pub fn nest(values: &[Datum<'_>]) -> Result<Value> {
     let mut inner: Option<Vec<Dimension>> = None;
     let mut elements = Vec::new();
-    let differ = || {
-        SqlError::new(ErrorCode::ArraySubscriptError, "multidimensional arrays must have array expressions with matching dimensions")
-    };
+    let differ =
+        || SqlError::new(ErrorCode::ArraySubscriptError, "multidimensional arrays must have array expressions with matching dimensions");
     for value in values {
         let array = if value.is_null() { Array::flat(Vec::new()) } else { parse(value.str())? };
         match &inner {
@@ -585,7 +584,11 @@ fn fill(call: &Call, args: &[Datum<'_>]) -> Result<Value> {
         parse(args[i].str())?
             .elements
             .iter()
-            .map(|e| e.as_deref().and_then(|t| t.parse().ok()).ok_or_else(|| SqlError::new(ErrorCode::NullValueNotAllowed, "dimension values cannot be null")))
+            .map(|e| {
+                e.as_deref()
+                    .and_then(|t| t.parse().ok())
+                    .ok_or_else(|| SqlError::new(ErrorCode::NullValueNotAllowed, "dimension values cannot be null"))
+            })
             .collect()
     };
     let lengths = numbers(1)?;
@@ -657,7 +660,10 @@ pub const FUNCTIONS: &[Entry] = &[
         let length = array.dimensions.first().map_or(0, |d| d.length);
         let count = a[1].int();
         if count < 0 || count > length as i64 {
-            return Err(SqlError::new(ErrorCode::ArraySubscriptError, format!("number of elements to trim must be between 0 and {length}")));
+            return Err(SqlError::new(
+                ErrorCode::ArraySubscriptError,
+                format!("number of elements to trim must be between 0 and {length}"),
+            ));
         }
         let stride: usize = array.dimensions.iter().skip(1).map(|d| d.length).product();
         let keep = length - count as usize;

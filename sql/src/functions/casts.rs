@@ -28,7 +28,8 @@ pub fn data_type(context: &StatementContext, ty: SqlType) -> Result<DataType> {
         return Ok(found);
     }
     if let Some(row) = catalog().type_by_oid(ty.oid) {
-        let element = if row.is_true_array() { Some(Arc::new(data_type(context, SqlType { oid: row.element, typmod: ty.typmod })?)) } else { None };
+        let element =
+            if row.is_true_array() { Some(Arc::new(data_type(context, SqlType { oid: row.element, typmod: ty.typmod })?)) } else { None };
         let kind = if element.is_some() { Kind::Array } else { Kind::Other };
         return Ok(DataType { oid: ty.oid, typmod: ty.typmod, name: row.name.into(), kind, element });
     }
@@ -102,7 +103,10 @@ pub fn output(context: &StatementContext, data_type: &DataType, datum: &Datum<'_
 
 fn element_depends_on_session(data_type: &DataType) -> bool {
     data_type.element.as_ref().is_some_and(|e| {
-        matches!(e.kind, Kind::Date | Kind::Timestamp | Kind::Timestamptz | Kind::Timetz | Kind::Interval | Kind::Bytea | Kind::Float4 | Kind::Float8)
+        matches!(
+            e.kind,
+            Kind::Date | Kind::Timestamp | Kind::Timestamptz | Kind::Timetz | Kind::Interval | Kind::Bytea | Kind::Float4 | Kind::Float8
+        )
     })
 }
 
@@ -116,7 +120,10 @@ pub fn input(context: &StatementContext, data_type: &DataType, text: &str) -> Re
         Kind::Enum => {
             if super::compare::enum_position(context, data_type.oid, text).is_none() {
                 let name = data_type.name.rsplit('.').next().unwrap_or(&data_type.name);
-                return Err(SqlError::new(ErrorCode::InvalidTextRepresentation, format!("invalid input value for enum {name}: \"{text}\"")));
+                return Err(SqlError::new(
+                    ErrorCode::InvalidTextRepresentation,
+                    format!("invalid input value for enum {name}: \"{text}\""),
+                ));
             }
             return Ok(text_value(text));
         }
@@ -428,7 +435,16 @@ pub const FUNCTIONS: &[Entry] = &[
 fn to_reg(call: &Call, args: &[Datum<'_>], target: Oid) -> Result<Value> {
     match system::oid_input(&call.context, target, args[0].str()) {
         Ok(value) => Ok(value),
-        Err(e) if matches!(e.code, ErrorCode::UndefinedTable | ErrorCode::UndefinedObject | ErrorCode::UndefinedFunction | ErrorCode::UndefinedSchema | ErrorCode::InvalidSchemaName) => {
+        Err(e)
+            if matches!(
+                e.code,
+                ErrorCode::UndefinedTable
+                    | ErrorCode::UndefinedObject
+                    | ErrorCode::UndefinedFunction
+                    | ErrorCode::UndefinedSchema
+                    | ErrorCode::InvalidSchemaName
+            ) =>
+        {
             Ok(Value::Null)
         }
         Err(e) => Err(e),
@@ -446,7 +462,8 @@ fn bits(call: &Call, args: &[Datum<'_>], value: u64, width: u32) -> Result<Value
     let text = (0..length)
         .rev()
         .map(|i| {
-            let bit = if i < width { value >> i & 1 } else { u64::from(width == 32 && value >> 31 & 1 == 1 || width == 64 && value >> 63 == 1) };
+            let bit =
+                if i < width { value >> i & 1 } else { u64::from(width == 32 && value >> 31 & 1 == 1 || width == 64 && value >> 63 == 1) };
             if bit == 1 { '1' } else { '0' }
         })
         .collect::<String>();

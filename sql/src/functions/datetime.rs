@@ -187,7 +187,9 @@ fn whole(value: i64) -> Value {
 
 fn unit_error(unit: &str, type_name: &str, known: bool) -> SqlError {
     if known {
-        SqlError::unsupported(format!("unit \"{unit}\" for type {type_name}")).at(0).clone_with(format!("unit \"{unit}\" not supported for type {type_name}"))
+        SqlError::unsupported(format!("unit \"{unit}\" for type {type_name}"))
+            .at(0)
+            .clone_with(format!("unit \"{unit}\" not supported for type {type_name}"))
     } else {
         invalid(format!("unit \"{unit}\" not recognized for type {type_name}"))
     }
@@ -289,11 +291,7 @@ fn timestamp_field(name: &str, t: i64, offset: Option<i32>, numeric: bool, type_
 
 /// Microseconds as seconds (scale 6) or milliseconds (scale 3).
 fn micros_value(micros: i64, scale: u32, numeric: bool) -> Value {
-    if numeric {
-        seconds_numeric(i128::from(micros), scale)
-    } else {
-        Value::Float8(micros as f64 / 10f64.powi(scale as i32))
-    }
+    if numeric { seconds_numeric(i128::from(micros), scale) } else { Value::Float8(micros as f64 / 10f64.powi(scale as i32)) }
 }
 
 fn time_field(name: &str, time: i64, offset: Option<i32>, numeric: bool, type_name: &str) -> Result<Value> {
@@ -311,8 +309,8 @@ fn time_field(name: &str, time: i64, offset: Option<i32>, numeric: bool, type_na
         "timezone" if offset.is_some() => int(i64::from(offset.unwrap_or(0))),
         "timezone_hour" if offset.is_some() => int(i64::from(offset.unwrap_or(0) / 3600)),
         "timezone_minute" if offset.is_some() => int(i64::from(offset.unwrap_or(0) % 3600 / 60)),
-        "year" | "month" | "day" | "week" | "quarter" | "dow" | "isodow" | "doy" | "decade" | "century" | "millennium" | "isoyear" | "julian"
-        | "timezone" | "timezone_hour" | "timezone_minute" => return Err(unit_error(name, type_name, true)),
+        "year" | "month" | "day" | "week" | "quarter" | "dow" | "isodow" | "doy" | "decade" | "century" | "millennium" | "isoyear"
+        | "julian" | "timezone" | "timezone_hour" | "timezone_minute" => return Err(unit_error(name, type_name, true)),
         _ => return Err(unit_error(name, type_name, false)),
     })
 }
@@ -393,7 +391,11 @@ fn truncate_interval(name: &str, i: Interval) -> Result<Interval> {
         "second" => time(USECS_PER_SEC),
         "milliseconds" => time(1000),
         "microseconds" => i,
-        "week" => return Err(unit_error(name, "interval", true).clone_with(format!("unit \"{name}\" not supported for type interval")).detail("Months usually have fractional weeks.")),
+        "week" => {
+            return Err(unit_error(name, "interval", true)
+                .clone_with(format!("unit \"{name}\" not supported for type interval"))
+                .detail("Months usually have fractional weeks."));
+        }
         _ => return Err(unit_error(name, "interval", false)),
     })
 }
@@ -531,7 +533,11 @@ fn overlaps(call: &Call, a: &[Datum<'_>]) -> Result<Value> {
             Some(_) => Value::Bool(false),
         },
         Ordering::Equal => {
-            if e1.is_none() || e2.is_none() { Value::Null } else { Value::Bool(true) }
+            if e1.is_none() || e2.is_none() {
+                Value::Null
+            } else {
+                Value::Bool(true)
+            }
         }
     })
 }
@@ -649,9 +655,15 @@ pub const FUNCTIONS: &[Entry] = &[
     }),
     // AT TIME ZONE.
     ("timestamp_zone", |c, a| Ok(Value::Int8(if is_infinite(a[1].int()) { a[1].int() } else { zone_of(c, &a[0])?.to_utc(a[1].int())? }))),
-    ("timestamptz_zone", |c, a| Ok(Value::Int8(if is_infinite(a[1].int()) { a[1].int() } else { zone_of(c, &a[0])?.to_local(a[1].int())? }))),
-    ("timestamp_izone", |c, a| Ok(Value::Int8(if is_infinite(a[1].int()) { a[1].int() } else { zone_of(c, &a[0])?.to_utc(a[1].int())? }))),
-    ("timestamptz_izone", |c, a| Ok(Value::Int8(if is_infinite(a[1].int()) { a[1].int() } else { zone_of(c, &a[0])?.to_local(a[1].int())? }))),
+    ("timestamptz_zone", |c, a| {
+        Ok(Value::Int8(if is_infinite(a[1].int()) { a[1].int() } else { zone_of(c, &a[0])?.to_local(a[1].int())? }))
+    }),
+    ("timestamp_izone", |c, a| {
+        Ok(Value::Int8(if is_infinite(a[1].int()) { a[1].int() } else { zone_of(c, &a[0])?.to_utc(a[1].int())? }))
+    }),
+    ("timestamptz_izone", |c, a| {
+        Ok(Value::Int8(if is_infinite(a[1].int()) { a[1].int() } else { zone_of(c, &a[0])?.to_local(a[1].int())? }))
+    }),
     // Fields.
     ("timestamp_part", |_, a| timestamp_field(a[0].str(), a[1].int(), None, false, "timestamp without time zone")),
     ("timestamptz_part", |c, a| zoned_field(c, a, false)),
@@ -659,14 +671,19 @@ pub const FUNCTIONS: &[Entry] = &[
     ("extract_timestamptz", |c, a| zoned_field(c, a, true)),
     ("extract_date", |_, a| {
         let name = unit(a[0].str());
-        if matches!(name.as_str(), "hour" | "minute" | "second" | "milliseconds" | "microseconds" | "timezone" | "timezone_hour" | "timezone_minute") {
+        if matches!(
+            name.as_str(),
+            "hour" | "minute" | "second" | "milliseconds" | "microseconds" | "timezone" | "timezone_hour" | "timezone_minute"
+        ) {
             return Err(unit_error(a[0].str(), "date", true));
         }
         match name.as_str() {
             "epoch" if i64::from(a[1].int4()).abs() < i64::from(i32::MAX) => {
                 Ok(whole((i64::from(a[1].int4()) - i64::from(dt::UNIX_EPOCH_DAYS)) * 86_400))
             }
-            "julian" if a[1].int4() != dt::DATE_INFINITY && a[1].int4() != dt::DATE_NEG_INFINITY => Ok(whole(dt::julian_day(i64::from(a[1].int4())))),
+            "julian" if a[1].int4() != dt::DATE_INFINITY && a[1].int4() != dt::DATE_NEG_INFINITY => {
+                Ok(whole(dt::julian_day(i64::from(a[1].int4()))))
+            }
             _ => timestamp_field(a[0].str(), date_to_timestamp(a[1].int4())?, None, true, "date"),
         }
     }),

@@ -73,7 +73,8 @@ fn low_64(number: &num_bigint::BigUint) -> u64 {
     number.iter_u64_digits().next().unwrap_or(0)
 }
 
-static ROUND_CONSTANTS: std::sync::LazyLock<Vec<u64>> = std::sync::LazyLock::new(|| primes(80).into_iter().map(cube_root_fraction).collect());
+static ROUND_CONSTANTS: std::sync::LazyLock<Vec<u64>> =
+    std::sync::LazyLock::new(|| primes(80).into_iter().map(cube_root_fraction).collect());
 
 fn sha2_32(input: &[u8], mut state: [u32; 8]) -> [u8; 32] {
     for block in padded(input, 64, true).chunks_exact(64) {

@@ -36,7 +36,11 @@ pub fn to_json(context: &StatementContext, data_type: &DataType, datum: &Datum<'
         }
         Kind::Jsonb => datum.str().to_owned(),
         Kind::Json => {
-            if binary { strandline_storage::value::json::normalize(datum.str())? } else { datum.str().to_owned() }
+            if binary {
+                strandline_storage::value::json::normalize(datum.str())?
+            } else {
+                datum.str().to_owned()
+            }
         }
         Kind::Array => {
             let array = arrays::parse_typed(context, data_type, datum.str())?;
@@ -363,7 +367,9 @@ fn remove_path(json: Json, path: &[Option<String>]) -> Result<Json> {
             Json::Object(out)
         }
         Json::Array(mut items) => {
-            let index: i64 = step.parse().map_err(|_| SqlError::new(ErrorCode::InvalidTextRepresentation, format!("path element at position 1 is not an integer: \"{step}\"")))?;
+            let index: i64 = step.parse().map_err(|_| {
+                SqlError::new(ErrorCode::InvalidTextRepresentation, format!("path element at position 1 is not an integer: \"{step}\""))
+            })?;
             let at = if index < 0 { index + items.len() as i64 } else { index };
             if let Ok(at) = usize::try_from(at)
                 && at < items.len()
@@ -408,7 +414,9 @@ fn put(json: Json, path: &[Option<String>], new: &Json, how: Put) -> Result<Json
             Json::object(members)
         }
         Json::Array(mut items) => {
-            let index: i64 = step.parse().map_err(|_| SqlError::new(ErrorCode::InvalidTextRepresentation, format!("path element at position 1 is not an integer: \"{step}\"")))?;
+            let index: i64 = step.parse().map_err(|_| {
+                SqlError::new(ErrorCode::InvalidTextRepresentation, format!("path element at position 1 is not an integer: \"{step}\""))
+            })?;
             let at = if index < 0 { index + items.len() as i64 } else { index };
             let inside = usize::try_from(at).ok().filter(|i| *i < items.len());
             match (inside, how) {
@@ -444,7 +452,11 @@ fn build_object(call: &Call, a: &[Datum<'_>], binary: bool) -> Result<Value> {
     for (i, pair) in items.chunks(2).enumerate() {
         let [(key_type, key), (value_type, value)] = pair else { break };
         if key.is_null() {
-            return Err(invalid(if binary { format!("argument {}: key must not be null", 2 * i + 1) } else { format!("null value not allowed for object key") }));
+            return Err(invalid(if binary {
+                format!("argument {}: key must not be null", 2 * i + 1)
+            } else {
+                format!("null value not allowed for object key")
+            }));
         }
         members.push((casts::output(&call.context, key_type, key)?, to_json(&call.context, value_type, value, binary)?));
     }
@@ -540,8 +552,7 @@ pub fn each(call: &Call, a: &[Datum<'_>], text: bool) -> Result<SetRows> {
     let Raw::Object(members) = raw(a[0].str())? else {
         return Err(invalid(format!("cannot call {} on a non-object", call.proc.name)));
     };
-    let rows: Vec<Vec<Value>> =
-        members.into_iter().map(|(k, v)| Ok(vec![text_value(k), give(Some(v), text)?])).collect::<Result<_>>()?;
+    let rows: Vec<Vec<Value>> = members.into_iter().map(|(k, v)| Ok(vec![text_value(k), give(Some(v), text)?])).collect::<Result<_>>()?;
     Ok(Box::new(rows.into_iter().map(Ok)))
 }
 
@@ -571,7 +582,19 @@ pub const FUNCTIONS: &[Entry] = &[
     ("to_json", |c, a| Ok(text_value(to_json(&c.context, &c.args[0], &a[0], false)?))),
     ("to_jsonb", |c, a| Ok(text_value(to_json(&c.context, &c.args[0], &a[0], true)?))),
     ("array_to_json", |c, a| Ok(text_value(to_json(&c.context, &c.args[0], &a[0], false)?))),
-    ("row_to_json", |c, a| Ok(text_value(to_json(&c.context, &c.args[0], &a[0], false)?))),
+    ("row_to_json", |c, a| {
+        if a.len() < 2 {
+            return Ok(text_value(to_json(&c.context, &c.args[0], &a[0], false)?));
+        }
+        // Names and values in turn, as lowering writes a row whose fields' names are known.
+        let mut parts = Vec::with_capacity(a.len() / 2);
+        for (pair, types) in a.chunks(2).zip(c.args.chunks(2)) {
+            if let ([name, value], [_, data_type]) = (pair, types) {
+                parts.push(format!("{}:{}", quote(name.str()), to_json(&c.context, data_type, value, false)?));
+            }
+        }
+        Ok(text_value(format!("{{{}}}", parts.join(","))))
+    }),
     ("json_object_field", |_, a| give(raw_field(a[0].str(), a[1].str())?, false)),
     ("json_object_field_text", |_, a| give(raw_field(a[0].str(), a[1].str())?, true)),
     ("jsonb_object_field", |_, a| give(raw_field(a[0].str(), a[1].str())?, false)),
@@ -615,7 +638,9 @@ pub const FUNCTIONS: &[Entry] = &[
         _ => Err(invalid("cannot delete from scalar")),
     }),
     ("jsonb_delete_path", |_, a| jsonb(&remove_path(parse(&a[0])?, &text_array(&a[1])?)?)),
-    ("jsonb_set", |_, a| jsonb(&put(parse(&a[0])?, &text_array(&a[1])?, &parse(&a[2])?, Put::Set { create: a.get(3).is_none_or(Datum::bool) })?)),
+    ("jsonb_set", |_, a| {
+        jsonb(&put(parse(&a[0])?, &text_array(&a[1])?, &parse(&a[2])?, Put::Set { create: a.get(3).is_none_or(Datum::bool) })?)
+    }),
     ("jsonb_insert", |_, a| {
         jsonb(&put(parse(&a[0])?, &text_array(&a[1])?, &parse(&a[2])?, Put::Insert { after: a.get(3).is_some_and(Datum::bool) })?)
     }),
@@ -669,6 +694,7 @@ fn object_of(a: &[Datum<'_>], binary: bool) -> Result<Value> {
         let members = members.into_iter().map(|(k, v)| (k, v.map_or(Json::Null, Json::String))).collect();
         return jsonb(&Json::object(members));
     }
-    let parts: Vec<String> = members.iter().map(|(k, v)| format!("{} : {}", quote(k), v.as_ref().map_or("null".into(), |v| quote(v)))).collect();
+    let parts: Vec<String> =
+        members.iter().map(|(k, v)| format!("{} : {}", quote(k), v.as_ref().map_or("null".into(), |v| quote(v)))).collect();
     Ok(text_value(format!("{{{}}}", parts.join(", "))))
 }

@@ -91,9 +91,7 @@ static SCALARS: LazyLock<HashMap<&'static str, Run>> = LazyLock::new(|| {
 /// # Errors
 /// `UndefinedFunction`.
 pub fn proc(oid: Oid) -> Result<&'static ProcRow> {
-    catalog()
-        .proc_by_oid(oid)
-        .ok_or_else(|| SqlError::new(ErrorCode::UndefinedFunction, format!("function with OID {oid} does not exist")))
+    catalog().proc_by_oid(oid).ok_or_else(|| SqlError::new(ErrorCode::UndefinedFunction, format!("function with OID {oid} does not exist")))
 }
 
 /// The key of a function's implementation.
@@ -127,8 +125,7 @@ pub fn scalar(proc: &'static ProcRow) -> Result<Scalar> {
 
 /// `function name(types) is not supported`.
 pub fn unsupported(proc: &ProcRow) -> SqlError {
-    let types: Vec<&str> =
-        proc.arg_types.iter().map(|&oid| catalog().type_by_oid(oid).map_or("?", |t| t.name)).collect();
+    let types: Vec<&str> = proc.arg_types.iter().map(|&oid| catalog().type_by_oid(oid).map_or("?", |t| t.name)).collect();
     SqlError::unsupported(format!("function {}({})", proc.name, types.join(", ")))
 }
 

@@ -155,9 +155,21 @@ fn width_bucket(value: f64, low: f64, high: f64, count: i64) -> Result<Value> {
         return Err(argument("lower and upper bounds must be finite"));
     }
     let bucket = if low < high {
-        if value < low { 0 } else if value >= high { count + 1 } else { ((value - low) / (high - low) * count as f64) as i64 + 1 }
+        if value < low {
+            0
+        } else if value >= high {
+            count + 1
+        } else {
+            ((value - low) / (high - low) * count as f64) as i64 + 1
+        }
     } else if low > high {
-        if value > low { 0 } else if value <= high { count + 1 } else { ((low - value) / (low - high) * count as f64) as i64 + 1 }
+        if value > low {
+            0
+        } else if value <= high {
+            count + 1
+        } else {
+            ((low - value) / (low - high) * count as f64) as i64 + 1
+        }
     } else {
         return Err(argument("lower bound cannot equal upper bound"));
     };
@@ -309,7 +321,13 @@ pub const FUNCTIONS: &[Entry] = &[
     ("dfloor", |_, a| Ok(Value::Float8(a[0].float().floor()))),
     ("dsign", |_, a| {
         let x = a[0].float();
-        Ok(Value::Float8(if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x.abs() }))
+        Ok(Value::Float8(if x > 0.0 {
+            1.0
+        } else if x < 0.0 {
+            -1.0
+        } else {
+            x.abs()
+        }))
     }),
     ("dsqrt", |_, a| {
         let x = a[0].float();

@@ -1,7 +1,7 @@
 //! Set-returning functions: one row of arguments to an iterator of rows.
 
-use strandline_storage::value::numeric::Numeric;
 use strandline_storage::Value;
+use strandline_storage::value::numeric::Numeric;
 
 use crate::catalog_data::ProcRow;
 use crate::error::Result;
@@ -31,7 +31,13 @@ pub fn find(proc: &ProcRow) -> Option<Run> {
             Ok(Box::new(std::iter::from_fn(move || {
                 let value = next.take()?;
                 let past = match value.sub(&stop) {
-                    Ok(d) => if up { d.signum() > 0 } else { d.signum() < 0 },
+                    Ok(d) => {
+                        if up {
+                            d.signum() > 0
+                        } else {
+                            d.signum() < 0
+                        }
+                    }
                     Err(e) => return Some(Err(e.into())),
                 };
                 if past {

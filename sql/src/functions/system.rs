@@ -82,8 +82,9 @@ pub fn oid_input(context: &StatementContext, data_type: Oid, text: &str) -> Resu
         _ => return Err(SqlError::unsupported("a cross-database reference")),
     };
     match data_type {
-        oid::REGCLASS => definitions::relation_oid(context, schema, name)
-            .map_or_else(|| Err(undefined(ErrorCode::UndefinedTable, "relation", bare)), of),
+        oid::REGCLASS => {
+            definitions::relation_oid(context, schema, name).map_or_else(|| Err(undefined(ErrorCode::UndefinedTable, "relation", bare)), of)
+        }
         oid::REGNAMESPACE => definitions::schema_oid(context.root.catalog(), name)
             .map_or_else(|| Err(undefined(ErrorCode::InvalidSchemaName, "schema", name)), of),
         oid::REGROLE => role::list(&context.store)?
@@ -394,9 +395,10 @@ pub const FUNCTIONS: &[Entry] = &[
                 format!("column \"{}\" of relation \"{}\" does not exist", a[1].str(), a[0].str()),
             ));
         };
-        optional(definitions::owned_sequence(root, table as Oid, column.attnum).map(|s| {
-            crate::system::identifier::quote_qualified(root.schema_name(s.schema_oid).unwrap_or("public"), &s.name)
-        }))
+        optional(
+            definitions::owned_sequence(root, table as Oid, column.attnum)
+                .map(|s| crate::system::identifier::quote_qualified(root.schema_name(s.schema_oid).unwrap_or("public"), &s.name)),
+        )
     }),
     ("obj_description", |c, a| {
         let class = a.get(1).map(|n| n.str().to_owned());
@@ -404,7 +406,15 @@ pub const FUNCTIONS: &[Entry] = &[
     }),
     ("shobj_description", |_, _| Ok(Value::Null)),
     ("col_description", |c, a| optional(definitions::column_comment(c.context.root.catalog(), oid_of(&a[0]), a[1].int4()))),
-    ("PG_encoding_to_char", |_, a| Ok(text_value(if a[0].int() == 6 { "UTF8" } else if a[0].int() == 0 { "SQL_ASCII" } else { "" }))),
+    ("PG_encoding_to_char", |_, a| {
+        Ok(text_value(if a[0].int() == 6 {
+            "UTF8"
+        } else if a[0].int() == 0 {
+            "SQL_ASCII"
+        } else {
+            ""
+        }))
+    }),
     ("PG_char_to_encoding", |_, a| {
         let name = a[0].str().to_ascii_lowercase().replace(['-', '_'], "");
         Ok(Value::Int4(match name.as_str() {

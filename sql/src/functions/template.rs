@@ -124,7 +124,11 @@ pub fn to_char_timestamp(t: i64, zone: Option<(i32, &str)>, format: &str) -> Res
             Node::Pattern { name, fill, suffix } => (name, fill, suffix),
         };
         let mut number = |value: i64, width: usize, out: &mut String| {
-            if fill { out.push_str(&value.to_string()) } else { out.push_str(&format!("{value:0width$}")) }
+            if fill {
+                out.push_str(&value.to_string())
+            } else {
+                out.push_str(&format!("{value:0width$}"))
+            }
             if let Some(upper) = suffix {
                 out.push_str(ordinal(value.abs(), upper));
             }
@@ -245,7 +249,10 @@ pub fn to_char_interval(i: &Interval, format: &str) -> Result<String> {
 /// Reads a timestamp by template: local microseconds and, if given, the zone in seconds east of UTC.
 pub fn parse(text: &str, format: &str) -> Result<(i64, Option<i32>)> {
     let bad = |name: &str, text: &str| {
-        SqlError::new(ErrorCode::InvalidDatetimeFormat, format!("invalid value \"{}\" for \"{name}\"", text.chars().take(name.len()).collect::<String>()))
+        SqlError::new(
+            ErrorCode::InvalidDatetimeFormat,
+            format!("invalid value \"{}\" for \"{name}\"", text.chars().take(name.len()).collect::<String>()),
+        )
     };
     let (mut year, mut month, mut day, mut doy) = (None::<i64>, None::<i64>, None::<i64>, None::<i64>);
     let (mut hour, mut minute, mut second, mut micros) = (0i64, 0i64, 0i64, 0i64);
@@ -262,7 +269,10 @@ pub fn parse(text: &str, format: &str) -> Result<(i64, Option<i32>)> {
                 if is_separator {
                     rest = rest.trim_start_matches(|c: char| c.is_whitespace());
                     if !l.trim().is_empty()
-                        && let Some(c) = rest.chars().next().filter(|c| !c.is_alphanumeric() && *c != '-' && *c != '+' || rest.starts_with(*l) && !c.is_alphanumeric())
+                        && let Some(c) = rest
+                            .chars()
+                            .next()
+                            .filter(|c| !c.is_alphanumeric() && *c != '-' && *c != '+' || rest.starts_with(*l) && !c.is_alphanumeric())
                     {
                         rest = &rest[c.len_utf8()..];
                     }
@@ -310,7 +320,11 @@ pub fn parse(text: &str, format: &str) -> Result<(i64, Option<i32>)> {
             "YY" | "IY" => year = Some(short_year(digits(&mut rest, 2)?, 2)),
             "Y" => year = Some(short_year(digits(&mut rest, 1)?, 1)),
             "MM" => month = Some(digits(&mut rest, 2)?),
-            "MONTH" | "Month" | "month" => month = Some(word(&mut rest, &MONTHS, true).or_else(|| word(&mut rest, &MONTHS, false)).ok_or_else(|| bad(name, rest))? as i64 + 1),
+            "MONTH" | "Month" | "month" => {
+                month = Some(
+                    word(&mut rest, &MONTHS, true).or_else(|| word(&mut rest, &MONTHS, false)).ok_or_else(|| bad(name, rest))? as i64 + 1,
+                )
+            }
             "MON" | "Mon" | "mon" => month = Some(word(&mut rest, &MONTHS, false).ok_or_else(|| bad(name, rest))? as i64 + 1),
             "DD" => day = Some(digits(&mut rest, 2)?),
             "DDD" => doy = Some(digits(&mut rest, 3)?),
@@ -409,8 +423,20 @@ pub fn parse(text: &str, format: &str) -> Result<(i64, Option<i32>)> {
 /// Years of one to three digits are those nearest to 2020.
 fn short_year(year: i64, digits: u32) -> i64 {
     match digits {
-        3 => if year < 520 { 2000 + year } else { 1000 + year },
-        2 => if year < 70 { 2000 + year } else { 1900 + year },
+        3 => {
+            if year < 520 {
+                2000 + year
+            } else {
+                1000 + year
+            }
+        }
+        2 => {
+            if year < 70 {
+                2000 + year
+            } else {
+                1900 + year
+            }
+        }
         _ => 2000 + year,
     }
 }
@@ -453,13 +479,25 @@ pub fn to_char_number(value: &Numeric, format: &str) -> Result<String> {
                 let d = padded.get(digit).copied().unwrap_or(' ');
                 let zero = first_zero.is_some_and(|z| digit >= z);
                 digit += 1;
-                let shown = if overflow { '#' } else if d == ' ' && zero { '0' } else { d };
+                let shown = if overflow {
+                    '#'
+                } else if d == ' ' && zero {
+                    '0'
+                } else {
+                    d
+                };
                 if shown != ' ' && !started {
                     started = true;
                     sign_at.get_or_insert(out.len());
                 }
                 // The last place before the point shows a zero when nothing else would.
-                if shown == ' ' { if !fill { out.push(' ') } } else { out.push(shown) }
+                if shown == ' ' {
+                    if !fill {
+                        out.push(' ')
+                    }
+                } else {
+                    out.push(shown)
+                }
             }
             '9' | '0' => {
                 let d = decimals.chars().nth(decimal).unwrap_or('0');
@@ -471,7 +509,11 @@ pub fn to_char_number(value: &Numeric, format: &str) -> Result<String> {
                 out.push('.');
             }
             ',' | 'G' => {
-                if started { out.push(',') } else if !fill { out.push(' ') }
+                if started {
+                    out.push(',')
+                } else if !fill {
+                    out.push(' ')
+                }
             }
             'S' | 'M' | 'P' | 'L' => {
                 if *c == 'L' {

@@ -194,9 +194,7 @@ fn format(call: &Call, a: &[Datum<'_>]) -> Result<Value> {
                 width = number(&mut chars);
             }
         }
-        let kind = chars.next().ok_or_else(|| {
-            invalid("unterminated format() type specifier").hint("For a single \"%\" use \"%%\".")
-        })?;
+        let kind = chars.next().ok_or_else(|| invalid("unterminated format() type specifier").hint("For a single \"%\" use \"%%\"."))?;
         let arg = match position {
             Some(p) => {
                 next = p;
@@ -213,7 +211,9 @@ fn format(call: &Call, a: &[Datum<'_>]) -> Result<Value> {
         let arg = arg.ok_or_else(too_few)?;
         let text = match (kind, arg) {
             ('s', arg) => arg.clone().unwrap_or_default(),
-            ('I', None) => return Err(SqlError::new(ErrorCode::NullValueNotAllowed, "null values cannot be formatted as an SQL identifier")),
+            ('I', None) => {
+                return Err(SqlError::new(ErrorCode::NullValueNotAllowed, "null values cannot be formatted as an SQL identifier"));
+            }
             ('I', Some(arg)) => quote_identifier(arg).into_owned(),
             (_, None) => "NULL".into(),
             (_, Some(arg)) => quote_literal(arg),
@@ -309,7 +309,9 @@ fn like_escape(a: &[Datum<'_>]) -> Result<Value> {
     let mut chars = escape.chars();
     let (first, more) = (chars.next(), chars.next());
     if more.is_some() {
-        return Err(SqlError::new(ErrorCode::InvalidEscapeSequence, "invalid escape string").hint("Escape string must be empty or one character."));
+        return Err(
+            SqlError::new(ErrorCode::InvalidEscapeSequence, "invalid escape string").hint("Escape string must be empty or one character.")
+        );
     }
     let mut out = String::new();
     let mut after = false;
@@ -469,7 +471,10 @@ fn compile(pattern: &str, mut flags: Flags) -> Result<Regex> {
             if text.contains("look-around") || text.contains("backreference") {
                 SqlError::unsupported("look-around or a back reference in a regular expression")
             } else {
-                SqlError::new(ErrorCode::InvalidRegularExpression, format!("invalid regular expression: {}", text.lines().last().unwrap_or("").trim_start_matches("error: ")))
+                SqlError::new(
+                    ErrorCode::InvalidRegularExpression,
+                    format!("invalid regular expression: {}", text.lines().last().unwrap_or("").trim_start_matches("error: ")),
+                )
             }
         })
 }
@@ -623,7 +628,8 @@ fn regexp_substr(call: &Call, a: &[Datum<'_>]) -> Result<Value> {
     let group = a.get(5).map_or(0, |s| s.int().max(0) as usize);
     let regex = cached(call, a[1].str(), flags(a.get(4).map_or("", Datum::str))?)?;
     let text = a[0].str();
-    let found = regex.captures_iter(&text[from_start(text, start)..]).nth(nth - 1).and_then(|c| c.get(group).map(|m| m.as_str().to_owned()));
+    let found =
+        regex.captures_iter(&text[from_start(text, start)..]).nth(nth - 1).and_then(|c| c.get(group).map(|m| m.as_str().to_owned()));
     Ok(found.map_or(Value::Null, text_value))
 }
 
@@ -923,12 +929,13 @@ pub const FUNCTIONS: &[Entry] = &[
     ("text_format", format),
     ("text_format_nv", format),
     ("quote_ident", |_, a| t(quote_identifier(a[0].str()))),
-    ("quote_literal", |c, a| {
-        if c.args[0].kind == Kind::Text { t(quote_literal(a[0].str())) } else { t(quote_literal(&c.text_of(0, &a[0])?)) }
-    }),
-    ("quote_nullable", |c, a| {
-        if a[0].is_null() { t("NULL") } else { t(quote_literal(&c.text_of(0, &a[0])?)) }
-    }),
+    (
+        "quote_literal",
+        |c, a| {
+            if c.args[0].kind == Kind::Text { t(quote_literal(a[0].str())) } else { t(quote_literal(&c.text_of(0, &a[0])?)) }
+        },
+    ),
+    ("quote_nullable", |c, a| if a[0].is_null() { t("NULL") } else { t(quote_literal(&c.text_of(0, &a[0])?)) }),
     ("parse_ident", |_, a| {
         let parts = crate::system::identifier::parse_qualified(a[0].str())
             .ok_or_else(|| invalid(format!("string is not a valid identifier: \"{}\"", a[0].str())))?;
@@ -958,6 +965,25 @@ pub const FUNCTIONS: &[Entry] = &[
     ("similar_to_escape_1", |_, a| similar(a)),
     ("similar_to_escape_2", |_, a| similar(a)),
     ("textregexsubstr", textregexsubstr),
+    // substring(text similar pattern escape e): the part between the escape's double quotes.
+    ("substring", |c, a| {
+        let escape = a[2].str().chars().next();
+        let separator = format!("{}\"", escape.unwrap_or('\\'));
+        let parts: Vec<&str> = a[1].str().split(separator.as_str()).collect();
+        let body = |p: &str| similar_pattern(p, escape).trim_start_matches('^').trim_end_matches('$').to_owned();
+        let pattern = match parts.as_slice() {
+            [all] => format!("^({})$", body(all)),
+            [before, wanted, after] => format!("^{}({}){}$", body(before), body(wanted), body(after)),
+            _ => {
+                return Err(SqlError::new(
+                    ErrorCode::InvalidRegularExpression,
+                    "SQL regular expression may not contain more than two escape-double-quote separators",
+                ));
+            }
+        };
+        let regex = cached(c, &pattern, Flags::default())?;
+        Ok(regex.captures(a[0].str()).and_then(|f| f.get(1)).map_or(Value::Null, |m| text_value(m.as_str())))
+    }),
     ("textregexreplace_noopt", regexp_replace),
     ("textregexreplace", regexp_replace),
     ("textregexreplace_extended", regexp_replace),

@@ -11,7 +11,10 @@ use datafusion::common::{DataFusionError, Result as PlanResult, ScalarValue};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
-use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, Expr as PlanExpr, GroupsAccumulator, LogicalPlan, Signature, TypeSignature, Volatility, lit};
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, Expr as PlanExpr, GroupsAccumulator, LogicalPlan, Signature, TypeSignature,
+    Volatility, lit,
+};
 use strandline_storage::Value;
 
 use super::{Lower, builder, name_of, named, null_of, planned, walk};
@@ -31,18 +34,30 @@ pub const GROUPING_COLUMN: ColumnId = ColumnId::MAX - 1;
 /// GROUPING(...) as arithmetic on the hidden column is done by a CASE per bit: the list is short.
 pub fn replace_grouping(expr: &Expr, column: ColumnId) -> Expr {
     let mut expr = expr.clone();
-    replace(&mut expr, column);
+    replace(&mut expr, Some(column));
     expr
 }
 
-fn replace(expr: &mut Expr, column: ColumnId) {
+/// GROUPING(...) as the constant 0.
+pub fn no_grouping(expr: &Expr) -> Expr {
+    let mut expr = expr.clone();
+    replace(&mut expr, None);
+    expr
+}
+
+fn replace(expr: &mut Expr, column: Option<ColumnId>) {
     if let Expr::Grouping(positions) = expr {
-        *expr = grouping_value(positions, column);
+        *expr = match column {
+            Some(column) => grouping_value(positions, column),
+            None => Expr::Const { value: Value::Int4(0), ty: SqlType::new(oid::INT4) },
+        };
         return;
     }
     match expr {
         Expr::Function(call) => call.args.iter_mut().for_each(|e| replace(e, column)),
-        Expr::Cast { input, .. } | Expr::Not(input) | Expr::IsNull(input) | Expr::IsNotNull(input) | Expr::IsBool { input, .. } => replace(input, column),
+        Expr::Cast { input, .. } | Expr::Not(input) | Expr::IsNull(input) | Expr::IsNotNull(input) | Expr::IsBool { input, .. } => {
+            replace(input, column)
+        }
         Expr::And(list) | Expr::Or(list) => list.iter_mut().for_each(|e| replace(e, column)),
         Expr::Coalesce { args, .. } | Expr::MinMax { args, .. } => args.iter_mut().for_each(|e| replace(e, column)),
         Expr::Case { whens, default, .. } => {
@@ -114,11 +129,6 @@ impl Lower {
         let mut found = false;
         walk::expr(expr, &mut |item| found |= matches!(item, walk::Item::Expr(Expr::Grouping(_))));
         found
-    }
-
-    /// GROUPING without grouping sets: all columns are grouped.
-    pub(super) fn grouping(&mut self, _: &[usize]) -> Result<PlanExpr> {
-        Ok(lit(0i32))
     }
 
     pub(super) fn aggregate(
@@ -194,7 +204,13 @@ impl Lower {
             by.push(named(key));
             if let Some(data_type) = carried {
                 let first = self.fresh('f');
-                let call = Call::new(Arc::clone(&self.execution.context), functions::proc(ANY_VALUE_LIKE)?, vec![data_type.clone()], data_type.clone(), false);
+                let call = Call::new(
+                    Arc::clone(&self.execution.context),
+                    functions::proc(ANY_VALUE_LIKE)?,
+                    vec![data_type.clone()],
+                    data_type.clone(),
+                    false,
+                );
                 let udaf = PgAggregate::udaf(call, |_| Box::new(aggregates::First(None)), Arrangement::default());
                 list.push(aggregate_of(udaf, vec![named(&name)], None).alias(&first));
                 output.push(named(first).alias(name));
@@ -220,6 +236,7 @@ impl Lower {
 
     fn aggregate_expr(&mut self, call: &AggregateCall, input: &LogicalPlan) -> Result<PlanExpr> {
         let (compiled, new, arrangement) = compile(call, &self.execution)?;
+        let call = &json_rows(call);
         let mut args = call.args.iter().map(|e| self.expr(e, input)).collect::<Result<Vec<_>>>()?;
         if is_ordered_set(call)? {
             for key in &call.order {
@@ -249,22 +266,47 @@ pub fn is_ordered_set(call: &AggregateCall) -> Result<bool> {
     Ok(crate::catalog_data::catalog().aggregate(functions::proc(call.proc)?.oid).is_some_and(|a| a.kind != b'n'))
 }
 
+/// The call with rows turned into JSON where it makes JSON.
+pub fn json_rows(call: &AggregateCall) -> std::borrow::Cow<'_, AggregateCall> {
+    if !walk::makes_json(call.proc) || !call.args.iter().any(|a| matches!(a, Expr::Row { .. })) {
+        return std::borrow::Cow::Borrowed(call);
+    }
+    let mut call = call.clone();
+    for arg in &mut call.args {
+        if let Some(json) = walk::json_row(arg) {
+            *arg = json;
+        }
+    }
+    std::borrow::Cow::Owned(call)
+}
+
 /// An aggregate call with its implementation.
 ///
 /// # Errors
 /// `FeatureNotSupported` when nothing implements it.
 pub fn compile(call: &AggregateCall, execution: &crate::exec::Execution) -> Result<(Call, New, Arrangement)> {
     let proc = functions::proc(call.proc)?;
+    let call = &json_rows(call);
     let new = aggregates::find(proc).ok_or_else(|| functions::unsupported(proc))?;
     let mut types = call.args.iter().map(Expr::ty).collect::<Vec<_>>();
     if is_ordered_set(call)? {
         types.extend(call.order.iter().map(|k| k.expr.ty()));
     }
     let types = types.into_iter().map(|ty| crate::functions::casts::data_type(&execution.context, ty)).collect::<Result<Vec<_>>>()?;
+    // json_agg lays rows out in lines, so it must know that the JSON was a row.
+    let types: Vec<_> = types
+        .into_iter()
+        .zip(call.args.iter().map(Some).chain(std::iter::repeat(None)))
+        .map(|(mut t, arg)| {
+            if matches!(arg, Some(Expr::Function(f)) if f.proc == walk::ROW_TO_JSON) {
+                t.oid = oid::RECORD;
+            }
+            t
+        })
+        .collect();
     let types = if types.is_empty() { vec![aggregates::text_type()] } else { types };
     let result = crate::functions::casts::data_type(&execution.context, call.ty)?;
-    let arrangement =
-        Arrangement { distinct: call.distinct, order: call.order.iter().map(|k| (k.descending, k.nulls_first)).collect() };
+    let arrangement = Arrangement { distinct: call.distinct, order: call.order.iter().map(|k| (k.descending, k.nulls_first)).collect() };
     // For these the order of the rows does not matter, so neither does ORDER BY; min and max ignore duplicates, too.
     let arrangement = match proc.name {
         "min" | "max" | "bool_and" | "bool_or" | "every" | "bit_and" | "bit_or" => Arrangement::default(),
@@ -316,7 +358,14 @@ impl PgAggregate {
     }
 
     fn group(&self) -> Groups {
-        Groups { call: Arc::clone(&self.call), new: self.new, arrangement: self.arrangement.clone(), states: Vec::new(), bytes: 0, added: 0 }
+        Groups {
+            call: Arc::clone(&self.call),
+            new: self.new,
+            arrangement: self.arrangement.clone(),
+            states: Vec::new(),
+            bytes: 0,
+            added: 0,
+        }
     }
 }
 
@@ -413,7 +462,13 @@ fn no_spill() -> DataFusionError {
 }
 
 impl GroupsAccumulator for Groups {
-    fn update_batch(&mut self, values: &[ArrayRef], group_indices: &[usize], filter: Option<&BooleanArray>, total: usize) -> PlanResult<()> {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        group_indices: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) -> PlanResult<()> {
         self.grow(total);
         self.add(values, group_indices.len(), |row| group_indices[row], filter).map_err(internal)
     }

@@ -13,6 +13,7 @@ use super::{Lower, builder, name_of, named, planned, walk};
 use crate::bound::{CastMethod, ColumnId, Expr, Rel};
 use crate::error::Result;
 use crate::exec::Evaluator;
+use crate::exec::datum::shaped;
 use crate::exec::evaluator::parameter;
 use crate::functions::compare::{self, Comparison};
 use crate::types::arrow_type;
@@ -84,11 +85,12 @@ impl Lower {
     }
 
     fn function(&mut self, expr: &Expr, input: &LogicalPlan, key: bool) -> Result<PlanExpr> {
-        if let Expr::Grouping(positions) = expr {
-            return self.grouping(positions);
-        }
         let columns: Vec<ColumnId> = walk::columns_of(expr).into_iter().filter(|id| has_column(input, *id)).collect();
-        let has_grouping = self.has_grouping(expr) && input.schema().fields().iter().any(|f| f.name() == super::aggregate::GROUPING);
+        let has_grouping = self.has_grouping(expr);
+        if has_grouping && !input.schema().fields().iter().any(|f| f.name() == super::aggregate::GROUPING) {
+            // Without grouping sets every column is grouped.
+            return self.function(&super::aggregate::no_grouping(expr), input, key);
+        }
         let positions = |id: ColumnId| columns.iter().position(|c| *c == id);
         let volatility = if walk::is_volatile_expr(expr) { Volatility::Volatile } else { Volatility::Immutable };
         let mut args: Vec<PlanExpr> = columns.iter().map(|id| named(name_of(*id))).collect();
@@ -99,7 +101,8 @@ impl Lower {
             std::borrow::Cow::Borrowed(expr)
         };
         let grouping_at = args.len().wrapping_sub(1);
-        let positions = |id: ColumnId| if has_grouping && id == super::aggregate::GROUPING_COLUMN { Some(grouping_at) } else { positions(id) };
+        let positions =
+            |id: ColumnId| if has_grouping && id == super::aggregate::GROUPING_COLUMN { Some(grouping_at) } else { positions(id) };
         let udf = if key {
             let raw = Evaluator::new(&expr, &self.execution, &positions)?;
             let is_column = matches!(&*expr, Expr::Column { .. });
@@ -114,9 +117,13 @@ impl Lower {
     /// DataFusion's own expression of the same meaning, where there is one.
     fn native(&mut self, expr: &Expr, input: &LogicalPlan) -> Result<Option<PlanExpr>> {
         Ok(match expr {
-            Expr::Const { value, ty } => Some(literal(value, &arrow_type(self.data_type(*ty)?.kind))?),
+            Expr::Const { value, ty } => {
+                let kind = self.data_type(*ty)?.kind;
+                Some(literal(&shaped(value, kind), &arrow_type(kind))?)
+            }
             Expr::Param { number, ty } => {
-                Some(literal(&parameter(&self.execution.context, *number)?, &arrow_type(self.data_type(*ty)?.kind))?)
+                let kind = self.data_type(*ty)?.kind;
+                Some(literal(&shaped(&parameter(&self.execution.context, *number)?, kind), &arrow_type(kind))?)
             }
             Expr::Column { id, .. } | Expr::Outer { id, .. } if has_column(input, *id) => Some(named(name_of(*id))),
             Expr::And(list) | Expr::Or(list) if list.iter().all(|e| self.is_safe(e)) => {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::logical_expr::{LogicalPlan, JoinType};
+use datafusion::logical_expr::{JoinType, LogicalPlan};
 
 use super::{Lower, builder, planned, walk};
 use crate::bound::{Expr, JoinKind, Query, Rel};

@@ -10,7 +10,7 @@ pub mod function;
 mod joins;
 pub mod walk;
 
-pub(crate) use aggregate::compile as compile_aggregate;
+pub(crate) use aggregate::{compile as compile_aggregate, json_rows};
 
 use std::sync::Arc;
 
@@ -22,7 +22,10 @@ use datafusion::physical_plan::ExecutionPlan;
 
 use crate::bound::{Column, ColumnId, Expr, Query, Rel, SetOpKind, SortKey};
 use crate::error::{ErrorCode, Result, SqlError};
-use crate::exec::{self, CteScan, CteState, DistinctRows, Evaluator, Execution, FunctionScan, LimitRows, OwnNode, ProjectSet, Recursive, SetCall, SetOperation, TableScan, ValuesRows, WindowRows, WindowSpec};
+use crate::exec::{
+    self, CteScan, CteState, DistinctRows, Evaluator, Execution, FunctionScan, KeepOrder, LimitRows, OwnNode, ProjectSet, Recursive,
+    SetCall, SetOperation, TableScan, ValuesRows, WindowRows, WindowSpec,
+};
 use crate::functions::casts;
 use crate::types::arrow_type;
 
@@ -115,10 +118,8 @@ impl Lower {
         match rel {
             Rel::Unit => planned(LogicalPlanBuilder::empty(true).build()),
             Rel::Scan { table, columns, key_column } => {
-                let mut list = columns
-                    .iter()
-                    .map(|(at, c)| Ok((Some(*at), name_of(c.id), self.data_type(c.ty)?)))
-                    .collect::<Result<Vec<_>>>()?;
+                let mut list =
+                    columns.iter().map(|(at, c)| Ok((Some(*at), name_of(c.id), self.data_type(c.ty)?))).collect::<Result<Vec<_>>>()?;
                 if let Some(key) = key_column {
                     list.push((None, name_of(key.id), self.data_type(crate::types::SqlType::new(crate::types::oid::BYTEA))?));
                 }
@@ -126,14 +127,13 @@ impl Lower {
             }
             Rel::Virtual { table, args, columns } => {
                 let args = args.iter().map(|a| self.constant(a)).collect::<Result<Vec<_>>>()?;
-                let list = columns.iter().map(|(at, c)| Ok((Some(*at), name_of(c.id), self.data_type(c.ty)?))).collect::<Result<Vec<_>>>()?;
+                let list =
+                    columns.iter().map(|(at, c)| Ok((Some(*at), name_of(c.id), self.data_type(c.ty)?))).collect::<Result<Vec<_>>>()?;
                 self.scan(exec::virtual_source(Arc::clone(table), args), list)
             }
             Rel::Values { rows, columns } => {
-                let rows = rows
-                    .iter()
-                    .map(|row| row.iter().map(|e| self.constant(e)).collect::<Result<Vec<_>>>())
-                    .collect::<Result<Vec<_>>>()?;
+                let rows =
+                    rows.iter().map(|row| row.iter().map(|e| self.constant(e)).collect::<Result<Vec<_>>>()).collect::<Result<Vec<_>>>()?;
                 let operator = ValuesRows { execution: Arc::clone(&self.execution), rows };
                 Ok(OwnNode::plan(Arc::new(operator), Vec::new(), Self::schema(self.fields(columns)?)?))
             }
@@ -147,11 +147,7 @@ impl Lower {
             }
             Rel::Project { input, exprs } => {
                 let input = self.rel(input)?;
-                let mut list = Vec::with_capacity(exprs.len());
-                for (column, expr) in exprs {
-                    list.push(self.expr(expr, &input)?.alias(name_of(column.id)));
-                }
-                planned(planned(builder(input).project(list))?.build())
+                self.project(input, exprs)
             }
             Rel::ProjectSet { input, calls } => {
                 let input = self.rel(input)?;
@@ -165,10 +161,10 @@ impl Lower {
             Rel::Aggregate { input, group, sets, aggregates } => self.aggregate(input, group, sets.as_deref(), aggregates),
             Rel::Window { input, calls } => self.window(input, calls),
             Rel::Distinct { input, on, columns } => self.distinct(input, on.as_deref(), columns),
-            Rel::Sort { input, keys } => {
-                let input = self.rel(input)?;
-                let (plan, keys) = self.sort_keys(input, keys)?;
-                planned(planned(builder(plan).sort(keys))?.build())
+            Rel::Sort { .. } => {
+                let plan = self.sorted(rel)?;
+                let schema = Arc::clone(plan.schema());
+                Ok(OwnNode::plan(Arc::new(KeepOrder), vec![plan], schema))
             }
             Rel::Limit { input, limit, offset, with_ties } => self.limit(input, limit.as_ref(), offset.as_ref(), *with_ties),
             Rel::SetOp { kind, all, left, left_columns, right, right_columns, columns } => {
@@ -195,12 +191,40 @@ impl Lower {
         }
     }
 
+    /// As [`Lower::rel`], for a parent that takes the order itself: a LIMIT, which then needs no whole sort.
+    fn sorted(&mut self, rel: &Rel) -> Result<LogicalPlan> {
+        match rel {
+            Rel::Sort { input, keys } => {
+                let input = self.rel(input)?;
+                let (plan, keys) = self.sort_keys(input, keys)?;
+                planned(planned(builder(plan).sort(keys))?.build())
+            }
+            Rel::Project { input, exprs } if matches!(**input, Rel::Sort { .. }) => {
+                let input = self.sorted(input)?;
+                self.project(input, exprs)
+            }
+            other => self.rel(other),
+        }
+    }
+
+    fn project(&mut self, input: LogicalPlan, exprs: &[(Column, Expr)]) -> Result<LogicalPlan> {
+        let mut list = Vec::with_capacity(exprs.len());
+        for (column, expr) in exprs {
+            list.push(self.expr(expr, &input)?.alias(name_of(column.id)));
+        }
+        planned(planned(builder(input).project(list))?.build())
+    }
+
     /// An expression that reads no row (outer columns come from slots).
     fn constant(&self, expr: &Expr) -> Result<Evaluator> {
         Evaluator::new(expr, &self.execution, &|_| None)
     }
 
-    fn scan(&mut self, source: exec::ScanSource, columns: Vec<(Option<usize>, String, strandline_storage::DataType)>) -> Result<LogicalPlan> {
+    fn scan(
+        &mut self,
+        source: exec::ScanSource,
+        columns: Vec<(Option<usize>, String, strandline_storage::DataType)>,
+    ) -> Result<LogicalPlan> {
         let name = self.fresh('t');
         let provider = Arc::new(TableScan::new(&self.execution, source, columns));
         planned(planned(LogicalPlanBuilder::scan(name, provider_as_source(provider), None))?.build())
@@ -302,7 +326,6 @@ impl Lower {
             let plan = planned(planned(builder(plan).sort(keys))?.build())?;
             return self.own_limit(plan, limit, offset, Some(ties));
         }
-        let plan = self.rel(input)?;
         let fixed = |e: &Expr| walk::columns_of(e).is_empty() && !walk::is_volatile_expr(e) && !walk::has_subquery(e);
         if limit.is_none_or(fixed) && offset.is_none_or(fixed) {
             let value = |e: Option<&Expr>, is_offset: bool| -> Result<Option<usize>> {
@@ -313,10 +336,12 @@ impl Lower {
             };
             let (skip, fetch) = (value(offset, true)?.unwrap_or(0), value(limit, false)?);
             if skip == 0 && fetch.is_none() {
-                return Ok(plan);
+                return self.rel(input);
             }
+            let plan = self.sorted(input)?;
             return planned(planned(builder(plan).limit(skip, fetch))?.build());
         }
+        let plan = self.rel(input)?;
         self.own_limit(plan, limit, offset, None)
     }
 
@@ -432,7 +457,9 @@ fn collect_types(rel: &Rel, out: &mut std::collections::HashMap<ColumnId, crate:
             calls.iter().for_each(|(c, _)| add(c));
             collect_types(input, out);
         }
-        Rel::Filter { input, .. } | Rel::Distinct { input, .. } | Rel::Sort { input, .. } | Rel::Limit { input, .. } => collect_types(input, out),
+        Rel::Filter { input, .. } | Rel::Distinct { input, .. } | Rel::Sort { input, .. } | Rel::Limit { input, .. } => {
+            collect_types(input, out)
+        }
         Rel::Join { left, right, .. } => {
             collect_types(left, out);
             collect_types(right, out);

@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 
-use crate::bound::{AggregateCall, ColumnId, Expr, FrameBound, FunctionCall, Query, Rel, SortKey, Subscript, SubqueryKind};
+use crate::bound::{AggregateCall, ColumnId, Expr, FrameBound, FunctionCall, Query, Rel, SortKey, SubqueryKind, Subscript};
 use crate::catalog_data::catalog;
+use crate::types::{Oid, SqlType, oid};
+use strandline_storage::Value;
 
 /// One thing met on a walk.
 pub enum Item<'a> {
@@ -147,7 +149,9 @@ pub fn expr(node: &Expr, visit: Visit<'_>) {
     match node {
         Expr::Const { .. } | Expr::Param { .. } | Expr::Column { .. } | Expr::Outer { .. } | Expr::Grouping(_) => {}
         Expr::Function(c) => call(c, visit),
-        Expr::Cast { input, .. } | Expr::Not(input) | Expr::IsNull(input) | Expr::IsNotNull(input) | Expr::IsBool { input, .. } => expr(input, visit),
+        Expr::Cast { input, .. } | Expr::Not(input) | Expr::IsNull(input) | Expr::IsNotNull(input) | Expr::IsBool { input, .. } => {
+            expr(input, visit)
+        }
         Expr::Field { input, .. } => expr(input, visit),
         Expr::And(list) | Expr::Or(list) => exprs(list, visit),
         Expr::Coalesce { args, .. } | Expr::MinMax { args, .. } => exprs(args, visit),
@@ -222,6 +226,44 @@ fn volatile(item: &Item<'_>) -> bool {
         Item::Call(call) => catalog().proc_by_oid(call.proc).is_none_or(|p| p.volatility == b'v'),
         _ => false,
     }
+}
+
+/// A row given to a JSON function keeps its fields' names: it becomes a call of `row_to_json` with names and values in
+/// turn. `None` for other expressions.
+pub fn json_row(node: &Expr) -> Option<Expr> {
+    let Expr::Row { fields, .. } = node else { return None };
+    let text = SqlType::new(oid::TEXT);
+    let args = fields
+        .iter()
+        .flat_map(|(name, value)| {
+            let value = json_row(value).unwrap_or_else(|| value.clone());
+            [Expr::Const { value: Value::bytes(name.as_bytes()), ty: text }, value]
+        })
+        .collect();
+    Some(Expr::Function(FunctionCall { proc: ROW_TO_JSON, args, ty: SqlType::new(oid::JSON), variadic: false }))
+}
+
+/// pg_proc's `row_to_json(record)`.
+pub const ROW_TO_JSON: Oid = 3155;
+
+/// Functions that make JSON of any value.
+pub fn makes_json(proc: Oid) -> bool {
+    catalog().proc_by_oid(proc).is_some_and(|p| {
+        matches!(
+            p.name,
+            "to_json"
+                | "to_jsonb"
+                | "row_to_json"
+                | "json_agg"
+                | "jsonb_agg"
+                | "json_object_agg"
+                | "jsonb_object_agg"
+                | "json_build_object"
+                | "jsonb_build_object"
+                | "json_build_array"
+                | "jsonb_build_array"
+        )
+    })
 }
 
 /// Says whether a function in the query may give something else each time.
