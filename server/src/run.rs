@@ -58,7 +58,8 @@ pub fn run(config: Config) -> Result<()> {
     let replicator = match &config.postgres_replication {
         Some(source) => {
             ensure_database(&store, &source.replica_database, &config.user.name)?;
-            let handle = Replicator::start(store.clone(), replica::replicator_config(&config, source)).context("could not start replication")?;
+            let handle =
+                Replicator::start(store.clone(), replica::replicator_config(&config, source)).context("could not start replication")?;
             let _ = replication.set(Arc::clone(handle.status()));
             Some(handle)
         }

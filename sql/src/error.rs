@@ -191,9 +191,7 @@ impl From<strandline_storage::Error> for SqlError {
             E::OutOfRange { message } if message.starts_with("value too long for type") => ErrorCode::StringDataRightTruncation,
             E::OutOfRange { message } if message.starts_with("bit string") => ErrorCode::StringDataLengthMismatch,
             E::OutOfRange { message } if message.starts_with("time zone ") => ErrorCode::InvalidParameterValue,
-            E::OutOfRange { message }
-                if message.starts_with("date") || message.starts_with("time") || message.starts_with("interval") =>
-            {
+            E::OutOfRange { message } if message.starts_with("date") || message.starts_with("time") || message.starts_with("interval") => {
                 ErrorCode::DatetimeFieldOverflow
             }
             E::OutOfRange { .. } => ErrorCode::NumericValueOutOfRange,

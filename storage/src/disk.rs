@@ -144,10 +144,6 @@ mod faulty {
             state.fail_at = Some(state.operation_count + n);
         }
 
-        pub fn operation_count(&self) -> u64 {
-            self.state.lock().operation_count
-        }
-
         /// What is on the disk after a power loss: of the writes since the last sync, those for which `keep` says so, cut to the size it says.
         pub fn crash(&self, mut keep: impl FnMut(usize) -> Option<usize>) -> FaultyDisk {
             let state = self.state.lock();

@@ -45,7 +45,11 @@ fn the_guides_procedure_works_word_for_word() {
     assert_eq!(db.lines("SELECT * FROM t1"), ["1|it's|10.50|"]);
     assert_eq!(db.lines("SELECT * FROM t2"), ["1|x"]);
     assert_eq!(db.lines("SELECT * FROM t3"), ["101|kept"]);
-    assert_eq!(db.value("SELECT count(*) FROM dolt_log WHERE source_xid IS NOT NULL"), "4", "a batch of the simple protocol is one transaction");
+    assert_eq!(
+        db.value("SELECT count(*) FROM dolt_log WHERE source_xid IS NOT NULL"),
+        "4",
+        "a batch of the simple protocol is one transaction"
+    );
     assert_eq!(
         db.lines("SELECT from_price, to_price, diff_type FROM dolt_diff('HEAD~1', 'HEAD', 't1')"),
         ["10.50||removed"].map(|_| "1.00||removed")
@@ -135,9 +139,7 @@ fn seeding_from_a_dump_continues_just_after_the_snapshot() {
     let dump = primary.tool("pg_dump").output().unwrap();
     assert!(dump.status.success());
     let lsn = source.value("SELECT pg_current_wal_lsn()");
-    source.execute(
-        "INSERT INTO author (name) VALUES ('after the dump'); DELETE FROM book WHERE id = 5;",
-    );
+    source.execute("INSERT INTO author (name) VALUES ('after the dump'); DELETE FROM book WHERE id = 5;");
 
     let options = Options::slot("doltgres_slot");
     let mut replica = Replica::start(None, &options);

@@ -4,7 +4,9 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use strandline_storage::schema::{Column, Constraint, ConstraintKind, Identity, Index, IndexKey, Schema, Sequence, TypeDefinition, UserType, View};
+use strandline_storage::schema::{
+    Column, Constraint, ConstraintKind, Identity, Index, IndexKey, Schema, Sequence, TypeDefinition, UserType, View,
+};
 use strandline_storage::{Catalog, CatalogObject, DataType, Kind, TableSchema};
 
 use crate::catalog_data;
@@ -44,9 +46,9 @@ pub fn indexes_of(table: &TableSchema) -> impl Iterator<Item = (&Index, bool)> {
 }
 
 pub fn find_index(catalog: &Catalog, oid: Oid) -> Option<IndexOf<'_>> {
-    catalog.tables().find_map(|table| {
-        indexes_of(table).find(|(index, _)| index.oid == oid).map(|(index, primary)| IndexOf { table, index, primary })
-    })
+    catalog
+        .tables()
+        .find_map(|table| indexes_of(table).find(|(index, _)| index.oid == oid).map(|(index, primary)| IndexOf { table, index, primary }))
 }
 
 /// The oid of a schema by name, the built-in ones included.
@@ -528,7 +530,9 @@ pub fn default_text(context: &StatementContext, column: &Column) -> Option<Strin
     let ty = &column.data_type;
     let value = inner.unwrap_or_default();
     Some(match ty.kind {
-        Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Numeric | Kind::Float4 | Kind::Float8 if value.parse::<f64>().is_ok() => value.to_string(),
+        Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Numeric | Kind::Float4 | Kind::Float8 if value.parse::<f64>().is_ok() => {
+            value.to_string()
+        }
         Kind::Bool => match value {
             "t" | "true" | "on" | "yes" | "1" => "true".into(),
             _ => "false".into(),

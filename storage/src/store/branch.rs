@@ -99,7 +99,16 @@ pub(crate) struct Head {
 
 impl Inner {
     pub fn new(head: Option<Head>, root: Root) -> Inner {
-        Inner { version: 1, head, head_root: Some(root), dirty: None, conflicts: Vec::new(), applied: Lsn(0), deleted: false, writing: false }
+        Inner {
+            version: 1,
+            head,
+            head_root: Some(root),
+            dirty: None,
+            conflicts: Vec::new(),
+            applied: Lsn(0),
+            deleted: false,
+            writing: false,
+        }
     }
 
     pub fn root(&self) -> &Root {
@@ -325,12 +334,7 @@ impl Branch {
     /// rows changed are committed on HEAD and also put into the working set). When the branch has moved on, the changes are rebased.
     /// # Errors
     /// `Conflict` when one of the same rows or objects changed meanwhile.
-    pub fn commit_local(
-        &self,
-        base: &BranchState,
-        edit: Edit,
-        commit: Option<CommitMeta>,
-    ) -> Result<(Option<CommitId>, JournalPosition)> {
+    pub fn commit_local(&self, base: &BranchState, edit: Edit, commit: Option<CommitMeta>) -> Result<(Option<CommitId>, JournalPosition)> {
         self.put_local(base, edit, commit, Lsn(0))
     }
 

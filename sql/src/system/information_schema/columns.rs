@@ -151,9 +151,7 @@ fn base_row<'a>(relation: &'a SystemRelation, context: &StatementContext, at: &P
         .set("is_updatable", yes_or_no(at.updatable));
     let row = set_type(row, &columns, database);
     match &columns.domain {
-        Some((schema, name)) => {
-            row.set("domain_catalog", text(database)).set("domain_schema", text(schema)).set("domain_name", text(name))
-        }
+        Some((schema, name)) => row.set("domain_catalog", text(database)).set("domain_schema", text(schema)).set("domain_name", text(name)),
         None => row,
     }
 }

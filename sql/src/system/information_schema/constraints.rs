@@ -115,7 +115,10 @@ pub fn key_column_usage(relation: &'static SystemRelation, context: &StatementCo
 }
 
 /// The table and columns that a constraint speaks of: for a foreign key those that it refers to.
-fn used<'a>(context: &'a StatementContext, constraint: &'a ConstraintOf<'a>) -> Option<(&'a TableSchema, &'a TableSchema, &'a str, Vec<usize>)> {
+fn used<'a>(
+    context: &'a StatementContext,
+    constraint: &'a ConstraintOf<'a>,
+) -> Option<(&'a TableSchema, &'a TableSchema, &'a str, Vec<usize>)> {
     match constraint {
         ConstraintOf::Key { table, index, .. } => Some((table, table, &index.name, key_columns(index))),
         ConstraintOf::Other { table, constraint } => match &constraint.kind {
@@ -143,7 +146,8 @@ pub fn constraint_column_usage(relation: &'static SystemRelation, context: &Stat
 pub fn constraint_table_usage(relation: &'static SystemRelation, context: &StatementContext) -> Vec<Row> {
     let mut rows = Vec::new();
     for (_, constraint) in constraints(context.root.catalog()) {
-        let is_check = matches!(&constraint, ConstraintOf::Other { constraint, .. } if matches!(constraint.kind, ConstraintKind::Check { .. }));
+        let is_check =
+            matches!(&constraint, ConstraintOf::Other { constraint, .. } if matches!(constraint.kind, ConstraintKind::Check { .. }));
         let Some((table, owner, name, _)) = used(context, &constraint) else { continue };
         if is_check {
             continue;
@@ -188,7 +192,9 @@ pub fn referential_constraints(relation: &'static SystemRelation, context: &Stat
 
 pub fn check_constraints(relation: &'static SystemRelation, context: &StatementContext) -> Vec<Row> {
     let catalog = context.root.catalog();
-    let row = |schema: &str, name: &str, clause: String| set_constraint(relation.row(), context, schema, name).set("check_clause", text(clause)).done();
+    let row = |schema: &str, name: &str, clause: String| {
+        set_constraint(relation.row(), context, schema, name).set("check_clause", text(clause)).done()
+    };
     let mut rows = Vec::new();
     for (_, constraint) in constraints(catalog) {
         match constraint {

@@ -110,7 +110,9 @@ pub fn attributes(context: &StatementContext) -> CatalogRows {
                 }
             }
             CatalogObject::Sequence(sequence) => {
-                for (i, (name, ty)) in [("last_value", types::INT8), ("log_cnt", types::INT8), ("is_called", types::BOOL)].into_iter().enumerate() {
+                for (i, (name, ty)) in
+                    [("last_value", types::INT8), ("log_cnt", types::INT8), ("is_called", types::BOOL)].into_iter().enumerate()
+                {
                     let kind = if ty == types::BOOL { Kind::Bool } else { Kind::Int8 };
                     rows.own.push(attribute(sequence.oid, name, (i + 1) as i16, ty, -1, kind).set("attnotnull", Value::Bool(true)).done());
                 }
@@ -160,7 +162,9 @@ fn table_attribute(table: Oid, column: &Column) -> Row {
 fn index_attribute(index: Oid, attnum: i16, key: &IndexKey, columns: &[Column]) -> Row {
     match key {
         IndexKey::Column(i) => match columns.get(*i) {
-            Some(column) => attribute(index, &column.name, attnum, column.data_type.oid, column.data_type.typmod, column.data_type.kind).done(),
+            Some(column) => {
+                attribute(index, &column.name, attnum, column.data_type.oid, column.data_type.typmod, column.data_type.kind).done()
+            }
             None => attribute(index, "?column?", attnum, types::TEXT, -1, Kind::Text).done(),
         },
         IndexKey::Expression(expression) => {
@@ -192,4 +196,3 @@ pub fn defaults(context: &StatementContext) -> Vec<Row> {
     }
     rows
 }
-

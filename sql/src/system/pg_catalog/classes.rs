@@ -21,7 +21,8 @@ const ROWS_PER_PAGE: u64 = 60;
 
 pub fn namespaces(context: &StatementContext) -> Vec<Row> {
     let relation = relations().catalog("pg_namespace");
-    let row = |id: Oid, name: &str, owner: Oid| relation.row().set("oid", oid(id)).set("nspname", text(name)).set("nspowner", oid(owner)).done();
+    let row =
+        |id: Oid, name: &str, owner: Oid| relation.row().set("oid", oid(id)).set("nspname", text(name)).set("nspowner", oid(owner)).done();
     let mut rows = vec![
         row(PG_CATALOG_SCHEMA, "pg_catalog", BOOTSTRAP_ROLE),
         row(99, "pg_toast", BOOTSTRAP_ROLE),
@@ -65,7 +66,8 @@ pub fn system_classes() -> Vec<Row> {
     all.all
         .iter()
         .map(|r| {
-            let has_index = all.all.iter().any(|i| i.kind == b'i' && super::keys::system_index(i.oid).is_some_and(|(table, _)| table == r.oid));
+            let has_index =
+                all.all.iter().any(|i| i.kind == b'i' && super::keys::system_index(i.oid).is_some_and(|(table, _)| table == r.oid));
             class
                 .row()
                 .set("oid", oid(r.oid))
@@ -117,7 +119,9 @@ fn table_class(context: &StatementContext, table: &TableSchema) -> Row {
 /// Foreign keys on either side count as triggers: psql looks for them only then.
 pub(super) fn has_foreign_keys(context: &StatementContext, table: &TableSchema) -> bool {
     context.root.catalog().tables().any(|t| {
-        t.constraints.iter().any(|c| matches!(&c.kind, ConstraintKind::ForeignKey { table: target, .. } if t.oid == table.oid || *target == table.oid))
+        t.constraints
+            .iter()
+            .any(|c| matches!(&c.kind, ConstraintKind::ForeignKey { table: target, .. } if t.oid == table.oid || *target == table.oid))
     })
 }
 
@@ -229,7 +233,10 @@ pub fn dependencies(context: &StatementContext) -> Vec<Row> {
         match &**object {
             CatalogObject::Sequence(s) => {
                 if let Some((table, attnum)) = s.owned_by {
-                    let identity = catalog.table(table).and_then(|t| t.columns.iter().find(|c| c.attnum == attnum)).is_some_and(|c| c.identity.is_some());
+                    let identity = catalog
+                        .table(table)
+                        .and_then(|t| t.columns.iter().find(|c| c.attnum == attnum))
+                        .is_some_and(|c| c.identity.is_some());
                     rows.push(row((class, s.oid, 0), (class, table, i32::from(attnum)), if identity { b'i' } else { b'a' }));
                 }
             }
@@ -255,4 +262,3 @@ pub fn dependencies(context: &StatementContext) -> Vec<Row> {
     }
     rows
 }
-

@@ -229,7 +229,9 @@ pub fn shadows(context: &StatementContext) -> Vec<Row> {
 pub fn groups(context: &StatementContext) -> Vec<Row> {
     let relation = relations().catalog("pg_group");
     let groups = all_roles(context).into_iter().filter(|r| !r.login);
-    groups.map(|role| relation.row().set("groname", text(&role.name)).set("grosysid", oid(role.oid)).set("grolist", text("{}")).done()).collect()
+    groups
+        .map(|role| relation.row().set("groname", text(&role.name)).set("grosysid", oid(role.oid)).set("grolist", text("{}")).done())
+        .collect()
 }
 
 pub fn tablespaces(_context: &StatementContext) -> Vec<Row> {
@@ -296,5 +298,8 @@ pub fn time_zones(_context: &StatementContext) -> Vec<Row> {
 
 pub fn database_statistics(context: &StatementContext) -> Vec<Row> {
     let relation = relations().catalog("pg_stat_database");
-    database_names(context).iter().map(|name| relation.row().set("datid", oid(database_oid(name))).set("datname", text(name)).done()).collect()
+    database_names(context)
+        .iter()
+        .map(|name| relation.row().set("datid", oid(database_oid(name))).set("datname", text(name)).done())
+        .collect()
 }

@@ -78,7 +78,8 @@ fn index_row(table: &TableSchema, index: &Index, primary: bool) -> Row {
         let (attnum, ty, kind, collation) = match &column.key {
             IndexKey::Column(i) => match table.columns.get(*i) {
                 Some(c) => {
-                    let collation = c.collation.as_deref().map_or_else(|| type_facts(c.data_type.oid, c.data_type.kind).collation, collation_oid);
+                    let collation =
+                        c.collation.as_deref().map_or_else(|| type_facts(c.data_type.oid, c.data_type.kind).collation, collation_oid);
                     (c.attnum, c.data_type.oid, c.data_type.kind, collation)
                 }
                 None => (0, 0, Kind::Other, 0),

@@ -77,7 +77,8 @@ pub fn indexes(context: &StatementContext) -> Vec<Row> {
     for index in relations().all.iter().filter(|r| r.kind == b'i') {
         let Some((table, _)) = super::keys::system_index(index.oid) else { continue };
         let Some(table) = relations().by_oid(table) else { continue };
-        let mut row = relation.row().set("schemaname", text("pg_catalog")).set("tablename", text(table.name)).set("indexname", text(index.name));
+        let mut row =
+            relation.row().set("schemaname", text("pg_catalog")).set("tablename", text(table.name)).set("indexname", text(index.name));
         if let Some(definition) = crate::system::definitions::index_definition(context, index.oid, 0) {
             row = row.set("indexdef", text(definition));
         }

@@ -85,7 +85,8 @@ pub(crate) fn batches(relation: &'static SystemRelation, rows: CatalogRows, requ
     let shared = rows.shared.unwrap_or_default();
     let shared_pick = pick.clone();
     let count = shared.len();
-    let rows: RowIterator = Box::new((0..count).filter_map(move |i| shared_pick(&shared[i])).chain(rows.own.into_iter().filter_map(move |row| pick(&row))));
+    let rows: RowIterator =
+        Box::new((0..count).filter_map(move |i| shared_pick(&shared[i])).chain(rows.own.into_iter().filter_map(move |row| pick(&row))));
     relation.shape.projected_batches(request, rows)
 }
 
@@ -129,9 +130,19 @@ fn rows(relation: &'static SystemRelation, context: &StatementContext) -> Result
         "pg_indexes" => listings::indexes(context).into(),
         "pg_sequences" => listings::sequences(context).into(),
         "pg_stat_user_tables" | "pg_stat_all_tables" => listings::table_statistics(relation, context).into(),
-        "pg_stat_activity" | "pg_stat_subscription" | "pg_stat_subscription_stats" | "pg_subscription" | "pg_subscription_rel" | "pg_stat_replication"
-        | "pg_replication_slots" | "pg_stat_wal_receiver" | "pg_stat_ssl" | "pg_replication_origin" | "pg_replication_origin_status"
-        | "pg_prepared_statements" | "pg_cursors" => server_rows::rows(relation, context)?.into(),
+        "pg_stat_activity"
+        | "pg_stat_subscription"
+        | "pg_stat_subscription_stats"
+        | "pg_subscription"
+        | "pg_subscription_rel"
+        | "pg_stat_replication"
+        | "pg_replication_slots"
+        | "pg_stat_wal_receiver"
+        | "pg_stat_ssl"
+        | "pg_replication_origin"
+        | "pg_replication_origin_status"
+        | "pg_prepared_statements"
+        | "pg_cursors" => server_rows::rows(relation, context)?.into(),
         _ => CatalogRows::default(),
     })
 }
@@ -139,7 +150,8 @@ fn rows(relation: &'static SystemRelation, context: &StatementContext) -> Result
 /// A list of rows made once.
 macro_rules! shared_rows {
     ($make:expr) => {{
-        static ROWS: std::sync::LazyLock<$crate::system::pg_catalog::relations::SharedRows> = std::sync::LazyLock::new(|| std::sync::Arc::new($make));
+        static ROWS: std::sync::LazyLock<$crate::system::pg_catalog::relations::SharedRows> =
+            std::sync::LazyLock::new(|| std::sync::Arc::new($make));
         $crate::system::pg_catalog::CatalogRows { shared: Some(std::sync::Arc::clone(&ROWS)), own: Vec::new() }
     }};
 }

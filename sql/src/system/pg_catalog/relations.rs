@@ -159,7 +159,8 @@ impl SystemRelation {
 
     /// A row in the making.
     pub fn row(&self) -> RowMaker<'_> {
-        let row = self.columns.iter().zip(self.shape.kinds.iter()).map(|(c, kind)| if c.not_null { zero(c.ty.oid, *kind) } else { Value::Null });
+        let row =
+            self.columns.iter().zip(self.shape.kinds.iter()).map(|(c, kind)| if c.not_null { zero(c.ty.oid, *kind) } else { Value::Null });
         RowMaker { relation: self, row: row.collect() }
     }
 

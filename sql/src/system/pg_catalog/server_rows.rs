@@ -30,4 +30,3 @@ fn row(relation: &'static SystemRelation, json: &Json) -> Result<Row> {
 fn read(ty: u32, text: &str) -> Option<Value> {
     DataType::builtin(ty, -1)?.parse(text, &TextSettings::default()).ok()
 }
-

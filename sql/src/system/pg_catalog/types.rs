@@ -244,4 +244,3 @@ pub fn collations() -> CatalogRows {
         rows
     })
 }
-

@@ -60,8 +60,10 @@ fn tables(names: &[String], context: &StatementContext, session: &dyn ProcedureS
         [first, rest @ ..] if !known(first) => match resolver.resolve(first) {
             Ok(target) if !rest.is_empty() => (Some(resolver.root(target)?), rest),
             Ok(_) => {
-                return Err(bad_argument(format!("\"{first}\" is a commit, not a branch"))
-                    .hint(format!("Connect to database \"{}/{first}\" to read it, or make a branch with dolt_checkout('-b', ...).", plain_database(context))));
+                return Err(bad_argument(format!("\"{first}\" is a commit, not a branch")).hint(format!(
+                    "Connect to database \"{}/{first}\" to read it, or make a branch with dolt_checkout('-b', ...).",
+                    plain_database(context)
+                )));
             }
             Err(_) => return Err(SqlError::new(ErrorCode::UndefinedObject, format!("could not find branch or table \"{first}\""))),
         },

@@ -101,7 +101,8 @@ fn parse_date_with(text: &str, settings: &TextSettings) -> Result<Timestamp> {
 mod tests {
     use super::*;
 
-    const KNOWN: &[Flag] = &[(Some('m'), "message", true), (Some('A'), "ALL", false), (Some('a'), "all", false), (None, "allow-empty", false)];
+    const KNOWN: &[Flag] =
+        &[(Some('m'), "message", true), (Some('A'), "ALL", false), (Some('a'), "all", false), (None, "allow-empty", false)];
 
     #[test]
     fn short_flags_combine_and_take_the_next_argument() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use strandline_storage::change_set::RowsChange;
 use strandline_storage::diff::diff_roots;
-use strandline_storage::{Catalog, CatalogObject, Commit, CommitId, Root, RowChangeKind, Row, Value};
+use strandline_storage::{Catalog, CatalogObject, Commit, CommitId, Root, Row, RowChangeKind, Value};
 
 use super::{BOOL, TEXT, TIMESTAMP, hash, qualified_object_name, source_values, timestamp};
 use crate::context::StatementContext;
@@ -172,12 +172,7 @@ pub fn scan_diff(shape: &Shape, context: &Arc<StatementContext>, request: &ScanR
 }
 
 /// What happened to the columns of a table in a commit: by attnum, in the words of `diff_type`.
-fn column_changes(
-    commit: &Commit,
-    after: &Catalog,
-    before: &Catalog,
-    table: Oid,
-) -> Result<BTreeMap<i16, (String, &'static str)>> {
+fn column_changes(commit: &Commit, after: &Catalog, before: &Catalog, table: Oid) -> Result<BTreeMap<i16, (String, &'static str)>> {
     let mut columns = BTreeMap::new();
     let (new, old) = (after.table(table), before.table(table));
     for column in new.iter().flat_map(|t| &t.columns) {

@@ -237,7 +237,8 @@ impl LogRequest {
                 "--merges" => request.min_parents = request.min_parents.max(2),
                 "--min-parents" => {
                     let number = value()?;
-                    request.min_parents = number.parse().map_err(|_| bad_option(format!("invalid value for --min-parents: \"{number}\"")))?;
+                    request.min_parents =
+                        number.parse().map_err(|_| bad_option(format!("invalid value for --min-parents: \"{number}\"")))?;
                 }
                 "--decorate" => {
                     request.decorate = match inline.unwrap_or("short") {
@@ -309,7 +310,11 @@ fn table_oids(context: &StatementContext, names: &[String]) -> Result<Option<Vec
     if names.is_empty() {
         return Ok(None);
     }
-    names.iter().map(|name| super::mapping::table_named(context, context.root.catalog(), name).map(|t| t.oid)).collect::<Result<_>>().map(Some)
+    names
+        .iter()
+        .map(|name| super::mapping::table_named(context, context.root.catalog(), name).map(|t| t.oid))
+        .collect::<Result<_>>()
+        .map(Some)
 }
 
 fn changes_any(commit: &Commit, tables: &[Oid]) -> Result<bool> {

@@ -125,7 +125,13 @@ struct TwoRoots {
 }
 
 impl TwoRoots {
-    fn rows(self, to: &Arc<TableSchema>, from: &Arc<TableSchema>, slots: Vec<Slot>, context: &Arc<StatementContext>) -> Result<RowIterator> {
+    fn rows(
+        self,
+        to: &Arc<TableSchema>,
+        from: &Arc<TableSchema>,
+        slots: Vec<Slot>,
+        context: &Arc<StatementContext>,
+    ) -> Result<RowIterator> {
         let to_mapping = self.to_table.as_ref().map(|t| Mapping::new(t.schema(), to));
         let from_mapping = self.from_table.as_ref().map(|t| Mapping::new(t.schema(), from));
         let ends = self.ends;
@@ -374,10 +380,9 @@ fn end_points(context: &StatementContext, arguments: &Arguments) -> Result<EndPo
     let to = resolver.resolve(to_text)?;
     if symmetric {
         let (a, b) = (resolver.commit(from_text)?, resolver.commit(to_text)?);
-        let base = context
-            .store
-            .merge_base(a, b)?
-            .ok_or_else(|| SqlError::new(ErrorCode::UndefinedObject, format!("\"{from_text}\" and \"{to_text}\" have no common ancestor")))?;
+        let base = context.store.merge_base(a, b)?.ok_or_else(|| {
+            SqlError::new(ErrorCode::UndefinedObject, format!("\"{from_text}\" and \"{to_text}\" have no common ancestor"))
+        })?;
         return Ok(EndPoints { from: Target::Commit(base), to, from_text: base.to_string(), to_text: to_text.into() });
     }
     Ok(EndPoints { from: resolver.resolve(from_text)?, to, from_text: from_text.into(), to_text: to_text.into() })
@@ -425,7 +430,9 @@ pub fn diff_function(arguments: Arguments, context: &Arc<StatementContext>) -> R
         (None, None) => return Err(undefined_table(&name)),
     };
     let (shape, all) = layout(&to, &from, false);
-    Ok(VersionTable::new("dolt_diff", shape, move |shape, context, request| scan_function(shape, context, request, &arguments, &from, &to, &all)))
+    Ok(VersionTable::new("dolt_diff", shape, move |shape, context, request| {
+        scan_function(shape, context, request, &arguments, &from, &to, &all)
+    }))
 }
 
 fn scan_function(

@@ -298,7 +298,9 @@ fn rows_of(root: &Root, table: u32, key: Option<&[u8]>) -> Result<Rows> {
 fn undo_rows(root: &Root, table: u32, changes: &[RowVersion]) -> Option<Root> {
     let data: &Arc<TableData> = root.table(table)?;
     let schema = data.schema();
-    let same = |side: &Option<(Arc<TableSchema>, Row)>| side.as_ref().is_none_or(|(s, _)| Arc::ptr_eq(s, schema) || s.columns == schema.columns && s.primary_key == schema.primary_key);
+    let same = |side: &Option<(Arc<TableSchema>, Row)>| {
+        side.as_ref().is_none_or(|(s, _)| Arc::ptr_eq(s, schema) || s.columns == schema.columns && s.primary_key == schema.primary_key)
+    };
     if !changes.iter().all(|c| same(&c.from) && same(&c.to)) {
         return None;
     }

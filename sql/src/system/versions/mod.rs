@@ -263,7 +263,9 @@ impl Arguments {
     fn text(&self, position: usize) -> Result<Option<&str>> {
         match self.values.get(position) {
             Some(Some(Some(text))) => Ok(Some(text)),
-            Some(Some(None)) => Err(SqlError::new(ErrorCode::NullValueNotAllowed, format!("arguments of {}() cannot be NULL", self.function))),
+            Some(Some(None)) => {
+                Err(SqlError::new(ErrorCode::NullValueNotAllowed, format!("arguments of {}() cannot be NULL", self.function)))
+            }
             Some(None) => Ok(None),
             None => Err(self.wrong_count()),
         }
@@ -378,7 +380,6 @@ fn table_columns(schema: &TableSchema, prefix: &str) -> Vec<(String, SqlType, Ki
 fn plain_columns(columns: &[(&str, Oid)]) -> Vec<(String, SqlType, Kind)> {
     columns.iter().map(|(name, ty)| ((*name).to_string(), SqlType::new(*ty), crate::system::builder::kind_of(*ty))).collect()
 }
-
 
 #[cfg(test)]
 mod contract;

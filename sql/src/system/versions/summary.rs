@@ -50,7 +50,9 @@ fn is_table(diff: &ObjectDiff) -> bool {
 }
 
 fn names(diff: &ObjectDiff, from: &Root, to: &Root) -> (String, String) {
-    let name = |object: &Option<Arc<CatalogObject>>, root: &Root| object.as_ref().map(|o| qualified_object_name(root.catalog(), o)).unwrap_or_default();
+    let name = |object: &Option<Arc<CatalogObject>>, root: &Root| {
+        object.as_ref().map(|o| qualified_object_name(root.catalog(), o)).unwrap_or_default()
+    };
     (name(&diff.from, from), name(&diff.to, to))
 }
 
@@ -87,9 +89,9 @@ fn stat_row(context: &StatementContext, from: &Root, to: &Root, diff: &ObjectDif
     let ((old_rows, old_cells), (new_rows, new_cells)) = (counts(from_table), counts(to_table));
     // Old rows in the new columns, to count the cells that differ; columns that only one side has count as added or deleted.
     let mapping = from_table.zip(to_table).map(|(f, t)| Mapping::new(f.schema(), t.schema()));
-    let kept = from_table.zip(to_table).map_or(0, |(f, t)| {
-        t.schema().columns.iter().filter(|c| f.schema().columns.iter().any(|o| o.attnum == c.attnum)).count() as i64
-    });
+    let kept = from_table
+        .zip(to_table)
+        .map_or(0, |(f, t)| t.schema().columns.iter().filter(|c| f.schema().columns.iter().any(|o| o.attnum == c.attnum)).count() as i64);
     let (old_width, new_width) = (counts_width(from_table), counts_width(to_table));
     let (mut added, mut deleted, mut modified, mut cells_modified) = (0i64, 0i64, 0i64, 0i64);
     for (i, row) in diff_tables(from_table.map(|t| &**t), to_table.map(|t| &**t)).enumerate() {
@@ -103,11 +105,8 @@ fn stat_row(context: &StatementContext, from: &Root, to: &Root, diff: &ObjectDif
             (Some(old), Some(new)) => {
                 modified += 1;
                 let Some(mapping) = &mapping else { continue };
-                cells_modified += new
-                    .iter()
-                    .enumerate()
-                    .filter(|(i, value)| mapping.has(*i) && mapping.value(old, *i) != **value)
-                    .count() as i64;
+                cells_modified +=
+                    new.iter().enumerate().filter(|(i, value)| mapping.has(*i) && mapping.value(old, *i) != **value).count() as i64;
             }
         }
     }
@@ -134,8 +133,13 @@ fn counts_width(table: Option<&Arc<strandline_storage::TableData>>) -> i64 {
 /// `dolt_diff_summary(from, to [, 't'])`.
 pub fn summary_function(arguments: Arguments) -> Result<VersionTable> {
     table_argument(&arguments)?;
-    let shape =
-        Shape::of(&[("from_table_name", TEXT), ("to_table_name", TEXT), ("diff_type", TEXT), ("data_change", BOOL), ("schema_change", BOOL)]);
+    let shape = Shape::of(&[
+        ("from_table_name", TEXT),
+        ("to_table_name", TEXT),
+        ("diff_type", TEXT),
+        ("data_change", BOOL),
+        ("schema_change", BOOL),
+    ]);
     Ok(VersionTable::new("dolt_diff_summary", shape, move |shape, context, request| {
         let (from, to, diffs) = differing(context, &arguments)?;
         let rows: Vec<Row> = diffs
@@ -158,7 +162,8 @@ pub fn summary_function(arguments: Arguments) -> Result<VersionTable> {
 /// `dolt_schema_diff(from, to [, 't'])`.
 pub fn schema_diff_function(arguments: Arguments) -> Result<VersionTable> {
     table_argument(&arguments)?;
-    let shape = Shape::of(&[("from_table_name", TEXT), ("to_table_name", TEXT), ("from_create_statement", TEXT), ("to_create_statement", TEXT)]);
+    let shape =
+        Shape::of(&[("from_table_name", TEXT), ("to_table_name", TEXT), ("from_create_statement", TEXT), ("to_create_statement", TEXT)]);
     Ok(VersionTable::new("dolt_schema_diff", shape, move |shape, context, request| {
         let (from, to, diffs) = differing(context, &arguments)?;
         let rows: Vec<Row> = diffs
@@ -166,8 +171,9 @@ pub fn schema_diff_function(arguments: Arguments) -> Result<VersionTable> {
             .filter(|diff| diff.from != diff.to)
             .map(|diff| {
                 let (old, new) = names(diff, &from, &to);
-                let statement =
-                    |object: &Option<Arc<CatalogObject>>, root: &Root| text(object.as_ref().map(|o| create_text(root.catalog(), o)).unwrap_or_default());
+                let statement = |object: &Option<Arc<CatalogObject>>, root: &Root| {
+                    text(object.as_ref().map(|o| create_text(root.catalog(), o)).unwrap_or_default())
+                };
                 vec![text(old), text(new), statement(&diff.from, &from), statement(&diff.to, &to)]
             })
             .collect();
