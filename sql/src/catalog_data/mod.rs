@@ -176,7 +176,7 @@ mod tests {
             assert!(op.proc == 0 || c.proc_by_oid(op.proc).is_some(), "operator {} has an unknown function", op.oid);
         }
         for proc in &c.procs {
-            assert_eq!(proc.arg_types.len() >= proc.default_count as usize, true, "{}", proc.name);
+            assert!(proc.arg_types.len() >= proc.default_count as usize, "{}", proc.name);
             for &ty in &proc.arg_types {
                 assert!(c.type_by_oid(ty).is_some(), "{} takes an unknown type {ty}", proc.name);
             }

@@ -134,8 +134,3 @@ impl Operator for Apply {
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))
     }
 }
-
-/// Reads a row of Arrow columns for an evaluator.
-pub(super) fn row<'a>(columns: &'a [ColumnRef<'a>], row: usize) -> BatchRow<'a> {
-    BatchRow { columns, row }
-}

@@ -767,7 +767,7 @@ impl Node {
                 }
                 let mut bounds = Vec::with_capacity(subscripts.len());
                 for subscript in subscripts {
-                    let mut one = |node: &'a Node| -> Result<Option<Datum<'a>>> {
+                    let one = |node: &'a Node| -> Result<Option<Datum<'a>>> {
                         let value = node.eval(env)?;
                         Ok(if value.is_null() { None } else { Some(value) })
                     };
@@ -777,7 +777,7 @@ impl Node {
                             None => return Ok(Datum::Null),
                         },
                         NodeSubscript::Slice(a, b) => {
-                            let mut end = |n: &'a Option<Node>| -> Result<Result<Option<i32>, ()>> {
+                            let end = |n: &'a Option<Node>| -> Result<Result<Option<i32>, ()>> {
                                 Ok(match n {
                                     None => Ok(None),
                                     Some(n) => one(n)?.map(|v| Some(v.int4())).ok_or(()),

@@ -280,12 +280,3 @@ fn push_memo_key(value: &Value, key: &mut Vec<u8>) {
         }
     }
 }
-
-/// Rows of a batch as values: for operators that work row by row.
-pub(super) fn rows_of(batches: &[RecordBatch]) -> Result<Vec<Vec<Value>>> {
-    let mut rows = Vec::new();
-    for batch in batches {
-        append_rows(batch, &mut rows)?;
-    }
-    Ok(rows)
-}

@@ -455,7 +455,7 @@ fn build_object(call: &Call, a: &[Datum<'_>], binary: bool) -> Result<Value> {
             return Err(invalid(if binary {
                 format!("argument {}: key must not be null", 2 * i + 1)
             } else {
-                format!("null value not allowed for object key")
+                "null value not allowed for object key".to_owned()
             }));
         }
         members.push((casts::output(&call.context, key_type, key)?, to_json(&call.context, value_type, value, binary)?));

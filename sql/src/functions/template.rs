@@ -123,7 +123,7 @@ pub fn to_char_timestamp(t: i64, zone: Option<(i32, &str)>, format: &str) -> Res
             }
             Node::Pattern { name, fill, suffix } => (name, fill, suffix),
         };
-        let mut number = |value: i64, width: usize, out: &mut String| {
+        let number = |value: i64, width: usize, out: &mut String| {
             if fill {
                 out.push_str(&value.to_string())
             } else {
