@@ -69,10 +69,7 @@ async fn only_the_right_password_opens_a_session() {
 async fn parameters_and_results_travel_in_binary() {
     let server = Server::start().await;
     let client = server.connect().await;
-    client
-        .batch_execute("CREATE TABLE t (id int PRIMARY KEY, a bigint, b text, c bool, d float8, e bytea)")
-        .await
-        .unwrap();
+    client.batch_execute("CREATE TABLE t (id int PRIMARY KEY, a bigint, b text, c bool, d float8, e bytea)").await.unwrap();
     let insert = client.prepare("INSERT INTO t VALUES ($1, $2, $3, $4, $5, $6) RETURNING id").await.unwrap();
     assert_eq!(insert.params(), [Type::INT4, Type::INT8, Type::TEXT, Type::BOOL, Type::FLOAT8, Type::BYTEA]);
     let row = client.query_one(&insert, &[&1i32, &5i64, &"ä", &true, &1.5f64, &vec![0u8, 255]]).await.unwrap();
@@ -156,11 +153,8 @@ async fn cancel_acts_at_once() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         token.cancel_query(NoTls).await.unwrap();
     });
-    let error = client
-        .query_one("SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 100000) b", &[])
-        .await
-        .err()
-        .unwrap();
+    let error =
+        client.query_one("SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 100000) b", &[]).await.err().unwrap();
     assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED));
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     canceler.await.unwrap();

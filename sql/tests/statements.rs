@@ -129,9 +129,10 @@ fn rows_are_inserted_changed_deleted_and_returned() {
     assert_eq!(c.ok("INSERT INTO t (a) VALUES (1), (2) RETURNING *"), ["1|1|x|2", "2|2|x|4", "INSERT 0 2"]);
     assert_eq!(c.ok("INSERT INTO t (a, b) SELECT a + 10, NULL FROM t ORDER BY id"), ["INSERT 0 2"]);
     assert_eq!(c.ok("UPDATE t SET a = a + 1, b = DEFAULT WHERE id >= 3 RETURNING id, a, b, c"), ["3|12|x|24", "4|13|x|26", "UPDATE 2"]);
-    assert_eq!(c.ok("UPDATE t SET b = u.b FROM (VALUES (1, 'one'), (2, 'two')) u(id, b) WHERE t.id = u.id RETURNING t.b, u.id"), [
-        "one|1", "two|2", "UPDATE 2"
-    ]);
+    assert_eq!(
+        c.ok("UPDATE t SET b = u.b FROM (VALUES (1, 'one'), (2, 'two')) u(id, b) WHERE t.id = u.id RETURNING t.b, u.id"),
+        ["one|1", "two|2", "UPDATE 2"]
+    );
     assert_eq!(c.ok("DELETE FROM t USING (VALUES (3)) v(id) WHERE t.id = v.id RETURNING t.id, v.id"), ["3|3", "DELETE 1"]);
     assert_eq!(c.ok("SELECT id, b FROM t ORDER BY id"), ["1|one", "2|two", "4|x", "SELECT 3"]);
     assert_eq!(c.error("INSERT INTO t (a, c) VALUES (1, 2)").code, ErrorCode::GeneratedAlways);
@@ -145,7 +146,10 @@ fn violations_have_postgresql_words() {
     c.ok("INSERT INTO t VALUES (1, 1, 'x')");
     let e = c.error("INSERT INTO t VALUES (1, 2)");
     assert_eq!((e.code, e.message.as_str()), (ErrorCode::UniqueViolation, "duplicate key value violates unique constraint \"t_pkey\""));
-    assert_eq!((e.detail.as_deref(), e.schema.as_deref(), e.constraint.as_deref()), (Some("Key (a)=(1) already exists."), Some("public"), Some("t_pkey")));
+    assert_eq!(
+        (e.detail.as_deref(), e.schema.as_deref(), e.constraint.as_deref()),
+        (Some("Key (a)=(1) already exists."), Some("public"), Some("t_pkey"))
+    );
     let e = c.error("INSERT INTO t VALUES (2, 1, 'x')");
     assert_eq!(e.detail.as_deref(), Some("Key (b, c)=(1, x) already exists."));
     let e = c.error("INSERT INTO t VALUES (2, -1, 'x')");

@@ -10,9 +10,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes};
 use futures::StreamExt;
 use strandline_sql::error::{ErrorCode, SqlError};
-use strandline_sql::session::{
-    CancelHandle, CopyIn, CopyOut, Outcome, ParameterValue, Rows, RowsTag, Session, TransactionStatus,
-};
+use strandline_sql::session::{CancelHandle, CopyIn, CopyOut, Outcome, ParameterValue, Rows, RowsTag, Session, TransactionStatus};
 use strandline_sql::wire::{Format, RowEncoder};
 use tokio::sync::mpsc;
 
@@ -26,13 +24,13 @@ const COPY_CHUNKS_MAX: usize = 16;
 
 /// Why a message was not carried out.
 enum Failure {
-    Sql(SqlError),
+    Sql(Box<SqlError>),
     End(End),
 }
 
 impl From<SqlError> for Failure {
     fn from(error: SqlError) -> Self {
-        Failure::Sql(error)
+        Failure::Sql(Box::new(error))
     }
 }
 
@@ -47,7 +45,7 @@ impl From<End> for Failure {
 /// `End::Fatal` when the work panicked: the session's state is lost then, the server is not.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, End> {
     tokio::task::spawn_blocking(work).await.map_err(|_| {
-        End::Fatal(SqlError::new(ErrorCode::InternalError, "a statement failed in an unforeseen way; the connection is closed"))
+        End::fatal(SqlError::new(ErrorCode::InternalError, "a statement failed in an unforeseen way; the connection is closed"))
     })
 }
 
@@ -111,31 +109,27 @@ impl Connection {
     async fn next_message(&mut self) -> Result<(), End> {
         let timeout = match self.session()?.status() {
             TransactionStatus::Idle => ("idle_session_timeout", ErrorCode::IdleSessionTimeout, "idle-session timeout"),
-            _ => (
-                "idle_in_transaction_session_timeout",
-                ErrorCode::IdleInTransactionSessionTimeout,
-                "idle-in-transaction timeout",
-            ),
+            _ => ("idle_in_transaction_session_timeout", ErrorCode::IdleInTransactionSessionTimeout, "idle-in-transaction timeout"),
         };
         let limit = self.session()?.milliseconds(timeout.0);
         let shared = self.shared.clone();
         let message = tokio::select! {
             message = self.wire.try_message(true) => message?,
             () = shared.shutdown() => {
-                return Err(End::Fatal(SqlError::new(
+                return Err(End::fatal(SqlError::new(
                     ErrorCode::AdminShutdown,
                     "terminating connection due to administrator command",
                 )));
             }
             () = tokio::time::sleep(Duration::from_millis(limit)), if limit > 0 => {
-                return Err(End::Fatal(SqlError::new(timeout.1, format!("terminating connection due to {}", timeout.2))));
+                return Err(End::fatal(SqlError::new(timeout.1, format!("terminating connection due to {}", timeout.2))));
             }
         };
         let message = match message {
             Ok(message) => message,
             Err(malformed) => {
                 // The message's boundaries are known, so the session can go on after the error.
-                return self.failed(Failure::Sql(malformed_error(&malformed)), true).await;
+                return self.failed(malformed_error(&malformed).into(), true).await;
             }
         };
         if self.skip_to_sync && !matches!(message, Frontend::Sync | Frontend::Terminate) {
@@ -162,10 +156,10 @@ impl Connection {
             // Left over from a COPY that failed.
             Frontend::CopyData(_) | Frontend::CopyDone | Frontend::CopyFail(_) => Ok(()),
             Frontend::FunctionCall => {
-                self.failed(Failure::Sql(SqlError::unsupported("the function call message")), false).await?;
+                self.failed(SqlError::unsupported("the function call message").into(), false).await?;
                 self.ready().await
             }
-            Frontend::Password(_) => Err(End::Fatal(SqlError::new(ErrorCode::ProtocolViolation, "invalid frontend message type 112"))),
+            Frontend::Password(_) => Err(End::fatal(SqlError::new(ErrorCode::ProtocolViolation, "invalid frontend message type 112"))),
             extended => match self.extended(extended).await {
                 Ok(()) => self.wire.flush_if_full().await,
                 Err(failure) => self.failed(failure, true).await,
@@ -265,9 +259,7 @@ impl Connection {
                     .map(|(i, bytes)| match reply::format_of(&formats, i) {
                         0 => Ok(ParameterValue { binary: false, bytes }),
                         1 => Ok(ParameterValue { binary: true, bytes }),
-                        other => {
-                            Err(SqlError::new(ErrorCode::InvalidParameterValue, format!("unsupported format code: {other}")))
-                        }
+                        other => Err(SqlError::new(ErrorCode::InvalidParameterValue, format!("unsupported format code: {other}"))),
                     })
                     .collect::<Result<Vec<_>, _>>()?;
                 self.work(move |session| session.bind(&portal, &statement, values, result_formats)).await??;
@@ -358,9 +350,8 @@ impl Connection {
         let limit = self.session()?.milliseconds("statement_timeout");
         let deadline = (limit > 0).then(|| tokio::time::Instant::now() + Duration::from_millis(limit));
         let types: Vec<_> = rows.columns.iter().map(|c| c.data_type.clone()).collect();
-        let formats: Vec<Format> = (0..types.len())
-            .map(|i| if reply::format_of(formats, i) == 1 { Format::Binary } else { Format::Text })
-            .collect();
+        let formats: Vec<Format> =
+            (0..types.len()).map(|i| if reply::format_of(formats, i) == 1 { Format::Binary } else { Format::Text }).collect();
         let context = rows.context.clone();
         let mut scratch = Vec::new();
         let mut sent = 0;
@@ -449,9 +440,7 @@ impl Connection {
                     sender = None;
                     continue;
                 }
-                Ok(Frontend::CopyFail(reason)) => {
-                    Err(SqlError::new(ErrorCode::QueryCanceled, format!("COPY from stdin failed: {reason}")))
-                }
+                Ok(Frontend::CopyFail(reason)) => Err(SqlError::new(ErrorCode::QueryCanceled, format!("COPY from stdin failed: {reason}"))),
                 Ok(Frontend::Flush | Frontend::Sync) => continue,
                 Ok(Frontend::Terminate) => return Err(End::Closed.into()),
                 Ok(_) => Err(SqlError::new(ErrorCode::ProtocolViolation, "unexpected message type during COPY from stdin")),

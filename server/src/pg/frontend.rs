@@ -34,11 +34,30 @@ pub enum Frontend {
     /// Password, SASLInitialResponse or SASLResponse: which, the state of the authentication tells.
     Password(Bytes),
     Query(String),
-    Parse { name: String, query: String, types: Vec<u32> },
-    Bind { portal: String, statement: String, formats: Vec<i16>, parameters: Vec<Option<Bytes>>, result_formats: Vec<i16> },
-    Describe { portal: bool, name: String },
-    Execute { portal: String, max_rows: i32 },
-    Close { portal: bool, name: String },
+    Parse {
+        name: String,
+        query: String,
+        types: Vec<u32>,
+    },
+    Bind {
+        portal: String,
+        statement: String,
+        formats: Vec<i16>,
+        parameters: Vec<Option<Bytes>>,
+        result_formats: Vec<i16>,
+    },
+    Describe {
+        portal: bool,
+        name: String,
+    },
+    Execute {
+        portal: String,
+        max_rows: i32,
+    },
+    Close {
+        portal: bool,
+        name: String,
+    },
     Flush,
     Sync,
     CopyData(Bytes),

@@ -3,9 +3,7 @@
 use bytes::{BufMut, BytesMut};
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::data::{FieldDescription, NoData, ParameterDescription, RowDescription};
-use pgwire::messages::response::{
-    CommandComplete, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus as WireStatus,
-};
+use pgwire::messages::response::{CommandComplete, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus as WireStatus};
 use pgwire::messages::startup::ParameterStatus;
 use strandline_sql::error::SqlError;
 use strandline_sql::session::{Notice, OutputColumn, TransactionStatus};
@@ -34,12 +32,8 @@ pub fn error(out: &mut BytesMut, severity: Severity, error: &SqlError) {
         Severity::Error => "ERROR",
         Severity::Fatal => "FATAL",
     };
-    let mut fields = vec![
-        (b'S', word.to_owned()),
-        (b'V', word.to_owned()),
-        (b'C', sqlstate(error.code).to_owned()),
-        (b'M', clean(&error.message)),
-    ];
+    let mut fields =
+        vec![(b'S', word.to_owned()), (b'V', word.to_owned()), (b'C', sqlstate(error.code).to_owned()), (b'M', clean(&error.message))];
     let optional = [
         (b'D', &error.detail),
         (b'H', &error.hint),

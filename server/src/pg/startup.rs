@@ -64,7 +64,7 @@ pub async fn start(wire: &mut Wire, shared: &Arc<Shared>, full: bool) -> Result<
             "options" => request.settings.extend(parse_options(&value)?),
             "replication" => {
                 if !matches!(value.as_str(), "false" | "off" | "no" | "0") {
-                    return Err(End::Fatal(SqlError::unsupported("a replication connection")));
+                    return Err(End::fatal(SqlError::unsupported("a replication connection")));
                 }
             }
             option if option.starts_with("_pq_.") => unknown_options.push(name),
@@ -78,35 +78,29 @@ pub async fn start(wire: &mut Wire, shared: &Arc<Shared>, full: bool) -> Result<
         request.database = request.user.clone();
     }
     if minor > 0 || !unknown_options.is_empty() {
-        reply::put(
-            &mut wire.out,
-            PgWireBackendMessage::NegotiateProtocolVersion(NegotiateProtocolVersion::new(0, unknown_options)),
-        );
+        reply::put(&mut wire.out, PgWireBackendMessage::NegotiateProtocolVersion(NegotiateProtocolVersion::new(0, unknown_options)));
     }
     authenticate(wire, shared, &request.user).await?;
     let engine = shared.engine.clone();
-    let session = blocking(move || engine.connect(request)).await?.map_err(End::Fatal)?;
+    let session = blocking(move || engine.connect(request)).await?.map_err(End::fatal)?;
     reply::put(&mut wire.out, PgWireBackendMessage::Authentication(Authentication::Ok));
     for (name, value) in session.take_reports() {
         reply::parameter_status(&mut wire.out, name, &value);
     }
     let secret: i32 = rand::random();
-    reply::put(
-        &mut wire.out,
-        PgWireBackendMessage::BackendKeyData(BackendKeyData::new(session.pid(), SecretKey::I32(secret))),
-    );
+    reply::put(&mut wire.out, PgWireBackendMessage::BackendKeyData(BackendKeyData::new(session.pid(), SecretKey::I32(secret))));
     reply::ready(&mut wire.out, session.status());
     wire.flush().await?;
     Ok(Start::Session(Box::new(session), bytes::Bytes::copy_from_slice(&secret.to_be_bytes())))
 }
 
 fn fatal(code: ErrorCode, message: impl Into<String>) -> End {
-    End::Fatal(SqlError::new(code, message))
+    End::fatal(SqlError::new(code, message))
 }
 
 async fn authenticate(wire: &mut Wire, shared: &Arc<Shared>, user: &str) -> Result<(), End> {
     let refused = || fatal(ErrorCode::InvalidPassword, format!("password authentication failed for user \"{user}\""));
-    let role = shared.engine.role(user).map_err(End::Fatal)?;
+    let role = shared.engine.role(user).map_err(End::fatal)?;
     let secret = role.as_ref().and_then(|role| scram::parse_verifier(role.password.as_deref()?));
     let known = secret.is_some();
     let secret = secret.unwrap_or_else(|| scram::mock_secret(&shared.mock_seed, user));
@@ -181,7 +175,6 @@ fn parse_options(text: &str) -> Result<Vec<(String, String)>, End> {
     }
     Ok(settings)
 }
-
 
 #[cfg(test)]
 mod tests {

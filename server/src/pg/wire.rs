@@ -18,7 +18,13 @@ pub enum End {
     /// The client is gone; nothing can be told.
     Closed,
     /// The client is told and the connection closed.
-    Fatal(SqlError),
+    Fatal(Box<SqlError>),
+}
+
+impl End {
+    pub fn fatal(error: SqlError) -> Self {
+        End::Fatal(Box::new(error))
+    }
 }
 
 impl From<std::io::Error> for End {
@@ -105,7 +111,7 @@ impl Wire {
 }
 
 fn fatal(error: &Malformed) -> End {
-    End::Fatal(malformed_error(error))
+    End::fatal(malformed_error(error))
 }
 
 /// The error that a malformed message is reported as.

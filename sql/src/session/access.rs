@@ -9,12 +9,10 @@ use crate::session::core::{SessionCore, SetScope};
 use crate::session::sequence::SequenceState;
 use crate::system::ProcedureSession;
 
-fn sequence_of<'a>(context: &'a StatementContext, oid: Oid) -> Result<&'a Sequence> {
+fn sequence_of(context: &StatementContext, oid: Oid) -> Result<&Sequence> {
     match context.root.catalog().get(oid).map(|o| &**o) {
         Some(CatalogObject::Sequence(sequence)) => Ok(sequence),
-        Some(other) => {
-            Err(SqlError::new(ErrorCode::WrongObjectType, format!("\"{}\" is not a sequence", other.name())))
-        }
+        Some(other) => Err(SqlError::new(ErrorCode::WrongObjectType, format!("\"{}\" is not a sequence", other.name()))),
         None => Err(SqlError::new(ErrorCode::UndefinedTable, format!("could not open relation with OID {oid}"))),
     }
 }
@@ -44,9 +42,10 @@ impl SessionAccess for SessionCore {
 
     fn lastval(&self, _context: &StatementContext) -> Result<i64> {
         let state = self.state.lock();
-        state.last_sequence.and_then(|oid| state.sequence_values.get(&oid).copied()).ok_or_else(|| {
-            SqlError::new(ErrorCode::ObjectNotInPrerequisiteState, "lastval is not yet defined in this session")
-        })
+        state
+            .last_sequence
+            .and_then(|oid| state.sequence_values.get(&oid).copied())
+            .ok_or_else(|| SqlError::new(ErrorCode::ObjectNotInPrerequisiteState, "lastval is not yet defined in this session"))
     }
 
     fn setval(&self, sequence: u32, value: i64, is_called: bool, context: &StatementContext) -> Result<i64> {

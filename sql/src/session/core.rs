@@ -247,9 +247,7 @@ impl SessionCore {
         match (&state.branch, &state.revision) {
             (Some(branch), _) => Ok(Snapshot::Branch { branch: branch.clone(), base: Box::new(branch.state()) }),
             (None, Revision::Commit(id)) => Ok(Snapshot::Commit(self.engine.store.root(*id)?)),
-            (None, Revision::Branch(name)) => {
-                Err(SqlError::new(ErrorCode::UndefinedObject, format!("branch \"{name}\" does not exist")))
-            }
+            (None, Revision::Branch(name)) => Err(SqlError::new(ErrorCode::UndefinedObject, format!("branch \"{name}\" does not exist"))),
         }
     }
 
@@ -349,10 +347,7 @@ impl SessionCore {
         let mut state = self.state.lock();
         if let Some(t) = &mut state.transaction {
             if t.read_only && !read_only && t.snapshot.is_some() {
-                return Err(SqlError::new(
-                    ErrorCode::ActiveTransaction,
-                    "transaction read-write mode must be set before any query",
-                ));
+                return Err(SqlError::new(ErrorCode::ActiveTransaction, "transaction read-write mode must be set before any query"));
             }
             t.read_only = read_only;
         }
@@ -551,10 +546,7 @@ impl SessionCore {
         let (branch, pending) = {
             let mut state = self.state.lock();
             let branch = state.branch.clone().ok_or_else(|| {
-                SqlError::new(
-                    ErrorCode::ReadOnlyTransaction,
-                    "this operation is not possible on a commit: the session is not on a branch",
-                )
+                SqlError::new(ErrorCode::ReadOnlyTransaction, "this operation is not possible on a commit: the session is not on a branch")
             })?;
             let mut pending = None;
             if let Some(t) = &mut state.transaction {

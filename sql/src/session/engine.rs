@@ -54,7 +54,10 @@ impl Default for EngineOptions {
 
 impl std::fmt::Debug for EngineOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EngineOptions").field("server_version", &self.server_version).field("read_only", &self.read_only).finish_non_exhaustive()
+        f.debug_struct("EngineOptions")
+            .field("server_version", &self.server_version)
+            .field("read_only", &self.read_only)
+            .finish_non_exhaustive()
     }
 }
 
@@ -206,9 +209,9 @@ impl Engine {
     /// # Errors
     /// `InvalidCatalogName` when the database or its revision does not exist.
     pub fn connect(self: &Arc<Self>, request: ConnectRequest) -> Result<Session> {
-        let role = self.role(&request.user)?.ok_or_else(|| {
-            SqlError::new(ErrorCode::InvalidAuthorization, format!("role \"{}\" does not exist", request.user))
-        })?;
+        let role = self
+            .role(&request.user)?
+            .ok_or_else(|| SqlError::new(ErrorCode::InvalidAuthorization, format!("role \"{}\" does not exist", request.user)))?;
         let pid = self.next_pid.fetch_add(1, Ordering::Relaxed);
         let core = SessionCore::open(self.clone(), pid, role, request)?;
         self.sessions.lock().insert(pid, core.clone());

@@ -34,8 +34,8 @@ use crate::error::Result;
 use crate::types::{Oid, SqlType};
 
 pub use self::core::{SessionCore, SetScope};
-pub(crate) use names::ContextNames;
 pub use engine::{CancelHandle, ConnectRequest, Engine, EngineOptions, SessionInfo};
+pub(crate) use names::ContextNames;
 pub(crate) use portal::PortalState;
 pub use portal::{ParameterValue, Portal, Prepared, Session};
 pub use role::Role;
@@ -77,7 +77,7 @@ pub enum NoticeCode {
 }
 
 impl Notice {
-    pub fn notice(code: NoticeCode, message: impl Into<String>) -> Self {
+    pub fn new(code: NoticeCode, message: impl Into<String>) -> Self {
         Notice { severity: "NOTICE", code, message: message.into(), detail: None, hint: None }
     }
 

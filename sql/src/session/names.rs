@@ -97,9 +97,7 @@ impl Names for ContextNames<'_> {
             return Some("pg_catalog".into());
         }
         path.iter()
-            .find(|schema| {
-                self.catalog().relation(schema, name).is_some() || system::lookup(Some(schema), name, self.context).is_some()
-            })
+            .find(|schema| self.catalog().relation(schema, name).is_some() || system::lookup(Some(schema), name, self.context).is_some())
             .cloned()
     }
 

@@ -125,10 +125,7 @@ impl Session {
     pub fn prepare(&mut self, name: &str, text: &str, types: &[Oid]) -> Result<()> {
         self.core.begin_statement(&text.into());
         if !name.is_empty() && self.statements.contains_key(name) {
-            return Err(SqlError::new(
-                ErrorCode::DuplicatePreparedStatement,
-                format!("prepared statement \"{name}\" already exists"),
-            ));
+            return Err(SqlError::new(ErrorCode::DuplicatePreparedStatement, format!("prepared statement \"{name}\" already exists")));
         }
         if name.is_empty() {
             self.statements.remove("");
@@ -150,7 +147,10 @@ impl Session {
             None => (Vec::new(), None),
         };
         if parameters.len() > PARAMETERS_MAX {
-            return Err(SqlError::new(ErrorCode::ProgramLimitExceeded, format!("number of parameters must be between 0 and {PARAMETERS_MAX}")));
+            return Err(SqlError::new(
+                ErrorCode::ProgramLimitExceeded,
+                format!("number of parameters must be between 0 and {PARAMETERS_MAX}"),
+            ));
         }
         Ok(Prepared {
             text: text.into(),
@@ -203,10 +203,7 @@ impl Session {
             return Err(SqlError::new(ErrorCode::InvalidParameterValue, format!("unsupported format code: {bad}")));
         }
         let params = statement::decode_parameters(&self.core, &prepared.parameters, values)?;
-        self.portals.insert(
-            portal.to_owned(),
-            Portal { prepared, params, formats, state: PortalState::Ready, hold: false, cursor: false },
-        );
+        self.portals.insert(portal.to_owned(), Portal { prepared, params, formats, state: PortalState::Ready, hold: false, cursor: false });
         Ok(())
     }
 

@@ -63,9 +63,7 @@ impl Sequences {
                 next >= entry.written.last_value && next - entry.written.last_value < AHEAD * -sequence.increment
             };
         if !covered {
-            let ahead = next
-                .saturating_add(sequence.increment.saturating_mul(AHEAD - 1))
-                .clamp(sequence.min, sequence.max);
+            let ahead = next.saturating_add(sequence.increment.saturating_mul(AHEAD - 1)).clamp(sequence.min, sequence.max);
             entry.written = SequenceState { last_value: ahead, is_called: true };
             self.write(sequence.oid, entry.written)?;
         }

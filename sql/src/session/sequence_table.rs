@@ -43,10 +43,7 @@ impl VirtualTable for SequenceTable {
         let row = [Value::Int8(state.last_value), Value::Int8(0), Value::Bool(state.is_called)];
         let projected: Vec<Value> = request.projection.iter().map(|p| row[*p].clone()).collect();
         let kinds: Vec<SqlType> = request.projection.iter().map(|p| self.columns[*p].ty).collect();
-        let types = kinds
-            .iter()
-            .map(|ty| crate::functions::casts::data_type(context, *ty))
-            .collect::<Result<Vec<_>>>()?;
+        let types = kinds.iter().map(|ty| crate::functions::casts::data_type(context, *ty)).collect::<Result<Vec<_>>>()?;
         let batch = crate::statement::rows_batch(&types, vec![projected])?;
         Ok(Box::new(std::iter::once(Ok(batch))))
     }

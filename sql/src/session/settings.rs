@@ -225,8 +225,7 @@ pub struct Settings {
 impl Settings {
     /// Settings of a new session; `overrides` come from the server's configuration and are defaults for RESET, too.
     pub fn new(overrides: &[(&str, String)]) -> Self {
-        let mut values: BTreeMap<String, String> =
-            DEFINITIONS.iter().map(|d| (d.name.to_owned(), d.default.to_owned())).collect();
+        let mut values: BTreeMap<String, String> = DEFINITIONS.iter().map(|d| (d.name.to_owned(), d.default.to_owned())).collect();
         for (name, value) in overrides {
             values.insert((*name).to_owned(), value.clone());
         }
@@ -371,10 +370,7 @@ fn fixed(name: &str) -> SqlError {
 }
 
 fn invalid(name: &str, value: &str) -> SqlError {
-    SqlError::new(
-        ErrorCode::InvalidParameterValue,
-        format!("invalid value for parameter \"{}\": \"{value}\"", display_name(name)),
-    )
+    SqlError::new(ErrorCode::InvalidParameterValue, format!("invalid value for parameter \"{}\": \"{value}\"", display_name(name)))
 }
 
 /// The value as it is kept and shown.

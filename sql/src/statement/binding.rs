@@ -41,7 +41,12 @@ fn table_columns(table: &TableSchema) -> Vec<Column> {
         .columns
         .iter()
         .enumerate()
-        .map(|(i, column)| Column { id: i as u32 + 1, name: column.name.clone(), ty: sql_type(&column.data_type), origin: Some((table.oid, column.attnum)) })
+        .map(|(i, column)| Column {
+            id: i as u32 + 1,
+            name: column.name.clone(),
+            ty: sql_type(&column.data_type),
+            origin: Some((table.oid, column.attnum)),
+        })
         .collect()
 }
 
@@ -209,9 +214,7 @@ pub fn conversion(
         Some(node) => node,
         None => {
             let field = Node { node: Some(NodeEnum::String(pg_query::protobuf::String { sval: column.name.clone() })) };
-            own = Node {
-                node: Some(NodeEnum::ColumnRef(pg_query::protobuf::ColumnRef { fields: vec![field], location: -1 })),
-            };
+            own = Node { node: Some(NodeEnum::ColumnRef(pg_query::protobuf::ColumnRef { fields: vec![field], location: -1 })) };
             &own
         }
     };

@@ -77,9 +77,7 @@ pub fn transaction(session: &mut Session, statement: &TransactionStmt) -> Result
             core.rollback_to_savepoint(&statement.savepoint_name)?;
             Ok(Outcome::done("ROLLBACK"))
         }
-        K::TransStmtPrepare | K::TransStmtCommitPrepared | K::TransStmtRollbackPrepared => {
-            Err(SqlError::unsupported("two-phase commit"))
-        }
+        K::TransStmtPrepare | K::TransStmtCommitPrepared | K::TransStmtRollbackPrepared => Err(SqlError::unsupported("two-phase commit")),
         K::Undefined => Err(tree::malformed()),
     }
 }
@@ -120,10 +118,7 @@ pub fn checkpoint(session: &mut Session) -> Result<Outcome> {
 /// SET CONSTRAINTS: no constraint is deferrable here, so this changes nothing for those there are.
 pub fn set_constraints(session: &mut Session) -> Result<Outcome> {
     if !session.core.in_explicit() {
-        session.core.notice(Notice::warning(
-            NoticeCode::NoActiveTransaction,
-            "SET CONSTRAINTS can only be used in transaction blocks",
-        ));
+        session.core.notice(Notice::warning(NoticeCode::NoActiveTransaction, "SET CONSTRAINTS can only be used in transaction blocks"));
     }
     Ok(Outcome::done("SET CONSTRAINTS"))
 }

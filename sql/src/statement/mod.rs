@@ -24,7 +24,6 @@ use crate::session::{Outcome, OutputColumn, ParameterValue, Session, SessionCore
 use crate::types::{Oid, SqlType};
 use crate::wire::{self, Format};
 
-
 pub(crate) use query::batch_of as rows_batch;
 
 /// Runs a statement.

@@ -50,7 +50,12 @@ pub fn bind(context: &Arc<StatementContext>, source: &Arc<Source>, node: &NodeEn
     Ok((query, params))
 }
 
-pub fn describe(session: &mut Session, statement: &Statement, node: &NodeEnum, types: &[Oid]) -> Result<(Vec<Oid>, Option<Vec<OutputColumn>>)> {
+pub fn describe(
+    session: &mut Session,
+    statement: &Statement,
+    node: &NodeEnum,
+    types: &[Oid],
+) -> Result<(Vec<Oid>, Option<Vec<OutputColumn>>)> {
     let context = session.core.statement_context(Vec::new())?;
     if dml::modifying_ctes(node) {
         return Err(SqlError::unsupported("a data-modifying statement in WITH"));
@@ -68,7 +73,13 @@ pub fn rows_of(context: &Arc<StatementContext>, batches: RowBatches, tag: RowsTa
 }
 
 /// Starts a query with its parameters.
-pub fn run(session: &mut Session, statement: &Statement, node: &NodeEnum, params: Vec<Value>, types: &[Oid]) -> Result<(Arc<StatementContext>, RowBatches)> {
+pub fn run(
+    session: &mut Session,
+    statement: &Statement,
+    node: &NodeEnum,
+    params: Vec<Value>,
+    types: &[Oid],
+) -> Result<(Arc<StatementContext>, RowBatches)> {
     if dml::modifying_ctes(node) {
         return Err(SqlError::unsupported("a data-modifying statement in WITH"));
     }
@@ -123,13 +134,7 @@ pub fn text_column(_session: &Session, name: &str) -> Result<OutputColumn> {
 pub fn rows_outcome(context: Arc<StatementContext>, columns: Vec<OutputColumn>, rows: Vec<Vec<Value>>, tag: RowsTag) -> Result<Outcome> {
     let types: Vec<DataType> = columns.iter().map(|c| c.data_type.clone()).collect();
     let batch = batch_of(&types, rows)?;
-    Ok(Outcome::Rows(Rows {
-        columns: columns.into(),
-        tag,
-        batches: futures::stream::iter([Ok(batch)]).boxed(),
-        pending: None,
-        context,
-    }))
+    Ok(Outcome::Rows(Rows { columns: columns.into(), tag, batches: futures::stream::iter([Ok(batch)]).boxed(), pending: None, context }))
 }
 
 /// Rows as a record batch in Arrow's shapes.

@@ -137,7 +137,8 @@ pub fn expression_text(expression: &Node) -> Result<String> {
 
 /// The SQL text of a statement.
 pub fn statement_text(node: &NodeEnum) -> Result<String> {
-    node.deparse(DeparseOptions::default()).map_err(|e| SqlError::new(ErrorCode::InternalError, format!("could not write the statement's text: {e}")))
+    node.deparse(DeparseOptions::default())
+        .map_err(|e| SqlError::new(ErrorCode::InternalError, format!("could not write the statement's text: {e}")))
 }
 
 /// The last part of a type's name, for the names that only the grammar knows (`serial`).

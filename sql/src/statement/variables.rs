@@ -45,10 +45,7 @@ pub fn set(session: &mut Session, set: &VariableSetStmt) -> Result<Outcome> {
                 }
             }
             if set.name == "TRANSACTION" && !core.in_explicit() {
-                core.notice(Notice::warning(
-                    NoticeCode::NoActiveTransaction,
-                    "SET TRANSACTION can only be used in transaction blocks",
-                ));
+                core.notice(Notice::warning(NoticeCode::NoActiveTransaction, "SET TRANSACTION can only be used in transaction blocks"));
             }
             Ok(Outcome::done("SET"))
         }
@@ -73,8 +70,7 @@ fn value_text(name: &str, args: &[Node]) -> Result<String> {
     let is_list = matches!(name.to_ascii_lowercase().as_str(), "search_path" | "datestyle" | "temp_tablespaces");
     let mut parts = Vec::new();
     for arg in args {
-        let text = tree::node_text(arg)
-            .ok_or_else(|| SqlError::unsupported("this form of SET's argument"))?;
+        let text = tree::node_text(arg).ok_or_else(|| SqlError::unsupported("this form of SET's argument"))?;
         parts.push(if is_list && name.eq_ignore_ascii_case("search_path") { quote_name(&text) } else { text });
     }
     if parts.len() > 1 && !is_list {
@@ -84,9 +80,7 @@ fn value_text(name: &str, args: &[Node]) -> Result<String> {
 }
 
 fn quote_name(name: &str) -> String {
-    let plain = name.bytes().enumerate().all(|(i, b)| {
-        b.is_ascii_lowercase() || b == b'_' || (i > 0 && (b.is_ascii_digit() || b == b'$'))
-    });
+    let plain = name.bytes().enumerate().all(|(i, b)| b.is_ascii_lowercase() || b == b'_' || (i > 0 && (b.is_ascii_digit() || b == b'$')));
     if plain && !name.is_empty() { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
@@ -106,10 +100,7 @@ pub fn show(session: &mut Session, name: &str) -> Result<Outcome> {
     let columns = show_columns(session, name)?;
     let rows = if name.eq_ignore_ascii_case("all") {
         let values = session.core.state.lock().settings.values().clone();
-        values
-            .iter()
-            .map(|(name, value)| vec![Value::bytes(display_name(name)), Value::bytes(value), Value::bytes("")])
-            .collect()
+        values.iter().map(|(name, value)| vec![Value::bytes(display_name(name)), Value::bytes(value), Value::bytes("")]).collect()
     } else {
         vec![vec![Value::bytes(session.core.setting(name).unwrap_or_default())]]
     };

@@ -253,7 +253,8 @@ fn unescape(rest: &[u8], out: &mut Vec<u8>) -> usize {
         }
         b'x' if rest.get(1).is_some_and(u8::is_ascii_hexdigit) => {
             let digits = rest[1..].iter().take(2).take_while(|b| b.is_ascii_hexdigit()).count();
-            let value = rest[1..=digits].iter().fold(0u8, |n, d| n.wrapping_mul(16).wrapping_add((*d as char).to_digit(16).unwrap_or(0) as u8));
+            let value =
+                rest[1..=digits].iter().fold(0u8, |n, d| n.wrapping_mul(16).wrapping_add((*d as char).to_digit(16).unwrap_or(0) as u8));
             out.push(value);
             return digits + 1;
         }

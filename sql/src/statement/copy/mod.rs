@@ -146,8 +146,8 @@ impl RowReader<'_> {
             return Ok(());
         }
         let names: Vec<&str> = self.positions.iter().map(|at| self.table.columns[*at].name.as_str()).collect();
-        let matches = names.len() == header.len()
-            && names.iter().zip(header).all(|(name, field)| field.bytes.as_deref() == Some(name.as_bytes()));
+        let matches =
+            names.len() == header.len() && names.iter().zip(header).all(|(name, field)| field.bytes.as_deref() == Some(name.as_bytes()));
         if matches {
             return Ok(());
         }
@@ -167,11 +167,7 @@ impl RowReader<'_> {
             let column = &self.table.columns[*at];
             let bytes = match field.bytes {
                 None if self.options.force_not_null.has(&column.name) => Some(self.options.null.clone().into_bytes()),
-                Some(bytes)
-                    if field.quoted && self.options.force_null.has(&column.name) && bytes == self.options.null.as_bytes() =>
-                {
-                    None
-                }
+                Some(bytes) if field.quoted && self.options.force_null.has(&column.name) && bytes == self.options.null.as_bytes() => None,
                 bytes => bytes,
             };
             let Some(bytes) = bytes else { continue };
@@ -196,10 +192,7 @@ impl RowReader<'_> {
         let text = std::str::from_utf8(bytes)
             .map_err(|_| SqlError::new(ErrorCode::CharacterNotInRepertoire, "invalid byte sequence for encoding \"UTF8\""))?;
         if text.contains('\0') {
-            return Err(SqlError::new(
-                ErrorCode::CharacterNotInRepertoire,
-                "invalid byte sequence for encoding \"UTF8\": 0x00",
-            ));
+            return Err(SqlError::new(ErrorCode::CharacterNotInRepertoire, "invalid byte sequence for encoding \"UTF8\": 0x00"));
         }
         casts::input(self.context, data_type, text)
     }
@@ -235,8 +228,12 @@ fn load(
         count: 0,
     };
     core.with_edit("COPY FROM", |edit| {
-        let is_empty = edit.root().table(table.oid).is_some_and(|data| data.len() == 0);
-        if is_empty { load_all(edit, &mut reader)? } else { load_each(edit, &mut reader)? }
+        let is_empty = edit.root().table(table.oid).is_some_and(|data| data.is_empty());
+        if is_empty {
+            load_all(edit, &mut reader)?
+        } else {
+            load_each(edit, &mut reader)?
+        }
         Ok(())
     })
     .map_err(without_column)?;
@@ -256,7 +253,6 @@ fn load_all(edit: &mut Edit, reader: &mut RowReader<'_>) -> Result<()> {
         }
     });
     let result = edit.replace_rows(table.oid, &mut rows);
-    drop(rows);
     if let Some(error) = failure {
         return Err(error);
     }

@@ -62,10 +62,7 @@ impl CopyOptions {
                         "csv" => Format::Csv,
                         "binary" => Format::Binary,
                         other => {
-                            return Err(SqlError::new(
-                                ErrorCode::InvalidParameterValue,
-                                format!("COPY format \"{other}\" not recognized"),
-                            ));
+                            return Err(SqlError::new(ErrorCode::InvalidParameterValue, format!("COPY format \"{other}\" not recognized")));
                         }
                     });
                 }
@@ -101,9 +98,7 @@ impl CopyOptions {
         let one_byte = |value: Option<String>, what: &str, default: u8| match value {
             None => Ok(default),
             Some(text) if text.len() == 1 && !matches!(text.as_bytes()[0], b'\n' | b'\r') => Ok(text.as_bytes()[0]),
-            Some(_) => {
-                Err(SqlError::new(ErrorCode::FeatureNotSupported, format!("COPY {what} must be a single one-byte character")))
-            }
+            Some(_) => Err(SqlError::new(ErrorCode::FeatureNotSupported, format!("COPY {what} must be a single one-byte character"))),
         };
         let csv = format == Format::Csv;
         let only_csv = |given: bool, what: &str| {
@@ -138,10 +133,7 @@ impl CopyOptions {
             force_null,
         };
         if options.null.contains(['\n', '\r']) {
-            return Err(SqlError::new(
-                ErrorCode::InvalidParameterValue,
-                "COPY null representation cannot use newline or carriage return",
-            ));
+            return Err(SqlError::new(ErrorCode::InvalidParameterValue, "COPY null representation cannot use newline or carriage return"));
         }
         if !csv && b"\\.abcdefghijklmnopqrstuvwxyz0123456789".contains(&options.delimiter) {
             return Err(SqlError::new(

@@ -130,10 +130,7 @@ fn run(ddl: &Ddl, oid: u32, command: &AlterTableCmd) -> Result<()> {
         T::AtDropNotNull => {
             let at = column_at(&table, &command.name)?;
             if table.key_columns().contains(&at) {
-                return Err(SqlError::new(
-                    ErrorCode::InvalidTableDefinition,
-                    format!("column \"{}\" is in a primary key", command.name),
-                ));
+                return Err(SqlError::new(ErrorCode::InvalidTableDefinition, format!("column \"{}\" is in a primary key", command.name)));
             }
             if table.columns[at].identity.is_some() {
                 return Err(SqlError::new(
@@ -314,10 +311,7 @@ fn without_column(table: &TableSchema, at: usize) -> TableSchema {
 fn drop_column(ddl: &Ddl, table: &TableSchema, command: &AlterTableCmd) -> Result<()> {
     let Some(at) = table.column_index(&command.name) else {
         if command.missing_ok {
-            ddl.notice(
-                NoticeCode::Success,
-                format!("column \"{}\" of relation \"{}\" does not exist, skipping", command.name, table.name),
-            );
+            ddl.notice(NoticeCode::Success, format!("column \"{}\" of relation \"{}\" does not exist, skipping", command.name, table.name));
             return Ok(());
         }
         return column_at(table, &command.name).map(|_| ());
@@ -460,9 +454,9 @@ fn add_constraint(ddl: &Ddl, table: &TableSchema, command: &AlterTableCmd) -> Re
     }
     if changed.primary_key.is_some() != table.primary_key.is_some() {
         // The key decides where rows are.
-        return ddl.core.with_edit("ALTER TABLE", |edit| {
-            edit.rewrite_table(changed, &mut Ok).map_err(|e| index::could_not_create(e.into()))
-        });
+        return ddl
+            .core
+            .with_edit("ALTER TABLE", |edit| edit.rewrite_table(changed, &mut Ok).map_err(|e| index::could_not_create(e.into())));
     }
     ddl.core.with_edit("ALTER TABLE", |edit| ddl::put_table(edit, changed).map_err(index::could_not_create))
 }
@@ -527,9 +521,9 @@ fn drop_constraint(ddl: &Ddl, table: &TableSchema, command: &AlterTableCmd) -> R
     if table.primary_key.as_ref().is_some_and(|k| k.name == *name) {
         let key = table.key_columns();
         let referring = ddl.catalog().tables().any(|t| {
-            t.constraints.iter().any(|c| {
-                matches!(&c.kind, ConstraintKind::ForeignKey { table: target, columns } if *target == table.oid && *columns == key)
-            })
+            t.constraints.iter().any(
+                |c| matches!(&c.kind, ConstraintKind::ForeignKey { table: target, columns } if *target == table.oid && *columns == key),
+            )
         });
         if referring {
             return Err(SqlError::new(
@@ -569,13 +563,8 @@ fn add_identity(ddl: &Ddl, table: &TableSchema, command: &AlterTableCmd) -> Resu
             format!("column \"{}\" of relation \"{}\" already has a default value", column.name, table.name),
         ));
     }
-    let sequence = columns::identity_sequence(
-        ddl,
-        &owner_of(ddl, table),
-        column,
-        &constraint.options,
-        &name_taken(ddl.catalog(), table.schema_oid),
-    )?;
+    let sequence =
+        columns::identity_sequence(ddl, &owner_of(ddl, table), column, &constraint.options, &name_taken(ddl.catalog(), table.schema_oid))?;
     let mut changed = table.clone();
     changed.columns[at].identity = Some(if constraint.generated_when == "a" { Identity::Always } else { Identity::ByDefault });
     ddl.core.with_edit("ALTER TABLE", |edit| {

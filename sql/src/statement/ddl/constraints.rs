@@ -43,9 +43,9 @@ fn key_names(keys: &[Node], column: Option<&str>) -> Vec<String> {
 fn positions(table: &TableSchema, names: &[String]) -> Result<Vec<usize>> {
     let mut found = Vec::new();
     for name in names {
-        let at = table.column_index(name).ok_or_else(|| {
-            SqlError::new(ErrorCode::UndefinedColumn, format!("column \"{name}\" named in key does not exist"))
-        })?;
+        let at = table
+            .column_index(name)
+            .ok_or_else(|| SqlError::new(ErrorCode::UndefinedColumn, format!("column \"{name}\" named in key does not exist")))?;
         if found.contains(&at) {
             return Err(SqlError::new(ErrorCode::DuplicateColumn, format!("column \"{name}\" appears twice in constraint")));
         }
@@ -152,10 +152,7 @@ fn check(ddl: &Ddl, table: &mut TableSchema, constraint: &Constraint, column: Op
         choose_name(&table.name, &after, "check", |n| table.constraints.iter().any(|c| c.name == n))
     } else {
         if constraint_exists(table, &constraint.conname) {
-            return Err(SqlError::new(
-                ErrorCode::DuplicateObject,
-                format!("check constraint \"{}\" already exists", constraint.conname),
-            ));
+            return Err(SqlError::new(ErrorCode::DuplicateObject, format!("check constraint \"{}\" already exists", constraint.conname)));
         }
         constraint.conname.clone()
     };
@@ -177,10 +174,7 @@ fn foreign_key(ddl: &Ddl, catalog: &Catalog, table: &mut TableSchema, constraint
         .iter()
         .map(|name| {
             table.column_index(name).ok_or_else(|| {
-                SqlError::new(
-                    ErrorCode::UndefinedColumn,
-                    format!("column \"{name}\" referenced in foreign key constraint does not exist"),
-                )
+                SqlError::new(ErrorCode::UndefinedColumn, format!("column \"{name}\" referenced in foreign key constraint does not exist"))
             })
         })
         .collect::<Result<_>>()?;
@@ -210,10 +204,7 @@ fn foreign_key(ddl: &Ddl, catalog: &Catalog, table: &mut TableSchema, constraint
             .collect::<Result<_>>()?
     };
     if target_columns.len() != columns.len() {
-        return Err(SqlError::new(
-            ErrorCode::InvalidForeignKey,
-            "number of referencing and referenced columns for foreign key disagree",
-        ));
+        return Err(SqlError::new(ErrorCode::InvalidForeignKey, "number of referencing and referenced columns for foreign key disagree"));
     }
     if !has_unique_key(&target, &target_columns) {
         return Err(SqlError::new(
@@ -247,9 +238,8 @@ fn foreign_key(ddl: &Ddl, catalog: &Catalog, table: &mut TableSchema, constraint
             choose_name(&table.name, &joined, "fkey", |n| constraint_exists(table, n))
         }
     };
-    let list = |columns: &[usize], of: &TableSchema| {
-        columns.iter().map(|c| quote_identifier(&of.columns[*c].name)).collect::<Vec<_>>().join(", ")
-    };
+    let list =
+        |columns: &[usize], of: &TableSchema| columns.iter().map(|c| quote_identifier(&of.columns[*c].name)).collect::<Vec<_>>().join(", ");
     let target_name = match catalog.schema_name(target.schema_oid) {
         Some(schema) if !ddl.context.search_path.iter().any(|s| s == schema) => {
             format!("{}.{}", quote_identifier(schema), quote_identifier(&target.name))

@@ -48,6 +48,7 @@ pub fn create(ddl: &Ddl, create: &CreateStmt) -> Result<()> {
     if !create.access_method.is_empty() && create.access_method != "heap" {
         return Err(SqlError::unsupported(format_args!("table access method \"{}\"", create.access_method)));
     }
+    check_storage_hints(&create.options)?;
     let (schema, name) = tree::range_name(range);
     let (schema_oid, schema_name) = ddl::creation_schema(&ddl.context, schema.as_deref())?;
     if ddl::relation_name_taken(ddl.catalog(), schema_oid, &name) {
@@ -79,6 +80,20 @@ pub fn create(ddl: &Ddl, create: &CreateStmt) -> Result<()> {
         _ => None,
     }));
     builder.finish()
+}
+
+/// Storage parameters steer how PostgreSQL's heap and indexes use their pages; no answer depends on them, so they are taken and
+/// have nothing to steer here. Others are refused.
+pub fn check_storage_hints(options: &[pg_query::protobuf::Node]) -> Result<()> {
+    const HINTS: &[&str] = &["fillfactor", "parallel_workers", "toast_tuple_target", "deduplicate_items", "fastupdate", "buffering"];
+    for option in tree::def_elems(options) {
+        let name = option.defname.as_str();
+        let is_hint = HINTS.contains(&name) || name.starts_with("autovacuum_") || option.defnamespace == "toast";
+        if !is_hint {
+            return Err(SqlError::new(ErrorCode::InvalidParameterValue, format!("unrecognized parameter \"{name}\"")));
+        }
+    }
+    Ok(())
 }
 
 /// A table under construction.
@@ -130,10 +145,7 @@ impl<'a> Builder<'a> {
 
     pub fn push_column(&mut self, column: Column) -> Result<()> {
         if self.table.column_index(&column.name).is_some() {
-            return Err(SqlError::new(
-                ErrorCode::DuplicateColumn,
-                format!("column \"{}\" specified more than once", column.name),
-            ));
+            return Err(SqlError::new(ErrorCode::DuplicateColumn, format!("column \"{}\" specified more than once", column.name)));
         }
         if self.table.columns.len() >= COLUMNS_MAX {
             return Err(SqlError::new(ErrorCode::ProgramLimitExceeded, format!("tables can have at most {COLUMNS_MAX} columns")));
@@ -192,7 +204,13 @@ impl<'a> Builder<'a> {
                 }
                 copy.include = copy.include.iter().map(|c| map[*c]).collect();
                 let joined = if primary { String::new() } else { ddl::joined_columns(&names) };
-                let label = if primary { "pkey" } else if copy.constraint { "key" } else { "idx" };
+                let label = if primary {
+                    "pkey"
+                } else if copy.constraint {
+                    "key"
+                } else {
+                    "idx"
+                };
                 let taken = |n: &str| {
                     ddl::relation_name_taken(&catalog, self.table.schema_oid, n)
                         || self.table.primary_key.iter().chain(&self.table.indexes).any(|i| i.name == n)

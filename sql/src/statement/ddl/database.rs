@@ -60,7 +60,7 @@ pub fn drop_database(session: &mut Session, drop: &DropdbStmt) -> Result<Outcome
     let store = session.core.store().clone();
     if !store.databases().iter().any(|d| d == name) {
         if drop.missing_ok {
-            session.core.notice(Notice::notice(NoticeCode::Success, format!("database \"{name}\" does not exist, skipping")));
+            session.core.notice(Notice::new(NoticeCode::Success, format!("database \"{name}\" does not exist, skipping")));
             return Ok(Outcome::done("DROP DATABASE"));
         }
         return Err(SqlError::new(ErrorCode::InvalidCatalogName, format!("database \"{name}\" does not exist")));

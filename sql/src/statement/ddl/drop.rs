@@ -109,9 +109,7 @@ fn find(ddl: &Ddl, kind: ObjectType, schema: Option<&str>, name: &str) -> Result
     let catalog = ddl.catalog();
     match kind {
         ObjectType::ObjectSchema => Ok(catalog.schema(name).map(|s| Target::Object(s.oid))),
-        ObjectType::ObjectType | ObjectType::ObjectDomain => {
-            Ok(ddl::user_type(&ddl.context, schema, name).map(|t| Target::Object(t.oid)))
-        }
+        ObjectType::ObjectType | ObjectType::ObjectDomain => Ok(ddl::user_type(&ddl.context, schema, name).map(|t| Target::Object(t.oid))),
         ObjectType::ObjectIndex => {
             let schemas: Vec<Oid> = match schema {
                 Some(schema) => catalog.schema(schema).map(|s| s.oid).into_iter().collect(),
@@ -141,8 +139,11 @@ fn find(ddl: &Ddl, kind: ObjectType, schema: Option<&str>, name: &str) -> Result
                 _ => matches!(**object, CatalogObject::Sequence(_)),
             };
             if !matches {
-                return Err(SqlError::new(ErrorCode::WrongObjectType, format!("\"{name}\" is not a {}", word(kind)))
-                    .hint(format!("Use DROP {} to remove a {}.", ddl::kind_word(object).to_uppercase(), ddl::kind_word(object))));
+                return Err(SqlError::new(ErrorCode::WrongObjectType, format!("\"{name}\" is not a {}", word(kind))).hint(format!(
+                    "Use DROP {} to remove a {}.",
+                    ddl::kind_word(object).to_uppercase(),
+                    ddl::kind_word(object)
+                )));
             }
             Ok(Some(Target::Object(object.oid())))
         }
@@ -188,7 +189,7 @@ fn drop_all(ddl: &Ddl, tag: &str, targets: Vec<Target>, cascade: bool) -> Result
             [(one, _)] => format!("drop cascades to {}", describe(&catalog, one)),
             many => format!("drop cascades to {} other objects", many.len()),
         };
-        let mut notice = Notice::notice(NoticeCode::Success, message);
+        let mut notice = Notice::new(NoticeCode::Success, message);
         if dependents.len() > 1 {
             notice.detail =
                 Some(dependents.iter().map(|(d, _)| format!("drop cascades to {}", describe(&catalog, d))).collect::<Vec<_>>().join("\n"));
@@ -298,7 +299,8 @@ fn describe(catalog: &Catalog, target: &Target) -> String {
         Target::Index(_, name) => format!("index {name}"),
         Target::Constraint(table, name) => format!("constraint {name} on table {}", table_name(table)),
         Target::Default(table, attnum) => {
-            let column = catalog.table(*table).and_then(|t| t.columns.iter().find(|c| c.attnum == *attnum)).map_or("?", |c| &c.name).to_owned();
+            let column =
+                catalog.table(*table).and_then(|t| t.columns.iter().find(|c| c.attnum == *attnum)).map_or("?", |c| &c.name).to_owned();
             format!("default value for column {column} of table {}", table_name(table))
         }
     }

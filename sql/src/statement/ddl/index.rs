@@ -17,10 +17,7 @@ const INDEX_COLUMNS_MAX: usize = 32;
 
 pub fn create(ddl: &Ddl, create: &IndexStmt) -> Result<()> {
     if create.concurrent && ddl.core.in_explicit() {
-        return Err(SqlError::new(
-            ErrorCode::ActiveTransaction,
-            "CREATE INDEX CONCURRENTLY cannot run inside a transaction block",
-        ));
+        return Err(SqlError::new(ErrorCode::ActiveTransaction, "CREATE INDEX CONCURRENTLY cannot run inside a transaction block"));
     }
     let (schema, name) = tree::range_name(tree::range(&create.relation)?);
     let table = ddl::find_table(&ddl.context, schema.as_deref(), &name)?;
@@ -29,14 +26,12 @@ pub fn create(ddl: &Ddl, create: &IndexStmt) -> Result<()> {
         return Err(SqlError::new(ErrorCode::UndefinedObject, format!("access method \"{method}\" does not exist")));
     }
     if create.unique && method != "btree" {
-        return Err(SqlError::new(
-            ErrorCode::FeatureNotSupported,
-            format!("access method \"{method}\" does not support unique indexes"),
-        ));
+        return Err(SqlError::new(ErrorCode::FeatureNotSupported, format!("access method \"{method}\" does not support unique indexes")));
     }
     if !create.table_space.is_empty() && create.table_space != "pg_default" {
         return Err(SqlError::unsupported("a tablespace"));
     }
+    ddl::create_table::check_storage_hints(&create.options)?;
     if create.index_params.len() > INDEX_COLUMNS_MAX {
         return Err(SqlError::new(
             ErrorCode::ProgramLimitExceeded,
@@ -95,9 +90,7 @@ pub fn create(ddl: &Ddl, create: &IndexStmt) -> Result<()> {
     }
     let mut changed = (*table).clone();
     changed.indexes.push(index);
-    ddl.core.with_edit("CREATE INDEX", |edit| {
-        ddl::put_table(edit, changed).map_err(could_not_create)
-    })
+    ddl.core.with_edit("CREATE INDEX", |edit| ddl::put_table(edit, changed).map_err(could_not_create))
 }
 
 /// A duplicate found while an index is built is worded differently from one found by a row.
@@ -110,9 +103,7 @@ pub fn could_not_create(mut error: SqlError) -> SqlError {
 }
 
 fn column_position(table: &TableSchema, name: &str) -> Result<usize> {
-    table
-        .column_index(name)
-        .ok_or_else(|| SqlError::new(ErrorCode::UndefinedColumn, format!("column \"{name}\" does not exist")))
+    table.column_index(name).ok_or_else(|| SqlError::new(ErrorCode::UndefinedColumn, format!("column \"{name}\" does not exist")))
 }
 
 fn index_column(ddl: &Ddl, table: &TableSchema, element: &IndexElem) -> Result<(IndexColumn, String)> {

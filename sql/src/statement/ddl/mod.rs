@@ -7,8 +7,8 @@ mod alter_table;
 mod columns;
 pub(super) use columns::quote_identifier;
 mod constraints;
-pub mod create_table_as;
 mod create_table;
+pub mod create_table_as;
 mod database;
 mod drop;
 mod index;
@@ -62,7 +62,7 @@ impl Ddl {
     }
 
     pub fn notice(&self, code: NoticeCode, message: impl Into<String>) {
-        self.core.notice(Notice::notice(code, message));
+        self.core.notice(Notice::new(code, message));
     }
 }
 
@@ -229,10 +229,7 @@ pub(super) fn find_table(context: &StatementContext, schema: Option<&str>, name:
         };
     }
     if crate::system::lookup(schema, name, context).is_some() {
-        return Err(SqlError::new(
-            ErrorCode::InsufficientPrivilege,
-            format!("permission denied: \"{name}\" is a system table"),
-        ));
+        return Err(SqlError::new(ErrorCode::InsufficientPrivilege, format!("permission denied: \"{name}\" is a system table")));
     }
     Err(no_relation(schema, name))
 }

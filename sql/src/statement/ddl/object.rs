@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{CommentStmt, CreateSchemaStmt, GrantStmt, ObjectType};
-use strandline_storage::schema::Schema;
 use strandline_storage::CatalogObject;
+use strandline_storage::schema::Schema;
 
 use crate::error::{ErrorCode, Result, SqlError};
 use crate::parse::Statement;
@@ -136,9 +136,8 @@ pub fn grant(ddl: &Ddl, grant: &GrantStmt) -> Result<&'static str> {
         let name = tree::role_name(role, ddl.user(), ddl.core.session_user())?;
         let is_superuser = ddl.core.engine.role(&name)?.is_some_and(|r| r.superuser);
         let holds_already = is_superuser || owners.iter().all(|o| *o == name);
-        // Revoking what nobody but the owner has changes nothing.
-        let nothing_to_revoke = !grant.is_grant && !holds_already;
-        if !(grant.is_grant && holds_already) && !nothing_to_revoke {
+        // Granting what is held already changes nothing, nor does revoking what nobody but the owner has.
+        if grant.is_grant != holds_already {
             return Err(SqlError::unsupported(format_args!("{tag} of rights {} \"{name}\"", if grant.is_grant { "to" } else { "from" })));
         }
     }

@@ -82,11 +82,13 @@ pub fn alter(session: &mut Session, alter: &AlterRoleStmt) -> Result<Outcome> {
     }
     let engine = session.core.engine.clone();
     let _guard = engine.role_changes();
-    let mut role = engine
-        .role(&name)?
-        .ok_or_else(|| SqlError::new(ErrorCode::UndefinedObject, format!("role \"{name}\" does not exist")))?;
+    let mut role =
+        engine.role(&name)?.ok_or_else(|| SqlError::new(ErrorCode::UndefinedObject, format!("role \"{name}\" does not exist")))?;
     if role.superuser && !user.superuser {
-        return Err(SqlError::new(ErrorCode::InsufficientPrivilege, "must be superuser to alter superuser roles or change superuser attribute"));
+        return Err(SqlError::new(
+            ErrorCode::InsufficientPrivilege,
+            "must be superuser to alter superuser roles or change superuser attribute",
+        ));
     }
     apply(session, &mut role, &alter.options)?;
     engine.store.wait_durable(engine.put_role(&role)?)?;
@@ -107,7 +109,7 @@ pub fn drop_roles(session: &mut Session, drop: &DropRoleStmt) -> Result<Outcome>
         }
         if engine.role(&name)?.is_none() {
             if drop.missing_ok {
-                session.core.notice(Notice::notice(NoticeCode::Success, format!("role \"{name}\" does not exist, skipping")));
+                session.core.notice(Notice::new(NoticeCode::Success, format!("role \"{name}\" does not exist, skipping")));
                 continue;
             }
             return Err(SqlError::new(ErrorCode::UndefinedObject, format!("role \"{name}\" does not exist")));

@@ -160,7 +160,9 @@ fn sequence_type(ddl: &Ddl, options: &SequenceOptions) -> Result<Option<DataType
 fn owned_by(ddl: &Ddl, names: &[String]) -> Result<(Oid, i16)> {
     let Some((column, table)) = names.split_last() else { return Err(tree::malformed()) };
     if table.is_empty() {
-        return Err(SqlError::new(ErrorCode::SyntaxError, "invalid OWNED BY option").hint("Specify OWNED BY table.column or OWNED BY NONE."));
+        return Err(
+            SqlError::new(ErrorCode::SyntaxError, "invalid OWNED BY option").hint("Specify OWNED BY table.column or OWNED BY NONE.")
+        );
     }
     let (schema, name) = tree::split_name(table.to_vec())?;
     let table = ddl::find_table(&ddl.context, schema.as_deref(), &name)?;

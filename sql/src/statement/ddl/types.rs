@@ -28,14 +28,7 @@ fn put_type(ddl: &Ddl, tag: &str, name: (Option<String>, String), definition: Ty
     if type_name_taken(ddl.catalog(), schema_oid, &name.1) {
         return Err(SqlError::new(ErrorCode::DuplicateObject, format!("type \"{}\" already exists", name.1)));
     }
-    let made = UserType {
-        oid: ddl.oid()?,
-        array_oid: ddl.oid()?,
-        schema_oid,
-        name: name.1,
-        owner: ddl.user().into(),
-        definition,
-    };
+    let made = UserType { oid: ddl.oid()?, array_oid: ddl.oid()?, schema_oid, name: name.1, owner: ddl.user().into(), definition };
     ddl.core.with_edit(tag, |edit| Ok(edit.put_object(CatalogObject::Type(made))?))
 }
 
@@ -55,8 +48,9 @@ pub fn create_enum(ddl: &Ddl, create: &CreateEnumStmt) -> Result<()> {
 
 fn check_label(label: &str) -> Result<()> {
     if label.is_empty() || label.len() > 63 {
-        return Err(SqlError::new(ErrorCode::InvalidName, format!("invalid enum label \"{label}\""))
-            .detail("Labels must be 63 bytes or less."));
+        return Err(
+            SqlError::new(ErrorCode::InvalidName, format!("invalid enum label \"{label}\"")).detail("Labels must be 63 bytes or less.")
+        );
     }
     Ok(())
 }

@@ -178,8 +178,8 @@ fn key_bytes(row: &[Value]) -> &[u8] {
 
 fn is_referenced(context: &StatementContext, table: Oid) -> bool {
     context.root.catalog().tables().any(|t| {
-        t.constraints.iter().any(
-            |c| matches!(&c.kind, strandline_storage::schema::ConstraintKind::ForeignKey { table: target, .. } if *target == table),
-        )
+        t.constraints
+            .iter()
+            .any(|c| matches!(&c.kind, strandline_storage::schema::ConstraintKind::ForeignKey { table: target, .. } if *target == table))
     })
 }

@@ -162,11 +162,7 @@ fn check_refers(context: &StatementContext, edit: &Edit, table: &TableSchema, co
         table,
         constraint,
         format!("insert or update on table \"{}\" violates foreign key constraint \"{}\"", table.name, constraint.name),
-        format!(
-            "Key {} is not present in table \"{}\".",
-            shown_key(context, table, &constraint.columns, &values),
-            data.schema().name
-        ),
+        format!("Key {} is not present in table \"{}\".", shown_key(context, table, &constraint.columns, &values), data.schema().name),
     ))
 }
 
@@ -186,8 +182,7 @@ fn enforce_at(context: &Arc<StatementContext>, edit: &mut Edit, table: Oid, chan
     for constraint in schema.constraints.iter().filter(|c| refers(c).is_some()) {
         for change in changes {
             let Some(new) = &change.new else { continue };
-            let unchanged =
-                change.old.as_ref().is_some_and(|old| pick(old, &constraint.columns) == pick(new, &constraint.columns));
+            let unchanged = change.old.as_ref().is_some_and(|old| pick(old, &constraint.columns) == pick(new, &constraint.columns));
             if !unchanged {
                 check_refers(context, edit, &schema, constraint, new)?;
             }
@@ -253,11 +248,7 @@ fn key_went(
                 "update or delete on table \"{}\" violates foreign key constraint \"{}\" on table \"{}\"",
                 table.name, constraint.name, referring.name
             ),
-            format!(
-                "Key {} is still referenced from table \"{}\".",
-                shown_key(context, table, target_columns, &old_key),
-                referring.name
-            ),
+            format!("Key {} is still referenced from table \"{}\".", shown_key(context, table, target_columns, &old_key), referring.name),
         ));
     }
     let filler = match action {
@@ -278,9 +269,8 @@ fn key_went(
         match (&filler, &new_key, action) {
             (Some(filler), _, _) => filler.fill(&mut row)?,
             (None, Some(new_key), Action::Cascade) => {
-                let fitted = fit(new_key.clone(), table, target_columns, referring, &constraint.columns).ok_or_else(|| {
-                    SqlError::new(ErrorCode::NumericValueOutOfRange, "integer out of range")
-                })?;
+                let fitted = fit(new_key.clone(), table, target_columns, referring, &constraint.columns)
+                    .ok_or_else(|| SqlError::new(ErrorCode::NumericValueOutOfRange, "integer out of range"))?;
                 for (column, value) in constraint.columns.iter().zip(fitted) {
                     row[*column] = value;
                 }

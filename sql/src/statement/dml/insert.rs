@@ -63,11 +63,8 @@ pub(super) fn bind(context: &Arc<StatementContext>, source: &Arc<Source>, insert
             return Err(SqlError::unsupported("inserting into a part of a column"));
         }
         let at = table.column_index(&target.name).ok_or_else(|| {
-            SqlError::new(
-                ErrorCode::UndefinedColumn,
-                format!("column \"{}\" of relation \"{}\" does not exist", target.name, table.name),
-            )
-            .at(source.position(target.location))
+            SqlError::new(ErrorCode::UndefinedColumn, format!("column \"{}\" of relation \"{}\" does not exist", target.name, table.name))
+                .at(source.position(target.location))
         })?;
         if positions.contains(&at) {
             return Err(SqlError::new(ErrorCode::DuplicateColumn, format!("column \"{}\" specified more than once", target.name))
@@ -168,8 +165,7 @@ fn arbiter(index: &Index) -> Option<Arbiter> {
 
 /// The unique keys that ON CONFLICT names, or all.
 fn arbiters(table: &TableSchema, infer: Option<&InferClause>) -> Result<Vec<Arbiter>> {
-    let unique: Vec<&Index> =
-        table.primary_key.iter().chain(table.indexes.iter().filter(|i| i.unique && i.is_stored())).collect();
+    let unique: Vec<&Index> = table.primary_key.iter().chain(table.indexes.iter().filter(|i| i.unique && i.is_stored())).collect();
     let Some(infer) = infer else { return Ok(unique.into_iter().filter_map(arbiter).collect()) };
     if !infer.conname.is_empty() {
         let found = unique.iter().find(|i| i.name == infer.conname).ok_or_else(|| {
@@ -320,9 +316,7 @@ pub(super) fn run(core: &Arc<SessionCore>, context: &Arc<StatementContext>, boun
                 let data = edit.root().table(table.oid).cloned().ok_or_else(|| gone(&table))?;
                 if let Some(key) = find_conflict(&data, &conflict.arbiters, &row)? {
                     let Some(update) = &update else { continue };
-                    if let Some(change) =
-                        update_conflicting(edit, &data, &table, &checks, update, &key, &row, &mut touched)?
-                    {
+                    if let Some(change) = update_conflicting(edit, &data, &table, &checks, update, &key, &row, &mut touched)? {
                         count += 1;
                         if let (Some(returning), Some(new)) = (&mut returning, &change.new) {
                             returning.push(new)?;
@@ -363,11 +357,8 @@ fn update_conflicting(
     touched: &mut HashSet<Vec<u8>>,
 ) -> Result<Option<Change>> {
     if touched.contains(key) {
-        return Err(SqlError::new(
-            ErrorCode::CardinalityViolation,
-            "ON CONFLICT DO UPDATE command cannot affect row a second time",
-        )
-        .hint("Ensure that no rows proposed for insertion within the same command have duplicate constrained values."));
+        return Err(SqlError::new(ErrorCode::CardinalityViolation, "ON CONFLICT DO UPDATE command cannot affect row a second time")
+            .hint("Ensure that no rows proposed for insertion within the same command have duplicate constrained values."));
     }
     let old = data.get(key)?.ok_or_else(|| gone(table))?;
     let both: Vec<Value> = old.iter().chain(excluded).cloned().collect();

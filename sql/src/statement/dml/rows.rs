@@ -7,8 +7,8 @@ use strandline_storage::{Catalog, CatalogObject, DataType, Oid, Row, TableSchema
 
 use crate::context::StatementContext;
 use crate::error::{ErrorCode, Result, SqlError};
-use crate::exec::{Evaluator, Execution};
 use crate::exec::datum::Datum;
+use crate::exec::{Evaluator, Execution};
 use crate::functions::casts;
 use crate::statement::binding::{RowExpressions, Wanted, stored_default};
 
@@ -28,7 +28,10 @@ enum Source {
     Constant(Value),
     /// Computed anew for each row.
     Volatile(Box<Evaluator>),
-    Sequence { oid: Oid, data_type: DataType },
+    Sequence {
+        oid: Oid,
+        data_type: DataType,
+    },
 }
 
 /// Fills columns that a statement does not name.
@@ -155,7 +158,8 @@ impl Checks {
         let mut domain_conditions = Vec::new();
         let mut domain_not_null = Vec::new();
         for (at, column) in table.columns.iter().enumerate() {
-            let Some((name, TypeDefinition::Domain { base, not_null, checks: domain_checks, .. })) = domain(context, &column.data_type) else {
+            let Some((name, TypeDefinition::Domain { base, not_null, checks: domain_checks, .. })) = domain(context, &column.data_type)
+            else {
                 continue;
             };
             if *not_null {
@@ -230,7 +234,10 @@ impl Checks {
                 let mut error = self.located(
                     SqlError::new(
                         ErrorCode::NotNullViolation,
-                        format!("null value in column \"{}\" of relation \"{}\" violates not-null constraint", column.name, self.table.name),
+                        format!(
+                            "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
+                            column.name, self.table.name
+                        ),
                     )
                     .detail(format!("Failing row contains ({}).", self.shown(row)?)),
                 );

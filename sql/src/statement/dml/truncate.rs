@@ -37,14 +37,11 @@ pub fn execute(session: &mut Session, _statement: &Statement, truncate: &Truncat
         let Some((table, target)) = missing else { break };
         if truncate.behavior() != DropBehavior::DropCascade {
             let target = tables.get(&target).map_or("", |t| t.name.as_str());
-            return Err(SqlError::new(
-                ErrorCode::FeatureNotSupported,
-                "cannot truncate a table referenced in a foreign key constraint",
-            )
-            .detail(format!("Table \"{}\" references \"{target}\".", table.name))
-            .hint(format!("Truncate table \"{}\" at the same time, or use TRUNCATE ... CASCADE.", table.name)));
+            return Err(SqlError::new(ErrorCode::FeatureNotSupported, "cannot truncate a table referenced in a foreign key constraint")
+                .detail(format!("Table \"{}\" references \"{target}\".", table.name))
+                .hint(format!("Truncate table \"{}\" at the same time, or use TRUNCATE ... CASCADE.", table.name)));
         }
-        core.notice(Notice::notice(NoticeCode::Success, format!("truncate cascades to table \"{}\"", table.name)));
+        core.notice(Notice::new(NoticeCode::Success, format!("truncate cascades to table \"{}\"", table.name)));
         tables.insert(table.oid, table);
     }
     core.with_edit("TRUNCATE TABLE", |edit| {
