@@ -15,7 +15,7 @@ use crate::bound::{ColumnId, Expr};
 use crate::error::{ErrorCode, Result, SqlError};
 use crate::exec::Execution;
 use crate::exec::datum::{ColumnRef, column_refs};
-use crate::exec::evaluator::{BatchRow, Evaluator};
+use crate::exec::evaluator::Evaluator;
 use crate::exec::node::{Operator, internal, missing_input, position};
 use crate::exec::subplan::Subplan;
 

@@ -173,7 +173,7 @@ pub fn subscript(text: &str, bounds: &[Bounds<'_>]) -> Result<Value> {
 enum Raw<'a> {
     Object(Vec<(String, &'a str)>),
     Array(Vec<&'a str>),
-    Scalar(&'a str),
+    Scalar,
 }
 
 /// Cuts a valid JSON text into its parts.
@@ -182,7 +182,7 @@ fn raw(text: &str) -> Result<Raw<'_>> {
     let bytes = text.as_bytes();
     let open = match bytes.first() {
         Some(b @ (b'{' | b'[')) => *b,
-        _ => return Ok(Raw::Scalar(text)),
+        _ => return Ok(Raw::Scalar),
     };
     let mut parts = Vec::new();
     let (mut depth, mut start, mut in_string, mut escaped) = (0usize, 1usize, false, false);
@@ -295,7 +295,7 @@ fn path(call: &Call, a: &[Datum<'_>], text: bool) -> Result<Value> {
                 Ok(index) => raw_element(part, index)?,
                 Err(_) => None,
             },
-            Raw::Scalar(_) => None,
+            Raw::Scalar => None,
         };
         match next {
             Some(next) => part = next,
@@ -532,7 +532,7 @@ fn array_length(_: &Call, a: &[Datum<'_>]) -> Result<Value> {
     match raw(a[0].str())? {
         Raw::Array(items) => Ok(Value::Int4(items.len() as i32)),
         Raw::Object(_) => Err(invalid("cannot get array length of a non-array")),
-        Raw::Scalar(_) => Err(invalid("cannot get array length of a scalar")),
+        Raw::Scalar => Err(invalid("cannot get array length of a scalar")),
     }
 }
 
@@ -542,8 +542,8 @@ pub fn array_elements(call: &Call, a: &[Datum<'_>], text: bool) -> Result<SetRow
         Raw::Array(items) => items.into_iter().map(|i| give(Some(i), text)).collect::<Result<_>>()?,
         Raw::Object(_) if is_binary(call) => return Err(invalid("cannot extract elements from an object")),
         Raw::Object(_) => return Err(invalid(format!("cannot call {} on a non-array", call.proc.name))),
-        Raw::Scalar(_) if is_binary(call) => return Err(invalid("cannot extract elements from a scalar")),
-        Raw::Scalar(_) => return Err(invalid(format!("cannot call {} on a scalar", call.proc.name))),
+        Raw::Scalar if is_binary(call) => return Err(invalid("cannot extract elements from a scalar")),
+        Raw::Scalar => return Err(invalid(format!("cannot call {} on a scalar", call.proc.name))),
     };
     Ok(Box::new(items.into_iter().map(|v| Ok(vec![v]))))
 }
@@ -563,7 +563,7 @@ pub fn object_keys(call: &std::sync::Arc<Call>, a: &[Datum<'_>]) -> Result<SetRo
             Ok(Box::new(keys.into_iter().map(|k| Ok(vec![k]))))
         }
         Raw::Array(_) => Err(invalid(format!("cannot call {} on an array", call.proc.name))),
-        Raw::Scalar(_) => Err(invalid(format!("cannot call {} on a scalar", call.proc.name))),
+        Raw::Scalar => Err(invalid(format!("cannot call {} on a scalar", call.proc.name))),
     }
 }
 
