@@ -22,7 +22,7 @@ bookworm) postgres=postgresql-15 clang=libclang1-14 headers=libclang-common-14-d
 esac
 
 need "$postgres" sh -c 'ls /usr/lib/postgresql/*/bin/postgres'
-need postgresql-contrib sh -c 'ls /usr/lib/postgresql/*/bin/pgbench'
+
 need gcc command -v cc
 need "$clang" have_libclang
 need "$headers" have_clang_headers

@@ -112,6 +112,7 @@ fn a_day_of_commits_branches_tags_and_resets() {
     assert_eq!(db.value("SELECT count(*) FROM t"), "1", "the working set keeps the row");
     db.execute("SELECT dolt_commit('-a', '-m', 'the row')");
     assert_eq!(db.sqlstate("SELECT dolt_commit('-m', 'nothing')").len(), 5);
+    assert_eq!(db.sqlstate("CALL dolt_commit('-m', 'x')"), "42809", "procedures are functions");
 
     db.execute("SELECT dolt_branch('b'); SELECT * FROM dolt_checkout('b')");
     assert_eq!(db.value("SELECT active_branch()"), "b");

@@ -104,6 +104,11 @@ pub fn execute(session: &mut Session, statement: &Statement, node: &NodeEnum, pa
         N::AlterEnumStmt(alter) => types::alter_enum(&ddl, alter)?,
         N::CreateDomainStmt(create) => types::create_domain(&ddl, create)?,
         N::CompositeTypeStmt(create) => types::create_composite(&ddl, create)?,
+        N::CallStmt(call) => {
+            let last = call.funccall.as_ref().and_then(|f| f.funcname.last()).and_then(|n| n.node.as_ref());
+            let name = if let Some(N::String(name)) = last { name.sval.as_str() } else { "the function" };
+            return Err(crate::system::procedures::call_hint(name));
+        }
         other => return Err(SqlError::unsupported(feature_name(other))),
     }
     Ok(Outcome::done(tag.unwrap_or("OK")))
@@ -136,7 +141,6 @@ fn feature_name(node: &NodeEnum) -> String {
         NodeEnum::CreateFunctionStmt(f) => return if f.is_procedure { "CREATE PROCEDURE".into() } else { "CREATE FUNCTION".into() },
         NodeEnum::CreateTrigStmt(_) => "CREATE TRIGGER",
         NodeEnum::CreateExtensionStmt(_) => "CREATE EXTENSION",
-        NodeEnum::CallStmt(_) => "CALL (version procedures are functions: SELECT dolt_...())",
         NodeEnum::DoStmt(_) => "DO",
         NodeEnum::ListenStmt(_) => "LISTEN",
         NodeEnum::NotifyStmt(_) => "NOTIFY",
