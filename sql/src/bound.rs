@@ -253,7 +253,7 @@ pub enum Expr {
     Not(Box<Expr>),
     IsNull(Box<Expr>),
     IsNotNull(Box<Expr>),
-    /// IS [NOT] TRUE / FALSE / UNKNOWN: `value` is `Some(true)`, `Some(false)`, `None`.
+    /// `IS [NOT] TRUE`, `FALSE`, `UNKNOWN`: `value` is `Some(true)`, `Some(false)`, `None`.
     IsBool {
         input: Box<Expr>,
         value: Option<bool>,
@@ -319,7 +319,7 @@ pub enum Expr {
         index: usize,
         ty: SqlType,
     },
-    /// a[i], a[i:j].
+    /// `a[i]`, `a[i:j]`.
     Subscript {
         input: Box<Expr>,
         subscripts: Vec<Subscript>,

@@ -4,7 +4,7 @@
 //! serve -> accept -> startup (SSL refused, SCRAM-SHA-256, session) -> connection (a loop over messages)
 //!                         frontend: decodes   reply: encodes   sqlstate: conditions to SQLSTATEs
 //! ```
-//! A cancel request comes on a connection of its own and acts on [`Shared`]'s list, whatever the session is doing.
+//! A cancel request comes on a connection of its own and acts on `Shared`'s list, whatever the session is doing.
 
 mod connection;
 mod frontend;

@@ -35,7 +35,7 @@ pub(crate) use cte::{CteScan, CteState, Recursive};
 pub use evaluator::Evaluator;
 pub(crate) use limits::bound as limit_bound;
 pub(crate) use limits::{DistinctRows, LimitRows};
-pub(crate) use node::{KeepOrder, OwnNode, add_cancel_points, internal};
+pub(crate) use node::{Append, KeepOrder, OwnNode, add_cancel_points, internal};
 pub(crate) use project_set::{FunctionScan, ProjectSet, SetCall};
 pub(crate) use runtime::{block_on, session_state};
 pub use runtime::{configure_memory, error_of};

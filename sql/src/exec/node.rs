@@ -4,6 +4,7 @@
 //! below it or by its own evaluators.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -24,8 +25,7 @@ use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJo
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties as _, InputDistributionRequirements, PlanProperties,
-    SendableRecordBatchStream,
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties as _, PlanProperties, SendableRecordBatchStream,
 };
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use futures::StreamExt as _;
@@ -54,6 +54,11 @@ pub trait Operator: fmt::Debug + Send + Sync {
         schema: SchemaRef,
         task: &Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream>;
+
+    /// Rows pass unchanged, so a filter above may as well be below.
+    fn is_transparent(&self) -> bool {
+        false
+    }
 
     /// The order in which rows come in matters: it is kept, or the result depends on it.
     fn keeps_order(&self) -> bool {
@@ -111,6 +116,11 @@ impl UserDefinedLogicalNodeCore for OwnNode {
 
     fn expressions(&self) -> Vec<Expr> {
         Vec::new()
+    }
+
+    fn prevent_predicate_push_down_columns(&self) -> HashSet<String> {
+        // A filter may pass what changes no row.
+        if self.operator.is_transparent() { HashSet::new() } else { self.schema.fields().iter().map(|f| f.name().clone()).collect() }
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -184,11 +194,6 @@ impl ExecutionPlan for OwnExec {
         self.children.iter().collect()
     }
 
-    // An operator reads one stream: partitions (of a union) are put together before it.
-    fn input_distribution_requirements(&self) -> InputDistributionRequirements {
-        InputDistributionRequirements::new(vec![Distribution::SinglePartition; self.children.len()])
-    }
-
     fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
         self.order.clone()
     }
@@ -219,7 +224,7 @@ impl ExecutionPlan for OwnExec {
     }
 
     fn execute(&self, _: usize, task: Arc<TaskContext>) -> PlanResult<SendableRecordBatchStream> {
-        let inputs = self.children.iter().map(|c| c.execute(0, Arc::clone(&task))).collect::<PlanResult<Vec<_>>>()?;
+        let inputs = self.children.iter().map(|c| one_stream(c, &task)).collect::<PlanResult<Vec<_>>>()?;
         self.operator.execute(inputs, self.schema(), &task).map_err(internal)
     }
 }
@@ -258,6 +263,18 @@ pub(super) fn missing_input() -> SqlError {
     SqlError::new(ErrorCode::InternalError, "an operator lacks its input")
 }
 
+/// A plan's partitions (of a union) one after the other, each started when the one before has ended.
+fn one_stream(plan: &Arc<dyn ExecutionPlan>, task: &Arc<TaskContext>) -> PlanResult<SendableRecordBatchStream> {
+    use futures::TryStreamExt as _;
+    let partitions = plan.output_partitioning().partition_count();
+    if partitions == 1 {
+        return plan.execute(0, Arc::clone(task));
+    }
+    let (schema, plan, task) = (plan.schema(), Arc::clone(plan), Arc::clone(task));
+    let streams = futures::stream::iter(0..partitions).map(move |partition| plan.execute(partition, Arc::clone(&task)));
+    Ok(Box::pin(RecordBatchStreamAdapter::new(schema, streams.try_flatten())))
+}
+
 /// Keeps the order of a subquery's ORDER BY: DataFusion drops a sort whose order nothing asks for, PostgreSQL's users rely on it.
 #[derive(Debug)]
 pub struct KeepOrder;
@@ -267,7 +284,30 @@ impl Operator for KeepOrder {
         "KeepOrder"
     }
 
+    fn is_transparent(&self) -> bool {
+        true
+    }
+
     fn keeps_order(&self) -> bool {
+        true
+    }
+
+    fn execute(&self, mut inputs: Vec<SendableRecordBatchStream>, _: SchemaRef, _: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        inputs.pop().ok_or_else(missing_input)
+    }
+}
+
+/// Puts the partitions of a union together. DataFusion would aggregate each partition for itself and merge the states, which
+/// our aggregates do not have in a form to be merged.
+#[derive(Debug)]
+pub struct Append;
+
+impl Operator for Append {
+    fn name(&self) -> &'static str {
+        "Append"
+    }
+
+    fn is_transparent(&self) -> bool {
         true
     }
 

@@ -480,7 +480,11 @@ fn make_date(year: i64, month: i64, day: i64) -> Result<i32> {
     }
     // Years before Christ are negative and there is no year zero.
     let year = if year < 0 { year + 1 } else { year };
-    dt::date_from_civil(i32::try_from(year).map_err(|_| bad())?, month as i32, day as i32).ok_or_else(bad)
+    let year = i32::try_from(year).map_err(|_| bad())?;
+    if !(1..=12).contains(&month) || !(1..=i64::from(dt::days_in_month(year, month as i32))).contains(&day) {
+        return Err(bad());
+    }
+    dt::date_from_civil(year, month as i32, day as i32).ok_or_else(bad)
 }
 
 fn make_interval(a: &[Datum<'_>]) -> Result<Value> {

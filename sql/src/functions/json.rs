@@ -268,6 +268,14 @@ fn raw_element(text: &str, index: i64) -> Result<Option<&str>> {
     })
 }
 
+/// In jsonb a scalar at the top is an array of one.
+fn scalar_or_element(text: &str, index: i64) -> Result<Option<&str>> {
+    match raw(text)? {
+        Raw::Scalar => Ok(Some(text.trim_ascii()).filter(|_| matches!(index, 0 | -1))),
+        _ => raw_element(text, index),
+    }
+}
+
 fn give(part: Option<&str>, text: bool) -> Result<Value> {
     match part {
         None => Ok(Value::Null),
@@ -601,8 +609,8 @@ pub const FUNCTIONS: &[Entry] = &[
     ("jsonb_object_field_text", |_, a| give(raw_field(a[0].str(), a[1].str())?, true)),
     ("json_array_element", |_, a| give(raw_element(a[0].str(), a[1].int())?, false)),
     ("json_array_element_text", |_, a| give(raw_element(a[0].str(), a[1].int())?, true)),
-    ("jsonb_array_element", |_, a| give(raw_element(a[0].str(), a[1].int())?, false)),
-    ("jsonb_array_element_text", |_, a| give(raw_element(a[0].str(), a[1].int())?, true)),
+    ("jsonb_array_element", |_, a| give(scalar_or_element(a[0].str(), a[1].int())?, false)),
+    ("jsonb_array_element_text", |_, a| give(scalar_or_element(a[0].str(), a[1].int())?, true)),
     ("json_extract_path", |c, a| path(c, a, false)),
     ("json_extract_path_text", |c, a| path(c, a, true)),
     ("jsonb_extract_path", |c, a| path(c, a, false)),

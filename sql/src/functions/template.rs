@@ -409,6 +409,9 @@ pub fn parse(text: &str, format: &str) -> Result<(i64, Option<i32>)> {
                 Some(n) => dt::days_from_civil(y, 1, 1) + n - 1,
                 None => {
                     let (m, d) = (month.unwrap_or(1) as i32, day.unwrap_or(1) as i32);
+                    if !(1..=12).contains(&m) || !(1..=dt::days_in_month(y, m)).contains(&d) {
+                        return Err(range());
+                    }
                     i64::from(dt::date_from_civil(y, m, d).ok_or_else(range)?)
                 }
             }
@@ -450,6 +453,10 @@ pub fn to_char_number(value: &Numeric, format: &str) -> Result<String> {
         body = rest;
     }
     let upper = body.to_ascii_uppercase();
+    if upper == "RN" {
+        let text = roman(value);
+        return Ok(if fill { text } else { format!("{text:>15}") });
+    }
     if upper.contains("EEEE") || upper.contains("RN") || upper.contains('V') || upper.contains("TH") {
         return Err(SqlError::unsupported(format!("the number template \"{format}\"")));
     }
@@ -463,7 +470,8 @@ pub fn to_char_number(value: &Numeric, format: &str) -> Result<String> {
     value.abs().round(fraction as i32).format_to(&mut text);
     let text = String::from_utf8_lossy(&text).into_owned();
     let (whole, decimals) = text.split_once('.').map_or((text.as_str(), ""), |(a, b)| (a, b));
-    let whole = if whole == "0" { "" } else { whole };
+    // A zero before the point is left out, unless there is nothing else to show.
+    let whole = if whole == "0" && fraction > 0 { "" } else { whole };
     let overflow = whole.len() > integer || !value.is_finite();
     let padded: Vec<char> = format!("{whole:>integer$}").chars().collect();
     let first_zero = chars[..point.unwrap_or(chars.len())].iter().filter(|c| is_digit(c)).position(|c| *c == '0');
@@ -557,6 +565,37 @@ pub fn to_char_number(value: &Numeric, format: &str) -> Result<String> {
         }
     }
     Ok(out)
+}
+
+/// A number from 1 to 3999 in Roman digits.
+fn roman(value: &Numeric) -> String {
+    const DIGITS: [(i32, &str); 13] = [
+        (1000, "M"),
+        (900, "CM"),
+        (500, "D"),
+        (400, "CD"),
+        (100, "C"),
+        (90, "XC"),
+        (50, "L"),
+        (40, "XL"),
+        (10, "X"),
+        (9, "IX"),
+        (5, "V"),
+        (4, "IV"),
+        (1, "I"),
+    ];
+    let mut rest = match value.to_i32() {
+        Ok(n @ 1..=3999) => n,
+        _ => return "#".repeat(15),
+    };
+    let mut out = String::new();
+    for (digit, text) in DIGITS {
+        while rest >= digit {
+            out.push_str(text);
+            rest -= digit;
+        }
+    }
+    out
 }
 
 /// `to_number`: digits, point and sign are taken out of the text.

@@ -173,7 +173,7 @@ impl Lower {
                     let one = self.one_set(plan.clone(), group, &keys, set, calls, &arguments, Some(mask))?;
                     union = Some(match union {
                         None => one,
-                        Some(left) => planned(planned(builder(left).union(one))?.build())?,
+                        Some(left) => self.union(left, one)?,
                     });
                 }
                 union.ok_or_else(|| SqlError::new(ErrorCode::InternalError, "no grouping sets"))

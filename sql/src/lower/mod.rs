@@ -267,7 +267,7 @@ impl Lower {
     fn set_op(&mut self, kind: SetOpKind, all: bool, left: LogicalPlan, right: LogicalPlan, columns: &[Column]) -> Result<LogicalPlan> {
         let types = columns.iter().map(|c| self.data_type(c.ty)).collect::<Result<Vec<_>>>()?;
         if kind == SetOpKind::Union {
-            let plan = planned(planned(builder(left).union(right))?.build())?;
+            let plan = self.union(left, right)?;
             if all {
                 return Ok(plan);
             }
@@ -277,6 +277,12 @@ impl Lower {
         let schema = Self::schema(self.fields(columns)?)?;
         let operator = SetOperation { execution: Arc::clone(&self.execution), kind, all, types };
         Ok(OwnNode::plan(Arc::new(operator), vec![left, right], schema))
+    }
+
+    fn union(&mut self, left: LogicalPlan, right: LogicalPlan) -> Result<LogicalPlan> {
+        let plan = planned(planned(builder(left).union(right))?.build())?;
+        let schema = Arc::clone(plan.schema());
+        Ok(OwnNode::plan(Arc::new(exec::Append), vec![plan], schema))
     }
 
     fn distinct_rows(&self, input: LogicalPlan, keys: Vec<(String, strandline_storage::DataType)>) -> LogicalPlan {

@@ -285,7 +285,7 @@ impl Arguments {
     }
 }
 
-/// The table that a function gives; `name` is one of [`TABLE_FUNCTIONS`] in lower case.
+/// The table that a function gives; `name` is one of `TABLE_FUNCTIONS` in lower case.
 pub fn table_function(name: &str, arguments: &[TableFunctionArgument], context: &Arc<StatementContext>) -> Result<Arc<dyn VirtualTable>> {
     let function = TABLE_FUNCTIONS.iter().find(|f| **f == name).copied().expect("BUG: the caller asked whether it is one");
     let arguments = Arguments::read(function, arguments)?;
