@@ -20,6 +20,8 @@ const GROUP_COMMIT_MS_MAX: u64 = 5;
 
 /// Threads that serve sockets; queries and replication have their own.
 const SOCKET_THREADS: usize = 2;
+/// Statements are parsed, bound and planned here, by recursion; only what is used costs memory.
+const SESSION_STACK_BYTES: usize = 32 << 20;
 
 /// The database that always exists, as in PostgreSQL.
 const DEFAULT_DATABASE: &str = "postgres";
@@ -66,7 +68,12 @@ pub fn run(config: Config) -> Result<()> {
         None => None,
     };
 
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(SOCKET_THREADS).thread_name("socket").enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(SOCKET_THREADS)
+        .thread_name("socket")
+        .thread_stack_size(SESSION_STACK_BYTES)
+        .enable_all()
+        .build()?;
     let served = runtime.block_on(async {
         let address = (config.listener.host.as_str(), config.listener.port);
         let listener = TcpListener::bind(address).await.with_context(|| format!("could not listen on {}:{}", address.0, address.1))?;

@@ -60,8 +60,11 @@ fn versions_stand_once_in_the_workspace() {
     for folder in ["storage", "replication", "sql", "server", "tests"] {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(folder).join("Cargo.toml");
         let text = std::fs::read_to_string(&manifest).unwrap();
-        for line in text.lines().skip_while(|l| !l.starts_with("[dependencies]")) {
-            if line.contains('=') {
+        let mut of_dependencies = false;
+        for line in text.lines() {
+            if line.starts_with('[') {
+                of_dependencies = line.ends_with("dependencies]");
+            } else if of_dependencies && line.contains('=') {
                 assert!(line.contains("workspace = true"), "{}: {line}", manifest.display());
             }
         }

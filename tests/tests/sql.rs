@@ -285,3 +285,49 @@ fn a_wrong_password_and_an_unknown_database_are_refused_as_postgresql_does() {
     assert_eq!(refused(format!("{base} user=nobody password=password dbname=postgres")).as_deref(), Some("28P01"));
     assert_eq!(refused(format!("{base} user=postgres password=password dbname=nowhere")).as_deref(), Some("3D000"));
 }
+
+#[test]
+fn a_statement_nested_to_the_limits_is_answered_or_refused_and_the_server_lives() {
+    let replica = Replica::start(None, &Options::default());
+    let db = replica.db();
+    db.execute("CREATE TABLE t (a int PRIMARY KEY); INSERT INTO t VALUES (1)");
+    // (before, repeated before, inside, repeated after)
+    let shapes = [
+        ("SELECT a", "", "", " + a", " FROM t"),
+        ("SELECT ", "@ ", "a", "", " FROM t"),
+        ("SELECT ", "abs(", "a", ")", " FROM t"),
+        ("SELECT ", "coalesce(NULL, ", "a", ")", " FROM t"),
+        ("SELECT ", "CASE WHEN a = 1 THEN ", "a", " ELSE 0 END", " FROM t"),
+        ("SELECT ", "CASE ", "a", " WHEN 1 THEN 1 WHEN 2 THEN 2 END", " FROM t"),
+        ("SELECT ", "(", "a", " BETWEEN 0 AND 2)::int", " FROM t"),
+        ("SELECT ", "(SELECT ", "a", ")", " FROM t"),
+        ("SELECT * FROM ", "(SELECT * FROM ", "t", ") x", ""),
+        ("SELECT 1", "", "", " UNION ALL SELECT 1", ""),
+        ("SELECT 1", "", "", " UNION SELECT 1", ""),
+        ("", "WITH x AS (", "SELECT 1", ") SELECT * FROM x", ""),
+        ("SELECT a FROM t WHERE ", "NOT (", "a = 2", ")", ""),
+        ("SELECT a FROM t WHERE ", "EXISTS (SELECT 1 FROM t WHERE ", "true", ")", ""),
+        ("EXPLAIN SELECT a", "", "", " || 'x'", " FROM t"),
+        ("INSERT INTO t SELECT 2", "", "", " + 1", ""),
+    ];
+    let code = |error: &tokio_postgres::Error| error.code().map_or(String::new(), |c| c.code().to_owned());
+    for depth in [10, 590, 750, 5_000, 100_000] {
+        for (before, open, inside, close, after) in shapes {
+            // Planning a join or a query in a query is more than an operator: hundreds of them take long, not much stack.
+            if (30..600).contains(&depth) && (close.contains("JOIN") || open.contains("SELECT") || open.contains("WITH")) {
+                continue;
+            }
+            let text = format!("{before}{}{inside}{}{after}", open.repeat(depth), close.repeat(depth));
+            let answer = db.try_rows(&text);
+            let what = format!("{depth} of {open}{close}: {answer:?}");
+            match (depth, answer) {
+                (..600, Ok(_)) => {}
+                // An operand that is used twice doubles with every level.
+                (..600, Err(error)) if close.contains("BETWEEN") || open == "CASE " => assert_eq!(code(&error), "54001", "{what}"),
+                (600.., Err(error)) => assert_eq!(code(&error), "54001", "{what}"),
+                _ => panic!("{what}"),
+            }
+        }
+    }
+    assert_eq!(db.lines("SELECT count(*) FROM t"), ["3"]);
+}

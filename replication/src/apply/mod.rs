@@ -172,6 +172,9 @@ impl Applier {
                     let applied = self.apply_batch(&batch);
                     drop(batch);
                     queue.release(size);
+                    if applied.is_err() {
+                        self.show_status(true);
+                    }
                     applied?;
                 }
                 Err(RecvTimeoutError::Timeout) => {

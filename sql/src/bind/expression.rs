@@ -30,42 +30,49 @@ mod proc {
 
 /// The leftmost place of an expression in the text, as errors point at it; -1 for none.
 pub(super) fn location(node: &Node) -> i32 {
-    let leftmost = |own: i32, first: Option<&Node>| match first.map(location) {
-        Some(first) if first >= 0 && (own < 0 || first < own) => first,
-        _ => own,
-    };
-    let Some(node) = &node.node else { return -1 };
-    match node {
-        NodeEnum::ColumnRef(n) => n.location,
-        NodeEnum::ParamRef(n) => n.location,
-        NodeEnum::AConst(n) => n.location,
-        NodeEnum::AExpr(n) => leftmost(n.location, n.lexpr.as_deref()),
-        NodeEnum::BoolExpr(n) => leftmost(n.location, n.args.first()),
-        NodeEnum::FuncCall(n) => leftmost(n.location, n.args.first()),
-        NodeEnum::TypeCast(n) => {
-            let arg = n.arg.as_deref().map_or(-1, location);
-            let ty = n.type_name.as_ref().map_or(-1, |t| t.location);
-            [arg, ty, n.location].into_iter().filter(|l| *l >= 0).min().unwrap_or(-1)
+    let mut leftmost = -1;
+    let mut next = Some(node);
+    // Down the first operands, with a loop: the binder's nesting leaves little stack for a recursion of this depth.
+    while let Some(node) = next.and_then(|node| node.node.as_ref()) {
+        let own;
+        (own, next) = match node {
+            NodeEnum::ColumnRef(n) => (n.location, None),
+            NodeEnum::ParamRef(n) => (n.location, None),
+            NodeEnum::AConst(n) => (n.location, None),
+            NodeEnum::AExpr(n) => (n.location, n.lexpr.as_deref()),
+            NodeEnum::BoolExpr(n) => (n.location, n.args.first()),
+            NodeEnum::FuncCall(n) => (n.location, n.args.first()),
+            NodeEnum::TypeCast(n) => {
+                let ty = n.type_name.as_ref().map_or(-1, |t| t.location);
+                ([ty, n.location].into_iter().filter(|l| *l >= 0).min().unwrap_or(-1), n.arg.as_deref())
+            }
+            NodeEnum::CollateClause(n) => (n.location, n.arg.as_deref()),
+            NodeEnum::AIndirection(n) => (-1, n.arg.as_deref()),
+            NodeEnum::AArrayExpr(n) => (n.location, None),
+            NodeEnum::SubLink(n) => (n.location, n.testexpr.as_deref()),
+            NodeEnum::RowExpr(n) => (n.location, None),
+            NodeEnum::CaseExpr(n) => (n.location, None),
+            NodeEnum::CoalesceExpr(n) => (n.location, None),
+            NodeEnum::MinMaxExpr(n) => (n.location, None),
+            NodeEnum::SqlvalueFunction(n) => (n.location, None),
+            NodeEnum::NullTest(n) => (n.location, n.arg.as_deref()),
+            NodeEnum::BooleanTest(n) => (n.location, n.arg.as_deref()),
+            NodeEnum::GroupingFunc(n) => (n.location, None),
+            NodeEnum::NamedArgExpr(n) => (n.location, n.arg.as_deref()),
+            NodeEnum::SetToDefault(n) => (n.location, None),
+            NodeEnum::XmlExpr(n) => (n.location, None),
+            NodeEnum::ResTarget(n) => match n.val.as_deref() {
+                Some(value) => (-1, Some(value)),
+                None => (n.location, None),
+            },
+            NodeEnum::List(n) => (-1, n.items.first()),
+            _ => (-1, None),
+        };
+        if own >= 0 && (leftmost < 0 || own < leftmost) {
+            leftmost = own;
         }
-        NodeEnum::CollateClause(n) => leftmost(n.location, n.arg.as_deref()),
-        NodeEnum::AIndirection(n) => n.arg.as_deref().map_or(-1, location),
-        NodeEnum::AArrayExpr(n) => n.location,
-        NodeEnum::SubLink(n) => leftmost(n.location, n.testexpr.as_deref()),
-        NodeEnum::RowExpr(n) => n.location,
-        NodeEnum::CaseExpr(n) => n.location,
-        NodeEnum::CoalesceExpr(n) => n.location,
-        NodeEnum::MinMaxExpr(n) => n.location,
-        NodeEnum::SqlvalueFunction(n) => n.location,
-        NodeEnum::NullTest(n) => leftmost(n.location, n.arg.as_deref()),
-        NodeEnum::BooleanTest(n) => leftmost(n.location, n.arg.as_deref()),
-        NodeEnum::GroupingFunc(n) => n.location,
-        NodeEnum::NamedArgExpr(n) => leftmost(n.location, n.arg.as_deref()),
-        NodeEnum::SetToDefault(n) => n.location,
-        NodeEnum::XmlExpr(n) => n.location,
-        NodeEnum::ResTarget(n) => n.val.as_deref().map_or(n.location, location),
-        NodeEnum::List(n) => n.items.first().map_or(-1, location),
-        _ => -1,
     }
+    leftmost
 }
 
 impl Binder<'_> {
@@ -410,6 +417,7 @@ impl Binder<'_> {
                 let (low, high) = (bounds.items.first(), bounds.items.get(1));
                 let compare = |b: &mut Self, op: &str, bound: Option<&Node>| -> Result<Expr> {
                     let l = b.required(left)?;
+                    b.charge_copy(&l.0)?;
                     let r = b.required(bound)?;
                     b.binary(op, l, r, at)
                 };
@@ -576,6 +584,7 @@ impl Binder<'_> {
             rest.extend(plain);
         }
         for item in rest {
+            self.charge_copy(&left.0)?;
             parts.push(self.binary(name, left.clone(), item, at)?);
         }
         for part in &mut parts {
@@ -679,7 +688,8 @@ impl Binder<'_> {
         let mut located = Vec::with_capacity(elements.len());
         for element in elements {
             if let Some(NodeEnum::AArrayExpr(inner)) = &element.node {
-                located.push((self.array(&inner.elements, inner.location, target)?, inner.location));
+                let array = self.nested(|b| b.array(&inner.elements, inner.location, target))?;
+                located.push((array, inner.location));
             } else {
                 located.push(self.located(element)?);
             }
@@ -724,7 +734,10 @@ impl Binder<'_> {
                 let Some(NodeEnum::CaseWhen(when)) = &arm.node else { continue };
                 let condition = b.required(when.expr.as_deref())?;
                 let condition = match &argument {
-                    Some(argument) => (b.binary("=", argument.clone(), condition, when.location)?, when.location),
+                    Some(argument) => {
+                        b.charge_copy(&argument.0)?;
+                        (b.binary("=", argument.clone(), condition, when.location)?, when.location)
+                    }
                     None => condition,
                 };
                 conditions.push(b.coerce_to_boolean(condition.0, condition.1, "argument of CASE/WHEN")?);

@@ -57,8 +57,12 @@ const NESTING_MAX: usize = 600;
 /// The largest $n.
 const PARAMETER_NUMBER_MAX: i32 = 65_535;
 /// Stack that must be left for one level of nesting, and how much is added when it is not.
-const STACK_RED_ZONE_BYTES: usize = 256 << 10;
-const STACK_SEGMENT_BYTES: usize = 4 << 20;
+/// (a binder's level, and a walk by recursion over all that may be below it).
+const STACK_RED_ZONE_BYTES: usize = 6 << 20;
+const STACK_SEGMENT_BYTES: usize = 32 << 20;
+/// Parts of expressions that one statement may have copied: the operand of BETWEEN, IN and CASE is written once and bound
+/// several times, which doubles with each level of nesting.
+const COPIED_PARTS_MAX: usize = 1_000_000;
 
 /// Binds one statement.
 pub struct Binder<'a> {
@@ -71,6 +75,7 @@ pub struct Binder<'a> {
     next_column: ColumnId,
     next_cte: u32,
     nesting: usize,
+    copied_parts: usize,
     view_depth: usize,
     params_decide_schema: bool,
 }
@@ -87,6 +92,7 @@ impl<'a> Binder<'a> {
             next_column: 1,
             next_cte: 1,
             nesting: 0,
+            copied_parts: 0,
             view_depth: 0,
             params_decide_schema: false,
         }
@@ -234,6 +240,26 @@ impl<'a> Binder<'a> {
         let result = stacker::maybe_grow(STACK_RED_ZONE_BYTES, STACK_SEGMENT_BYTES, || f(self));
         self.nesting -= 1;
         result
+    }
+
+    /// Notes that an expression is about to be written more than once.
+    /// # Errors
+    /// `StatementTooComplex` past [`COPIED_PARTS_MAX`].
+    fn charge_copy(&mut self, expr: &Expr) -> Result<()> {
+        if matches!(expr, Expr::Column { .. } | Expr::Outer { .. } | Expr::Const { .. } | Expr::Param { .. }) {
+            return Ok(());
+        }
+        let mut parts = 0;
+        expr.any(&mut |_| {
+            parts += 1;
+            false
+        });
+        self.copied_parts += parts;
+        if self.copied_parts > COPIED_PARTS_MAX {
+            return Err(SqlError::new(ErrorCode::StatementTooComplex, "stack depth limit exceeded")
+                .hint("The statement nests expressions whose operands are used several times too deeply."));
+        }
+        Ok(())
     }
 
     /// The type of $n now; unknown when nothing has asked for one.

@@ -300,6 +300,45 @@ fn a_deep_expression_is_refused_not_a_crash() {
         got.contains("stack depth limit exceeded") || got.contains("memory exhausted")
     };
     assert!(refused(&chain));
+    // (before, repeated before, inside, repeated after)
+    let shapes = [
+        ("select ", "1+", "1", ""),
+        ("select ", "@ ", "1", ""),
+        ("select array", "[", "1", "]"),
+        ("select ", "array[", "1", "]"),
+        ("select ", "row(", "1", ")"),
+        ("select ", "(1,", "1", ")"),
+        ("select 1", "", "", "::int"),
+        ("select 'a'", "", "", " collate \"C\""),
+        ("select ", "abs(", "1", ")"),
+        ("select ", "coalesce(1,", "1", ")"),
+        ("select ", "greatest(1,", "1", ")"),
+        ("select ", "case when true then ", "1", " end"),
+        ("select ", "case ", "1", " when 1 then 1 end"),
+        ("select ", "(select ", "1", ")"),
+        ("select true", "", "", " is true"),
+        ("select ", "(", "1", " in (1, 2))::int"),
+        ("select ", "(", "1", " between 1 and 2)::int"),
+        ("select ", "case ", "1", " when 1 then 1 when 2 then 3 end"),
+        ("select * from ", "(select * from ", "customer", ") x"),
+        ("select * from ", "(", "customer", " cross join customer)"),
+        ("select * from customer", "", "", " cross join customer"),
+        ("select 1", "", "", " union select 1"),
+        ("", "(", "select 1", ")"),
+        ("", "(select 1 union ", "select 1", ")"),
+        ("", "with x as (", "select 1", ") select 1"),
+        ("select ", "exists(select 1 where ", "true", ")"),
+        ("select 1 group by ", "grouping sets (", "()", ")"),
+        ("select ('{1}'::int[])", "", "", "[1]"),
+    ];
+    // Around every limit there is: the binder's, the parse tree's, the grammar's.
+    for depth in [10, 290, 590, 620, 740, 760, 1_510, 3_010, 4_990, 5_010, 50_000] {
+        for (before, open, inside, close) in shapes {
+            let text = format!("{before}{}{inside}{}", open.repeat(depth), close.repeat(depth));
+            let got = describe(&names, &text);
+            assert!(depth < 1_500 || !got.starts_with("  column") || close == "[1]" || open == "(", "{depth} of {open}{close}: {got}");
+        }
+    }
     let nots = format!("select {} true", "not ".repeat(5_000));
     assert!(refused(&nots));
     let fine = format!("select {}'x'", "'x' || ".repeat(150));

@@ -4,7 +4,6 @@
 //! The same evaluator serves constants, DML and, wrapped in a DataFusion function (`lower::function`), every expression
 //! that DataFusion's own operators do not cover.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use datafusion::arrow::array::ArrayRef;
@@ -16,6 +15,7 @@ use crate::context::StatementContext;
 use crate::error::{ErrorCode, Result, SqlError};
 use crate::exec::Execution;
 use crate::exec::datum::{ColumnBuilder, ColumnRef, Datum, column_refs, shaped};
+use crate::exec::evaluate::Env;
 use crate::exec::subplan::{Subplan, Test};
 use crate::functions::compare::Comparison;
 use crate::functions::{self, Call, Run, Scalar, arrays, casts, compare};
@@ -56,14 +56,14 @@ impl RowAccess for Vec<Value> {
 
 /// A function call with its implementation.
 #[derive(Debug)]
-struct CallNode {
-    call: Call,
-    run: RunKind,
-    args: Vec<Node>,
+pub(super) struct CallNode {
+    pub(super) call: Call,
+    pub(super) run: RunKind,
+    pub(super) args: Vec<Node>,
 }
 
 #[derive(Clone, Copy)]
-enum RunKind {
+pub(super) enum RunKind {
     Run(Run),
     Compare(Comparison),
 }
@@ -116,7 +116,7 @@ fn run_kind(proc: &'static crate::catalog_data::ProcRow) -> Result<RunKind> {
     })
 }
 
-fn run(call: &Call, kind: RunKind, args: &[Datum<'_>]) -> Result<Datum<'static>> {
+pub(super) fn run(call: &Call, kind: RunKind, args: &[Datum<'_>]) -> Result<Datum<'static>> {
     match kind {
         RunKind::Run(f) => {
             // `row_to_json` of names and values takes NULLs as values.
@@ -137,7 +137,7 @@ fn run(call: &Call, kind: RunKind, args: &[Datum<'_>]) -> Result<Datum<'static>>
 }
 
 #[derive(Debug)]
-enum Node {
+pub(super) enum Node {
     Const(Value),
     Column(usize),
     /// A parameter of the subplan that this expression is in.
@@ -233,7 +233,7 @@ enum Node {
 }
 
 #[derive(Debug)]
-enum SubplanTest {
+pub(super) enum SubplanTest {
     Exists,
     Scalar,
     Array(DataType),
@@ -241,7 +241,7 @@ enum SubplanTest {
 }
 
 #[derive(Debug)]
-enum NodeSubscript {
+pub(super) enum NodeSubscript {
     Index(Node),
     Slice(Option<Node>, Option<Node>),
 }
@@ -575,268 +575,5 @@ pub struct NoRow;
 impl RowAccess for NoRow {
     fn get(&self, _: usize) -> Datum<'_> {
         Datum::Null
-    }
-}
-
-struct Env<'a, R: ?Sized> {
-    execution: &'a Arc<Execution>,
-    row: &'a R,
-}
-
-/// Three-valued: `None` is NULL.
-fn truth(datum: &Datum<'_>) -> Option<bool> {
-    match datum {
-        Datum::Bool(v) => Some(*v),
-        _ => None,
-    }
-}
-
-fn logical(value: Option<bool>) -> Datum<'static> {
-    value.map_or(Datum::Null, Datum::Bool)
-}
-
-/// Folds `x op each` into ANY or ALL.
-pub struct Quantifier {
-    all: bool,
-    unknown: bool,
-}
-
-impl Quantifier {
-    pub fn new(all: bool) -> Self {
-        Quantifier { all, unknown: false }
-    }
-
-    /// Gives the answer as soon as it is certain.
-    pub fn add(&mut self, result: &Datum<'_>) -> Option<bool> {
-        match truth(result) {
-            None => self.unknown = true,
-            Some(v) if v != self.all => return Some(v),
-            Some(_) => {}
-        }
-        None
-    }
-
-    pub fn end(&self) -> Option<bool> {
-        if self.unknown { None } else { Some(self.all) }
-    }
-}
-
-impl Node {
-    fn eval<'a, R: RowAccess + ?Sized>(&'a self, env: &Env<'a, R>) -> Result<Datum<'a>> {
-        Ok(match self {
-            Node::Const(value) => Datum::from(value),
-            Node::Column(position) => env.row.get(*position),
-            Node::Slot(id) => Datum::from(env.execution.slot(*id)),
-            Node::Call(node) => {
-                // Most functions have at most three arguments: keep them off the heap.
-                match node.args.as_slice() {
-                    [a] => run(&node.call, node.run, &[a.eval(env)?])?,
-                    [a, b] => run(&node.call, node.run, &[a.eval(env)?, b.eval(env)?])?,
-                    args => {
-                        let args = args.iter().map(|a| a.eval(env)).collect::<Result<Vec<_>>>()?;
-                        run(&node.call, node.run, &args)?
-                    }
-                }
-            }
-            Node::And(list) => {
-                let mut result = Some(true);
-                for node in list {
-                    match truth(&node.eval(env)?) {
-                        Some(false) => return Ok(Datum::Bool(false)),
-                        None => result = None,
-                        Some(true) => {}
-                    }
-                }
-                logical(result)
-            }
-            Node::Or(list) => {
-                let mut result = Some(false);
-                for node in list {
-                    match truth(&node.eval(env)?) {
-                        Some(true) => return Ok(Datum::Bool(true)),
-                        None => result = None,
-                        Some(false) => {}
-                    }
-                }
-                logical(result)
-            }
-            Node::Not(input) => logical(truth(&input.eval(env)?).map(|v| !v)),
-            Node::IsNull(input, is) => Datum::Bool(input.eval(env)?.is_null() == *is),
-            Node::IsBool { input, value, negated } => Datum::Bool((truth(&input.eval(env)?) == *value) != *negated),
-            Node::Distinct { left, right, equal, negated } => {
-                let (left, right) = (left.eval(env)?, right.eval(env)?);
-                let distinct = match (left.is_null(), right.is_null()) {
-                    (true, true) => false,
-                    (true, false) | (false, true) => true,
-                    (false, false) => !equal.run(&left, &right)?.bool(),
-                };
-                Datum::Bool(distinct != *negated)
-            }
-            Node::Case { whens, default } => {
-                for (when, then) in whens {
-                    if when.eval(env)?.bool() {
-                        return then.eval(env);
-                    }
-                }
-                match default {
-                    Some(default) => default.eval(env)?,
-                    None => Datum::Null,
-                }
-            }
-            Node::Coalesce(args) => {
-                for arg in args {
-                    let value = arg.eval(env)?;
-                    if !value.is_null() {
-                        return Ok(value);
-                    }
-                }
-                Datum::Null
-            }
-            Node::NullIf { left, right, equal } => {
-                let (left, right) = (left.eval(env)?, right.eval(env)?);
-                if !left.is_null() && !right.is_null() && equal.run(&left, &right)?.bool() { Datum::Null } else { left }
-            }
-            Node::MinMax { greatest, args, data_type } => {
-                let mut best = Datum::Null;
-                let wanted = if *greatest { Ordering::Greater } else { Ordering::Less };
-                for arg in args {
-                    let value = arg.eval(env)?;
-                    if !value.is_null()
-                        && (best.is_null() || compare::compare(&env.execution.context, data_type, &value, data_type, &best)? == wanted)
-                    {
-                        best = value;
-                    }
-                }
-                best
-            }
-            Node::InList { input, list, operator, all } => {
-                let input = input.eval(env)?;
-                let mut quantifier = Quantifier::new(*all);
-                for item in list {
-                    if let Some(answer) = quantifier.add(&operator.run(&input, &item.eval(env)?)?) {
-                        return Ok(Datum::Bool(answer));
-                    }
-                }
-                logical(quantifier.end())
-            }
-            Node::AnyArray { input, array, array_type, operator, all } => {
-                let (input, array) = (input.eval(env)?, array.eval(env)?);
-                if array.is_null() {
-                    return Ok(Datum::Null);
-                }
-                let mut quantifier = Quantifier::new(*all);
-                for item in &arrays::parse_typed(&env.execution.context, array_type, array.str())?.elements {
-                    if let Some(answer) = quantifier.add(&operator.run(&input, &Datum::from(item))?) {
-                        return Ok(Datum::Bool(answer));
-                    }
-                }
-                logical(quantifier.end())
-            }
-            Node::Array { elements, element, nested } => {
-                let values = elements.iter().map(|e| e.eval(env)).collect::<Result<Vec<_>>>()?;
-                Datum::from(if *nested { arrays::nest(&values)? } else { arrays::build(&env.execution.context, element, &values)? })
-            }
-            Node::Row { fields } => {
-                let mut out = String::from("(");
-                for (i, (node, data_type)) in fields.iter().enumerate() {
-                    if i > 0 {
-                        out.push(',');
-                    }
-                    let value = node.eval(env)?;
-                    if !value.is_null() {
-                        casts::push_record_field(&casts::output(&env.execution.context, data_type, &value)?, &mut out);
-                    }
-                }
-                out.push(')');
-                Datum::from(functions::text_value(out))
-            }
-            Node::Field { input, index, data_type } => {
-                let input = input.eval(env)?;
-                if input.is_null() {
-                    return Ok(Datum::Null);
-                }
-                match casts::record_fields(input.str())?.into_iter().nth(*index).flatten() {
-                    Some(text) => Datum::from(casts::input(&env.execution.context, data_type, &text)?),
-                    None => Datum::Null,
-                }
-            }
-            Node::Subscript { input, input_type, subscripts, result } => {
-                let input = input.eval(env)?;
-                if input.is_null() {
-                    return Ok(Datum::Null);
-                }
-                let mut bounds = Vec::with_capacity(subscripts.len());
-                for subscript in subscripts {
-                    let one = |node: &'a Node| -> Result<Option<Datum<'a>>> {
-                        let value = node.eval(env)?;
-                        Ok(if value.is_null() { None } else { Some(value) })
-                    };
-                    bounds.push(match subscript {
-                        NodeSubscript::Index(node) => match one(node)? {
-                            Some(v) => arrays::Bounds::Index(v),
-                            None => return Ok(Datum::Null),
-                        },
-                        NodeSubscript::Slice(a, b) => {
-                            let end = |n: &'a Option<Node>| -> Result<Result<Option<i32>, ()>> {
-                                Ok(match n {
-                                    None => Ok(None),
-                                    Some(n) => one(n)?.map(|v| Some(v.int4())).ok_or(()),
-                                })
-                            };
-                            match (end(a)?, end(b)?) {
-                                (Ok(a), Ok(b)) => arrays::Bounds::Slice(a, b),
-                                _ => return Ok(Datum::Null),
-                            }
-                        }
-                    });
-                }
-                Datum::from(arrays::subscript(&env.execution.context, input_type, input.str(), &bounds, result)?)
-            }
-            Node::InOut { input, from, to } => {
-                let value = input.eval(env)?;
-                if value.is_null() {
-                    return Ok(Datum::Null);
-                }
-                let text = casts::output(&env.execution.context, from, &value)?;
-                Datum::from(casts::input(&env.execution.context, to, &text)?)
-            }
-            Node::Modifier { input, data_type, explicit } => {
-                let value = input.eval(env)?;
-                if value.is_null() { Datum::Null } else { casts::apply_modifier(data_type, value, *explicit)? }
-            }
-            Node::ArrayCast { input, from, to, element } => {
-                let value = input.eval(env)?;
-                if value.is_null() {
-                    return Ok(Datum::Null);
-                }
-                let mut array = arrays::parse_typed(&env.execution.context, from, value.str())?;
-                for item in &mut array.elements {
-                    let row = [std::mem::take(item)];
-                    *item = element.eval(&Env { execution: env.execution, row: &row[..] })?.into_value();
-                }
-                Datum::from(arrays::format_typed(&env.execution.context, to, &array)?)
-            }
-            Node::Subplan { plan, params, test } => {
-                let params: Vec<(ColumnId, Value)> = params.iter().map(|(id, at)| (*id, env.row.get(*at).into_value())).collect();
-                match test {
-                    SubplanTest::Exists => Datum::Bool(plan.exists(params)?),
-                    SubplanTest::Scalar => Datum::from(plan.scalar(params)?),
-                    SubplanTest::Array(element) => Datum::from(plan.array(params, element)?),
-                    SubplanTest::Compare { left, test } => {
-                        let left = left.iter().map(|l| l.eval(env)).collect::<Result<Vec<_>>>()?;
-                        logical(plan.compare(params, &left, test)?)
-                    }
-                }
-            }
-            Node::SortKey { input, data_type } => {
-                let value = input.eval(env)?;
-                if value.is_null() {
-                    return Ok(Datum::Null);
-                }
-                let mut key = Vec::new();
-                compare::sort_key(&env.execution.context, data_type, &value, &mut key)?;
-                Datum::Bytes(key.into())
-            }
-        })
     }
 }

@@ -6,6 +6,7 @@
 mod apply;
 mod cte;
 pub mod datum;
+mod evaluate;
 pub mod evaluator;
 mod fast_path;
 mod limits;

@@ -27,6 +27,8 @@ const DEFAULT_MEMORY_BYTES: usize = 1 << 30;
 /// What a sort keeps back for merging its spilled runs; DataFusion's 10 MB is much under a small limit.
 const SORT_RESERVATION_BYTES: usize = 1 << 20;
 const BATCH_ROWS: usize = 8192;
+/// What recurses over an expression finds room for the deepest that the binder lets pass; only what is used costs memory.
+const STACK_BYTES: usize = 32 << 20;
 
 static MEMORY_BYTES: OnceLock<usize> = OnceLock::new();
 
@@ -40,6 +42,7 @@ static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
         .worker_threads(2)
         .max_blocking_threads(512)
         .thread_name("query")
+        .thread_stack_size(STACK_BYTES)
         .build()
         .expect("BUG: the query runtime starts")
 });

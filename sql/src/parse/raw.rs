@@ -1,9 +1,10 @@
-//! The call of libpg_query. The crate `pg_query` drops an error's position, so a text that does not parse is given to
-//! the C library once more, here, to learn it.
+//! The call of libpg_query. It is called here and not through the crate `pg_query`, which drops an error's position and
+//! decodes a tree of any depth on the caller's stack.
 
-use std::ffi::{CString, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int};
 
-use pg_query::protobuf::RawStmt;
+use pg_query::protobuf::{ParseResult, RawStmt};
+use prost::Message as _;
 
 use crate::error::{ErrorCode, Result, SqlError};
 
@@ -27,53 +28,124 @@ struct CParseResult {
     error: *mut CError,
 }
 
+impl Drop for CParseResult {
+    fn drop(&mut self) {
+        let CParseResult { length, data, stderr, error } = *self;
+        // SAFETY: the library gave these pointers, they are freed once, and nothing borrows from them any more.
+        unsafe { pg_query_free_protobuf_parse_result(std::mem::ManuallyDrop::new(CParseResult { length, data, stderr, error })) }
+    }
+}
+
 unsafe extern "C" {
     fn pg_query_parse_protobuf(input: *const c_char) -> CParseResult;
-    fn pg_query_free_protobuf_parse_result(result: CParseResult);
+    fn pg_query_free_protobuf_parse_result(result: std::mem::ManuallyDrop<CParseResult>);
 }
 
-/// Texts up to this size are parsed on the caller's stack; longer ones may nest deeper and get a stack of their own.
-const CALLERS_STACK_TEXT_BYTES: usize = 2048;
-/// Stack per byte of text that the tree's decoder may need: a level takes at least two bytes of text and under 2 KiB of stack.
-const STACK_BYTES_PER_TEXT_BYTE: usize = 1024;
-const STACK_BYTES_MAX: usize = 512 << 20;
+/// Levels of messages that a tree may have: what walks a tree by recursion needs no limit of its own. An expression takes
+/// two to five of them, so this is somewhat more than the binder lets pass.
+const LEVELS_MAX: usize = 3_000;
+/// Stack that the tree's decoder takes for a level: a build with little optimisation was seen to take 7 KiB.
+const STACK_BYTES_PER_LEVEL: usize = 16 << 10;
+const STACK_BYTES_AROUND: usize = 64 << 10;
 
+/// The statements of a text.
+/// # Errors
+/// What the grammar raises, with its position; `StatementTooComplex` past [`LEVELS_MAX`].
 pub(super) fn parse(text: &str) -> Result<Vec<RawStmt>> {
-    if text.len() <= CALLERS_STACK_TEXT_BYTES {
-        return parse_here(text);
-    }
-    let size = (1 << 20) + text.len().saturating_mul(STACK_BYTES_PER_TEXT_BYTE).min(STACK_BYTES_MAX);
-    stacker::grow(size, || parse_here(text))
-}
-
-fn parse_here(text: &str) -> Result<Vec<RawStmt>> {
-    match pg_query::parse(text, 0) {
-        Ok(result) => Ok(result.protobuf.stmts),
-        Err(pg_query::Error::Parse(message)) => {
-            if message.contains("nested too deeply") {
-                return Err(SqlError::new(ErrorCode::StatementTooComplex, "stack depth limit exceeded")
-                    .hint("The statement nests its expressions too deeply."));
-            }
-            let position = error_position(text);
-            Err(SqlError::new(code_of(&message), message).at(position))
+    let input = CString::new(text).map_err(|_| SqlError::new(ErrorCode::SyntaxError, "invalid byte 0x00 in statement"))?;
+    // SAFETY: the input is a NUL-terminated string that outlives the call, and the structs above are pg_query.h's.
+    let parsed = unsafe { pg_query_parse_protobuf(input.as_ptr()) };
+    // SAFETY: the library sets either an error, with a message and a position, or data of the given length.
+    if let Some(error) = unsafe { parsed.error.as_ref() } {
+        let message = unsafe { CStr::from_ptr(error.message) }.to_string_lossy().into_owned();
+        if message.contains("nested too deeply") {
+            return Err(too_deep());
         }
-        Err(pg_query::Error::Conversion(_)) => Err(SqlError::new(ErrorCode::SyntaxError, "invalid byte 0x00 in statement")),
-        Err(pg_query::Error::Decode(_)) => Err(SqlError::new(ErrorCode::StatementTooComplex, "stack depth limit exceeded")
-            .hint("The statement nests its expressions too deeply.")),
-        Err(other) => Err(SqlError::new(ErrorCode::InternalError, other.to_string())),
+        return Err(SqlError::new(code_of(&message), message).at(error.position));
+    }
+    let tree: &[u8] = match parsed.data.is_null() {
+        true => &[],
+        // SAFETY: as above.
+        false => unsafe { std::slice::from_raw_parts(parsed.data.cast(), parsed.length) },
+    };
+    let levels = levels(tree);
+    if levels > LEVELS_MAX {
+        return Err(too_deep());
+    }
+    let size = STACK_BYTES_AROUND + levels * STACK_BYTES_PER_LEVEL;
+    let decoded = stacker::maybe_grow(size, size, || ParseResult::decode(tree));
+    match decoded {
+        Ok(result) => Ok(result.stmts),
+        Err(error) => Err(SqlError::new(ErrorCode::InternalError, format!("the parse tree cannot be read: {error}"))),
     }
 }
 
-fn error_position(text: &str) -> i32 {
-    let Ok(input) = CString::new(text) else { return 0 };
-    // SAFETY: the input is a NUL-terminated string that outlives the call; the result is freed by the library's own
-    // function after its fields were read, and the structs above are pg_query.h's.
-    unsafe {
-        let result = pg_query_parse_protobuf(input.as_ptr());
-        let position = if result.error.is_null() { 0 } else { (*result.error).position };
-        pg_query_free_protobuf_parse_result(result);
-        position
+fn too_deep() -> SqlError {
+    SqlError::new(ErrorCode::StatementTooComplex, "stack depth limit exceeded").hint("The statement nests its expressions too deeply.")
+}
+
+/// How deep the messages of an encoded tree nest, at most: a string is taken for a message as far as it reads like one.
+fn levels(tree: &[u8]) -> usize {
+    let mut ends = vec![tree.len()];
+    let (mut at, mut deepest) = (0, 1);
+    while let Some(&end) = ends.last() {
+        if at >= end {
+            ends.pop();
+            continue;
+        }
+        match field(tree, at, end) {
+            Some(Field::Nested(start, end)) => {
+                ends.push(end);
+                deepest = deepest.max(ends.len());
+                at = start;
+            }
+            Some(Field::Scalar(next)) => at = next,
+            // No message after all: go on behind it.
+            None => {
+                at = end;
+                ends.pop();
+            }
+        }
     }
+    deepest
+}
+
+enum Field {
+    /// Where the field's content starts and ends.
+    Nested(usize, usize),
+    /// Where the next field starts.
+    Scalar(usize),
+}
+
+/// The field of a message that starts at `at`, if there can be one; the message ends at `end`.
+fn field(tree: &[u8], at: usize, end: usize) -> Option<Field> {
+    let (tag, at) = varint(tree, at, end)?;
+    if tag >> 3 == 0 {
+        return None;
+    }
+    let inside = |next: usize| (next <= end).then_some(next);
+    match tag & 7 {
+        0 => Some(Field::Scalar(varint(tree, at, end)?.1)),
+        1 => Some(Field::Scalar(inside(at + 8)?)),
+        2 => {
+            let (length, start) = varint(tree, at, end)?;
+            Some(Field::Nested(start, inside(start.checked_add(usize::try_from(length).ok()?)?)?))
+        }
+        5 => Some(Field::Scalar(inside(at + 4)?)),
+        _ => None,
+    }
+}
+
+/// A number in base 128 and where it ends.
+fn varint(tree: &[u8], at: usize, end: usize) -> Option<(u64, usize)> {
+    let mut value = 0u64;
+    for (i, byte) in tree.get(at..end)?.iter().take(10).enumerate() {
+        value |= u64::from(byte & 0x7f).checked_shl(7 * i as u32)?;
+        if byte & 0x80 == 0 {
+            return Some((value, at + i + 1));
+        }
+    }
+    None
 }
 
 /// libpg_query gives no SQLSTATE; nearly all that the grammar raises are syntax errors.
