@@ -22,7 +22,17 @@ fn rewritten(table: &TableSchema, expression: &str) -> Option<String> {
     let Some(NodeEnum::ResTarget(target)) = target.node.as_mut() else { return None };
     rewrite(table, target.val.as_mut()?);
     let text = pg_query::deparse(&parsed, DeparseOptions::default()).ok()?;
-    text.strip_prefix(SELECT).map(str::to_string)
+    text.strip_prefix(SELECT).map(spaced)
+}
+
+/// PostgreSQL writes `ANY (ARRAY[...])` where this printer leaves out the space. Quoted texts stay as they are.
+fn spaced(text: &str) -> String {
+    let parts = text.split('\'').enumerate();
+    let parts = parts.map(|(i, part)| match i % 2 {
+        0 => part.replace(" ANY(ARRAY[", " ANY (ARRAY[").replace(" ALL(ARRAY[", " ALL (ARRAY["),
+        _ => part.to_owned(),
+    });
+    parts.collect::<Vec<_>>().join("'")
 }
 
 fn rewrite(table: &TableSchema, node: &mut Node) {
@@ -94,7 +104,10 @@ fn add_cast(node: &mut Node, cast: Cast) {
     let Some(ty) = ty else { return };
     let name = |sval: &str| Node { node: Some(NodeEnum::String(PgString { sval: sval.into() })) };
     let arg = std::mem::take(node);
-    let type_name = TypeName { names: vec![name("pg_catalog"), name(ty)], typemod: -1, location: -1, ..Default::default() };
+    // The printer gives these their SQL names when they come from pg_catalog, and prints every other name as it is.
+    let has_sql_name = matches!(ty, "numeric" | "float8" | "timestamp" | "timestamptz");
+    let names = if has_sql_name { vec![name("pg_catalog"), name(ty)] } else { vec![name(ty)] };
+    let type_name = TypeName { names, typemod: -1, location: -1, ..Default::default() };
     node.node = Some(NodeEnum::TypeCast(Box::new(TypeCast { arg: Some(Box::new(arg)), type_name: Some(type_name), location: -1 })));
 }
 
@@ -116,14 +129,15 @@ mod tests {
             collation: None,
             comment: None,
         };
-        let columns = [("total", "numeric"), ("n", "integer"), ("city", "text"), ("day", "date")];
+        let columns =
+            [("total", "numeric"), ("n", "integer"), ("city", "text"), ("day", "date"), ("at", "timestamptz"), ("code", "character")];
         TableSchema {
             oid: 16384,
             schema_oid: 2200,
             name: "t".into(),
             owner: "postgres".into(),
             columns: columns.into_iter().enumerate().map(column).collect(),
-            next_attnum: 5,
+            next_attnum: 7,
             primary_key: None,
             indexes: Vec::new(),
             constraints: Vec::new(),
@@ -140,6 +154,7 @@ mod tests {
             ("city <> 'x'", "city <> 'x'::text"),
             ("city IN ('a', 'b')", "city = ANY (ARRAY['a'::text, 'b'::text])"),
             ("n > 0 AND day > '2020-01-01'", "n > 0 AND day > '2020-01-01'::date"),
+            ("n > 0 OR at = '2020-01-01' OR code = 'x'", "n > 0 OR at = '2020-01-01'::timestamp with time zone OR code = 'x'::bpchar"),
             ("upper(city) = city", "upper(city) = city"),
         ] {
             assert_eq!(with_implied_casts(&table(), written), printed);

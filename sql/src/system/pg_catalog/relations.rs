@@ -279,7 +279,7 @@ mod tests {
     fn the_exported_relations_have_their_columns() {
         let class = relations().catalog("pg_class");
         assert_eq!(class.oid, 1259);
-        assert_eq!(class.position("relkind"), Some(17));
+        assert_eq!(class.position("relkind"), Some(16));
         assert_eq!(class.shape.columns[1].ty.oid, oid::NAME);
         let tables = relations().table(INFORMATION_SCHEMA, "tables").expect("information_schema.tables");
         assert_eq!(tables.shape.columns[0].ty.oid, oid::NAME, "domains show their base type");
