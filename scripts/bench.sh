@@ -9,13 +9,15 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/strandline/target}"
 cargo=${CARGO:-cargo}
 
 case "${SIZE:-full}" in
-tiny) profile=dev transactions=400 scale=1 rounds=1 export_size=tiny ;;
-full) profile=release transactions=60000 scale=10 rounds=3 export_size=full ;;
+tiny) profile=dev transactions=400 scale=1 rounds=1 rows=2000 ;;
+full) profile=release transactions=60000 scale=10 rounds=3 rows= ;;
 *) echo "bench: SIZE is tiny or full" >&2; exit 2 ;;
 esac
 transactions=${TRANSACTIONS:-$transactions}
 rounds=${ROUNDS:-$rounds}
-export STRANDLINE_BENCH_SIZE=$export_size
+if [ -n "$rows" ]; then
+    export STRANDLINE_BENCH_ROWS=$rows STRANDLINE_BENCH_ACCOUNTS=$rows STRANDLINE_BENCH_TRANSACTIONS=$rows
+fi
 
 echo "==> building ($profile)"
 $cargo build -q --profile "$profile" --bin strandline

@@ -49,7 +49,7 @@ pub use modify::{InsertTarget, ModifyScope, RowScope};
 use names::Names;
 pub use object_names::split_name;
 use scope::{Clause, Level, NsItem};
-pub use type_system::{TypeSystem, data_type, quote_name};
+pub use type_system::{TypeSystem, data_type};
 pub use walk::same_expr;
 
 /// How deep expressions and queries may nest; deeper ones are refused, as everything that handles the tree recurses.

@@ -8,6 +8,7 @@ use strandline_storage::{DataType, Kind};
 
 use super::names::Names;
 use crate::catalog_data::catalog;
+use crate::system::identifier::quote_identifier;
 use crate::types::{Oid, SqlType, oid};
 
 /// Categories of pg_type.typcategory that rules name.
@@ -177,8 +178,8 @@ impl<'a> TypeSystem<'a> {
             return self.data_type(SqlType::new(oid)).map_or_else(|| format!("type {oid}"), |ty| ty.sql_name());
         }
         match self.user(oid) {
-            Some(user) if user.array_oid == oid => format!("{}[]", quote_name(&user.name)),
-            Some(user) => quote_name(&user.name),
+            Some(user) if user.array_oid == oid => format!("{}[]", quote_identifier(&user.name)),
+            Some(user) => quote_identifier(&user.name).into_owned(),
             None => match self.names.row_type(oid) {
                 Some(_) => "record".into(),
                 None => format!("type {oid}"),
@@ -231,11 +232,4 @@ pub fn data_type(ty: SqlType, names: &dyn Names) -> Option<DataType> {
         });
     }
     own(ty.typmod)
-}
-
-/// An identifier as PostgreSQL prints it: in double quotes where it needs them (keywords are not looked up).
-pub fn quote_name(name: &str) -> String {
-    let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '$');
-    if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }

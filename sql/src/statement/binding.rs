@@ -229,7 +229,11 @@ pub fn conversion(
             ),
             None => (
                 format!("column \"{}\" cannot be cast automatically to type {}", column.name, target.sql_name()),
-                format!("You might need to specify \"USING {}::{}\".", super::ddl::quote_identifier(&column.name), target.sql_name()),
+                format!(
+                    "You might need to specify \"USING {}::{}\".",
+                    crate::system::identifier::quote_identifier(&column.name),
+                    target.sql_name()
+                ),
             ),
         };
         SqlError::new(ErrorCode::DatatypeMismatch, what).hint(hint)

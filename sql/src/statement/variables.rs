@@ -7,6 +7,7 @@ use crate::error::{ErrorCode, Result, SqlError};
 use crate::session::settings::display_name;
 use crate::session::{Notice, NoticeCode, Outcome, OutputColumn, Session, SetScope};
 use crate::statement::{query, tree};
+use crate::system::identifier::quote_identifier;
 
 pub fn set(session: &mut Session, set: &VariableSetStmt) -> Result<Outcome> {
     let core = session.core.clone();
@@ -71,17 +72,12 @@ fn value_text(name: &str, args: &[Node]) -> Result<String> {
     let mut parts = Vec::new();
     for arg in args {
         let text = tree::node_text(arg).ok_or_else(|| SqlError::unsupported("this form of SET's argument"))?;
-        parts.push(if is_list && name.eq_ignore_ascii_case("search_path") { quote_name(&text) } else { text });
+        parts.push(if is_list && name.eq_ignore_ascii_case("search_path") { quote_identifier(&text).into_owned() } else { text });
     }
     if parts.len() > 1 && !is_list {
         return Err(SqlError::new(ErrorCode::InvalidParameterValue, format!("SET {name} takes only one argument")));
     }
     Ok(parts.join(", "))
-}
-
-fn quote_name(name: &str) -> String {
-    let plain = name.bytes().enumerate().all(|(i, b)| b.is_ascii_lowercase() || b == b'_' || (i > 0 && (b.is_ascii_digit() || b == b'$')));
-    if plain && !name.is_empty() { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
 /// The columns of SHOW's result.

@@ -5,15 +5,12 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, FixedSizeBinaryBuilder, Float32Builder, Float64Builder, Int16Builder, Int32Builder,
-    Int64Builder, StringBuilder,
-};
-use datafusion::arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use strandline_storage::{DataType, Kind, Physical, Row, Value};
 
 use crate::error::{ErrorCode, Result, SqlError};
+use crate::exec::datum::{ColumnBuilder, Datum};
 use crate::types::{Oid, SqlType, arrow_type};
 use crate::virtual_table::{BatchIterator, ScanRequest, VirtualColumn};
 
@@ -104,7 +101,8 @@ impl Batches {
     }
 
     fn fill(&mut self) -> Result<Option<RecordBatch>> {
-        let mut columns: Vec<ColumnBuilder> = self.kinds.iter().map(|&kind| ColumnBuilder::new(kind, self.batch_rows)).collect();
+        let mut columns: Vec<ColumnBuilder> =
+            self.kinds.iter().map(|&kind| ColumnBuilder::new(&arrow_type(kind), self.batch_rows)).collect();
         let mut count = 0;
         while count < self.batch_rows {
             let Some(row) = self.rows.next() else {
@@ -114,7 +112,7 @@ impl Batches {
             let row = row?;
             for (i, column) in columns.iter_mut().enumerate() {
                 let position = self.projection.as_ref().map_or(i, |p| p[i]);
-                column.push(row.get(position).unwrap_or(&Value::Null)).map_err(|_| mismatch(self.schema.field(i).name()))?;
+                column.push(&Datum::from(row.get(position).unwrap_or(&Value::Null))).map_err(|_| mismatch(self.schema.field(i).name()))?;
             }
             count += 1;
         }
@@ -122,7 +120,7 @@ impl Batches {
         if count == 0 {
             return Ok(None);
         }
-        let arrays = columns.into_iter().map(ColumnBuilder::finish).collect();
+        let arrays = columns.iter_mut().map(ColumnBuilder::finish).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)
             .map(Some)
@@ -161,80 +159,6 @@ pub fn has_shape(value: &Value, kind: Kind) -> bool {
         Value::Float8(_) => kind.physical() == Physical::Float8,
         Value::Uuid(_) => kind.physical() == Physical::Uuid,
         Value::Bytes(_) => kind.physical() == Physical::Bytes,
-    }
-}
-
-/// A value whose shape is not the column's.
-#[derive(Clone, Copy, Debug)]
-pub struct ShapeMismatch;
-
-/// An Arrow array in the making.
-pub enum ColumnBuilder {
-    Bool(BooleanBuilder),
-    Int2(Int16Builder),
-    Int4(Int32Builder),
-    Int8(Int64Builder),
-    Float4(Float32Builder),
-    Float8(Float64Builder),
-    Uuid(FixedSizeBinaryBuilder),
-    Binary(BinaryBuilder),
-    Text(StringBuilder),
-}
-
-impl ColumnBuilder {
-    pub fn new(kind: Kind, capacity: usize) -> ColumnBuilder {
-        match arrow_type(kind) {
-            ArrowType::Boolean => ColumnBuilder::Bool(BooleanBuilder::with_capacity(capacity)),
-            ArrowType::Int16 => ColumnBuilder::Int2(Int16Builder::with_capacity(capacity)),
-            ArrowType::Int32 => ColumnBuilder::Int4(Int32Builder::with_capacity(capacity)),
-            ArrowType::Int64 => ColumnBuilder::Int8(Int64Builder::with_capacity(capacity)),
-            ArrowType::Float32 => ColumnBuilder::Float4(Float32Builder::with_capacity(capacity)),
-            ArrowType::Float64 => ColumnBuilder::Float8(Float64Builder::with_capacity(capacity)),
-            ArrowType::FixedSizeBinary(width) => ColumnBuilder::Uuid(FixedSizeBinaryBuilder::with_capacity(capacity, width)),
-            ArrowType::Binary => ColumnBuilder::Binary(BinaryBuilder::new()),
-            _ => ColumnBuilder::Text(StringBuilder::new()),
-        }
-    }
-
-    /// # Errors
-    /// When the value has another shape than the column, or is no UTF-8 where it must be.
-    pub fn push(&mut self, value: &Value) -> Result<(), ShapeMismatch> {
-        match (self, value) {
-            (ColumnBuilder::Bool(b), Value::Bool(v)) => b.append_value(*v),
-            (ColumnBuilder::Bool(b), Value::Null) => b.append_null(),
-            (ColumnBuilder::Int2(b), Value::Int2(v)) => b.append_value(*v),
-            (ColumnBuilder::Int2(b), Value::Null) => b.append_null(),
-            (ColumnBuilder::Int4(b), Value::Int4(v)) => b.append_value(*v),
-            (ColumnBuilder::Int4(b), Value::Null) => b.append_null(),
-            (ColumnBuilder::Int8(b), Value::Int8(v)) => b.append_value(*v),
-            (ColumnBuilder::Int8(b), Value::Null) => b.append_null(),
-            (ColumnBuilder::Float4(b), Value::Float4(v)) => b.append_value(*v),
-            (ColumnBuilder::Float4(b), Value::Null) => b.append_null(),
-            (ColumnBuilder::Float8(b), Value::Float8(v)) => b.append_value(*v),
-            (ColumnBuilder::Float8(b), Value::Null) => b.append_null(),
-            (ColumnBuilder::Uuid(b), Value::Uuid(v)) => b.append_value(v).map_err(|_| ShapeMismatch)?,
-            (ColumnBuilder::Uuid(b), Value::Null) => b.append_null(),
-            (ColumnBuilder::Binary(b), Value::Bytes(v)) => b.append_value(v),
-            (ColumnBuilder::Binary(b), Value::Null) => b.append_null(),
-            (ColumnBuilder::Text(b), Value::Bytes(v)) => b.append_value(std::str::from_utf8(v).map_err(|_| ShapeMismatch)?),
-            (ColumnBuilder::Text(b), Value::Null) => b.append_null(),
-            _ => return Err(ShapeMismatch),
-        }
-        Ok(())
-    }
-
-    pub fn finish(self) -> ArrayRef {
-        match self {
-            ColumnBuilder::Bool(mut b) => Arc::new(b.finish()),
-            ColumnBuilder::Int2(mut b) => Arc::new(b.finish()),
-            ColumnBuilder::Int4(mut b) => Arc::new(b.finish()),
-            ColumnBuilder::Int8(mut b) => Arc::new(b.finish()),
-            ColumnBuilder::Float4(mut b) => Arc::new(b.finish()),
-            ColumnBuilder::Float8(mut b) => Arc::new(b.finish()),
-            ColumnBuilder::Uuid(mut b) => Arc::new(b.finish()),
-            ColumnBuilder::Binary(mut b) => Arc::new(b.finish()),
-            ColumnBuilder::Text(mut b) => Arc::new(b.finish()),
-        }
     }
 }
 

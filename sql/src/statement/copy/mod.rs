@@ -25,6 +25,7 @@ use crate::statement::copy::decode::{BINARY_SIGNATURE, Decoder, Field};
 use crate::statement::copy::options::{CopyOptions, Format};
 use crate::statement::dml::{self, Checks, Filler, foreign_keys};
 use crate::statement::{ddl, query, tree};
+use crate::system::identifier::quote_identifier;
 
 pub fn execute(session: &mut Session, statement: &Statement, copy: &CopyStmt) -> Result<Outcome> {
     if copy.is_program {
@@ -299,7 +300,7 @@ fn copy_to(session: &mut Session, statement: &Statement, copy: &CopyStmt, option
             let list = match ddl::relation(&context, schema.as_deref(), &plain).map(|o| (**o).clone()) {
                 Some(strandline_storage::CatalogObject::Table(table)) => {
                     let positions = columns(&table, &names)?;
-                    positions.iter().map(|at| ddl::quote_identifier(&table.columns[*at].name)).collect::<Vec<_>>().join(", ")
+                    positions.iter().map(|at| quote_identifier(&table.columns[*at].name)).collect::<Vec<_>>().join(", ")
                 }
                 Some(strandline_storage::CatalogObject::View(_)) => {
                     return Err(SqlError::new(ErrorCode::WrongObjectType, format!("cannot copy from view \"{plain}\""))
@@ -309,12 +310,12 @@ fn copy_to(session: &mut Session, statement: &Statement, copy: &CopyStmt, option
                     return Err(SqlError::new(ErrorCode::WrongObjectType, format!("cannot copy from sequence \"{plain}\"")));
                 }
                 None if names.is_empty() => "*".to_owned(),
-                None => names.iter().map(|n| ddl::quote_identifier(n)).collect::<Vec<_>>().join(", "),
+                None => names.iter().map(|n| quote_identifier(n)).collect::<Vec<_>>().join(", "),
             };
             let list = if list.is_empty() { String::new() } else { list };
             let target = match &schema {
-                Some(schema) => format!("{}.{}", ddl::quote_identifier(schema), ddl::quote_identifier(&plain)),
-                None => ddl::quote_identifier(&plain),
+                Some(schema) => format!("{}.{}", quote_identifier(schema), quote_identifier(&plain)),
+                None => quote_identifier(&plain).into_owned(),
             };
             crate::parse::parse_stored(&format!("SELECT {list} FROM {target}"))?
         }

@@ -5,9 +5,9 @@ use strandline_storage::schema::{self, ConstraintKind, Index, IndexColumn, Index
 use strandline_storage::{Catalog, TableSchema};
 
 use crate::error::{ErrorCode, Result, SqlError};
-use crate::statement::ddl::columns::quote_identifier;
 use crate::statement::ddl::{self, Ddl, choose_name, joined_columns};
 use crate::statement::{binding, tree};
+use crate::system::identifier::quote_identifier;
 
 /// Adds a constraint to a table's schema. `column`: it was written at this column. `own_name`: how a foreign key to
 /// the table itself finds it, which need not be in the catalog yet.
@@ -244,7 +244,7 @@ fn foreign_key(ddl: &Ddl, catalog: &Catalog, table: &mut TableSchema, constraint
         Some(schema) if !ddl.context.search_path.iter().any(|s| s == schema) => {
             format!("{}.{}", quote_identifier(schema), quote_identifier(&target.name))
         }
-        _ => quote_identifier(&target.name),
+        _ => quote_identifier(&target.name).into_owned(),
     };
     let definition = format!(
         "FOREIGN KEY ({}) REFERENCES {target_name}({}){}{}",

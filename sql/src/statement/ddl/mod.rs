@@ -5,7 +5,6 @@
 
 mod alter_table;
 mod columns;
-pub(super) use columns::quote_identifier;
 mod constraints;
 mod create_table;
 pub mod create_table_as;

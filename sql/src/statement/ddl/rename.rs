@@ -9,6 +9,7 @@ use crate::error::{ErrorCode, Result, SqlError};
 use crate::session::NoticeCode;
 use crate::statement::ddl::{self, Ddl, constraints, owner};
 use crate::statement::tree;
+use crate::system::identifier::quote_identifier;
 
 pub fn rename(ddl: &Ddl, rename: &RenameStmt) -> Result<&'static str> {
     let kind = rename.rename_type();
@@ -64,8 +65,8 @@ fn column(ddl: &Ddl, rename: &RenameStmt) -> Result<&'static str> {
             *expression = renamed(expression)?;
             constraint.definition = format!("CHECK (({expression}))");
         } else if constraint.columns.contains(&at) {
-            let old = ddl::columns::quote_identifier(&rename.subname);
-            let new = ddl::columns::quote_identifier(&rename.newname);
+            let old = quote_identifier(&rename.subname);
+            let new = quote_identifier(&rename.newname);
             constraint.definition = rename_in_key_list(&constraint.definition, &old, &new);
         }
     }
