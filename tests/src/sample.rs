@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-use crate::db::Db;
+use crate::db::{Db, explain};
 
 /// The tables, quoted as in SQL.
 pub const TABLES: [&str; 10] =
@@ -40,13 +40,19 @@ pub type Picture = Arc<Vec<String>>;
 
 /// Reads a table (or any row source) as a picture.
 pub fn picture(db: &Db, source: &str) -> Picture {
-    let mut lines: Vec<String> = db
-        .rows(&format!("SELECT * FROM {source}"))
-        .iter()
-        .map(|row| row.iter().map(|v| v.as_deref().unwrap_or("\\N")).collect::<Vec<_>>().join("|"))
-        .collect();
+    try_picture(db, source).unwrap_or_else(|error| panic!("{}: {source}", explain(&error)))
+}
+
+/// As [`picture`].
+///
+/// # Errors
+/// The server's error, or the connection's.
+pub fn try_picture(db: &Db, source: &str) -> Result<Picture, tokio_postgres::Error> {
+    let rows = db.try_rows(&format!("SELECT * FROM {source}"))?;
+    let mut lines: Vec<String> =
+        rows.iter().map(|row| row.iter().map(|v| v.as_deref().unwrap_or("\\N")).collect::<Vec<_>>().join("|")).collect();
     lines.sort();
-    Arc::new(lines)
+    Ok(Arc::new(lines))
 }
 
 /// Writes random transactions. The same seed gives the same statements.
