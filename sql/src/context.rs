@@ -45,6 +45,27 @@ pub enum Revision {
 }
 
 impl StatementContext {
+    /// The same statement on another revision: what `"db/branch".t` and `t AS OF x` are looked up in.
+    pub fn at(&self, revision: Revision, root: Root, branch: Option<BranchState>) -> StatementContext {
+        StatementContext {
+            store: Arc::clone(&self.store),
+            session: Arc::clone(&self.session),
+            user: self.user.clone(),
+            database: self.database.clone(),
+            revision,
+            root,
+            branch,
+            search_path: self.search_path.clone(),
+            text: self.text.clone(),
+            settings: Arc::clone(&self.settings),
+            transaction_time: self.transaction_time,
+            statement_time: self.statement_time,
+            backend_pid: self.backend_pid,
+            cancel: Arc::clone(&self.cancel),
+            params: self.params.clone(),
+        }
+    }
+
     /// # Errors
     /// `QueryCanceled` once the client has asked for it. Long loops call this every few thousand rows.
     pub fn check_cancel(&self) -> Result<()> {

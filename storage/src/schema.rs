@@ -132,6 +132,17 @@ impl TableSchema {
             })
             .collect()
     }
+
+    /// Says whether a row has the same key bytes in both: they have primary keys, of the same columns and types.
+    pub fn same_key(&self, other: &TableSchema) -> bool {
+        let columns = |schema: &TableSchema| -> Option<Vec<_>> {
+            let key = schema.primary_key.as_ref()?;
+            let directions = key.columns.iter().map(|c| (c.descending, c.nulls_first));
+            let column = |at: usize| schema.columns.get(at).map(|c| (c.attnum, c.data_type.kind));
+            Some(schema.key_columns().into_iter().map(column).zip(directions).collect())
+        };
+        self.primary_key.is_some() && columns(self) == columns(other)
+    }
 }
 
 /// A sequence's definition; its state is kept beside the working sets, as it is not transactional.

@@ -99,14 +99,9 @@ impl TableShape {
         columns(self) == columns(other) && self.key == other.key
     }
 
-    /// Says whether equal keys have equal bytes in both, and are the same columns.
+    /// See [`TableSchema::same_key`].
     pub fn same_key(&self, other: &TableShape) -> bool {
-        let key = |shape: &TableShape| -> Option<Vec<_>> {
-            let column = |c: &KeyColumn| (&shape.schema.columns[c.position], c.descending, c.nulls_first);
-            let columns = shape.key.as_ref()?.iter().map(column);
-            Some(columns.map(|(c, descending, nulls_first)| (c.attnum, c.data_type.kind, descending, nulls_first)).collect())
-        };
-        self.key.is_some() && key(self) == key(other)
+        self.schema.same_key(&other.schema)
     }
 
     /// Pairs the columns of two versions of a table.

@@ -4,13 +4,13 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::{Alias, ColumnDef, FuncCall, JoinExpr, JoinType, Node, RangeFunction, RangeSubselect, RangeVar};
 use strandline_storage::{TableData, Value};
 
-use super::Binder;
 use super::call::Arguments;
 use super::expression::location;
 use super::names::{AsOf, Relation, TableFunctionArgument, ViewDefinition};
 use super::object_names::name_parts;
 use super::overload::{CallShape, Callee};
 use super::scope::{Clause, Level, NsColumn, NsItem};
+use super::{Binder, ViewPlace};
 use crate::bound::{AggregateCall, Column, Expr, Frame, FrameBound, FrameUnits, FunctionCall, JoinKind, Rel, WindowCall};
 use crate::error::{ErrorCode, Result};
 use crate::parse::{self, AsOfClause, AsOfForm};
@@ -126,14 +126,18 @@ impl Binder<'_> {
             let columns = NsItem::of_columns(None, &columns).columns;
             return Ok((rel, self.aliased(alias, Some(name.to_owned()), columns)?));
         }
-        let catalog = Some(range.catalogname.as_str()).filter(|c| !c.is_empty());
         let schema = Some(range.schemaname.as_str()).filter(|s| !s.is_empty());
-        let found = match clause {
+        let mut place = match range.catalogname.as_str() {
+            "" => self.view_place.clone(),
+            named => ViewPlace { catalog: Some(named.to_owned()), moment: None },
+        };
+        if let Some(clause) = clause {
+            place.moment = Some(self.moment(clause)?);
+        }
+        let catalog = place.catalog.as_deref();
+        let found = match &place.moment {
             None => self.names.relation(catalog, schema, name),
-            Some(clause) => {
-                let moment = self.moment(clause)?;
-                self.names.relation_as_of(catalog, schema, name, &moment)
-            }
+            Some(moment) => self.names.relation_as_of(catalog, schema, name, moment),
         };
         let found = found.map_err(|e| e.at(self.source.position(at)))?;
         let Some(relation) = found else {
@@ -152,7 +156,10 @@ impl Binder<'_> {
                 (rel, columns, oid, Vec::new())
             }
             Relation::View(view) => {
-                let (rel, columns) = self.view(&view, at)?;
+                let outside = std::mem::replace(&mut self.view_place, place);
+                let bound = self.view(&view, at);
+                self.view_place = outside;
+                let (rel, columns) = bound?;
                 (rel, columns, None, Vec::new())
             }
             Relation::Sequence(_) => return Err(self.unsupported("reading a sequence as a table", at)),
@@ -232,6 +239,9 @@ impl Binder<'_> {
         let bound = self.moment_expression(clause, at);
         self.levels.pop();
         let (expr, at) = bound?;
+        if !crate::lower::walk::columns_of(&expr).is_empty() {
+            return Err(self.unsupported("a column reference in AS OF", at));
+        }
         let ty = expr.ty().oid;
         let value = self.names.evaluate(&expr).map_err(|e| e.at(self.source.position(at)))?;
         let Some(value) = value else {
@@ -516,6 +526,9 @@ impl Binder<'_> {
         let args = bound?;
         let mut values = Vec::with_capacity(args.len());
         for arg in &args {
+            if !crate::lower::walk::columns_of(arg).is_empty() {
+                return Err(self.unsupported(format_args!("a column reference in the arguments of {name}()"), at));
+            }
             let value = self.names.evaluate(arg).map_err(|e| e.at(self.source.position(at)))?;
             if value.is_none() || arg.any(&mut |e| matches!(e, Expr::Param { .. })) {
                 self.params_decide_schema = true;

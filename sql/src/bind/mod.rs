@@ -64,6 +64,13 @@ const STACK_SEGMENT_BYTES: usize = 32 << 20;
 /// several times, which doubles with each level of nesting.
 const COPIED_PARTS_MAX: usize = 1_000_000;
 
+/// The revision of a view's tables, where it is not the statement's: `"db/branch".public.v`, `v AS OF x`.
+#[derive(Clone, Debug, Default)]
+struct ViewPlace {
+    catalog: Option<String>,
+    moment: Option<names::AsOf>,
+}
+
 /// Binds one statement.
 pub struct Binder<'a> {
     names: &'a dyn Names,
@@ -77,6 +84,8 @@ pub struct Binder<'a> {
     nesting: usize,
     copied_parts: usize,
     view_depth: usize,
+    /// Where and when a view that is being bound was read: its tables are of the same revision.
+    view_place: ViewPlace,
     params_decide_schema: bool,
 }
 
@@ -94,6 +103,7 @@ impl<'a> Binder<'a> {
             nesting: 0,
             copied_parts: 0,
             view_depth: 0,
+            view_place: ViewPlace::default(),
             params_decide_schema: false,
         }
     }

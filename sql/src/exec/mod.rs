@@ -13,7 +13,7 @@ mod limits;
 mod node;
 mod project_set;
 mod runtime;
-mod scan;
+pub mod scan;
 mod set_ops;
 pub mod subplan;
 mod values;

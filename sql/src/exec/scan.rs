@@ -374,7 +374,7 @@ enum Cursors {
 }
 
 /// Says whether key bytes of this kind are found by equality with a value of it, and whether they are ordered like its `<`.
-fn key_kind(kind: Kind) -> (bool, bool) {
+pub fn key_kind(kind: Kind) -> (bool, bool) {
     match kind {
         Kind::Bool
         | Kind::Int2

@@ -268,8 +268,32 @@ impl Lower {
         if rest.is_empty() {
             return Ok(plan);
         }
-        let predicate = self.conjunction(&rest, &plan)?;
+        let mut predicate = self.conjunction(&rest, &plan)?;
+        if matches!(input, Rel::Virtual { .. }) && rest.len() > 1 {
+            // What a computed table is asked for must reach it even where it stands guarded: `to_commit = dolt_hashof('HEAD')`.
+            for part in &rest {
+                if !self.is_safe(part) && self.is_lookup(part) {
+                    predicate = self.expr(part, &plan)?.and(predicate);
+                }
+            }
+        }
         planned(planned(builder(plan).filter(predicate))?.build())
+    }
+
+    /// `column = value`, the value the same for all rows.
+    fn is_lookup(&self, expr: &Expr) -> bool {
+        let is_fixed = |e: &Expr| walk::columns_of(e).is_empty() && !walk::is_volatile_expr(e);
+        let is_column = |e: &Expr| match e {
+            Expr::Cast { input, method: CastMethod::Relabel, .. } => matches!(**input, Expr::Column { .. }),
+            e => matches!(e, Expr::Column { .. }),
+        };
+        match expr {
+            Expr::Function(call) if compare::of_proc(call.proc) == Some(Comparison::Eq) => match call.args.as_slice() {
+                [left, right] => is_column(left) && is_fixed(right) || is_column(right) && is_fixed(left),
+                _ => false,
+            },
+            _ => false,
+        }
     }
 
     /// All of `parts`. Those that may raise an error are evaluated only on rows that pass the others, in their order.

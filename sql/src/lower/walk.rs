@@ -279,6 +279,12 @@ pub fn is_volatile_expr(node: &Expr) -> bool {
     found
 }
 
+pub fn has_parameter(node: &Expr) -> bool {
+    let mut found = false;
+    expr(node, &mut |item| found |= matches!(item, Item::Expr(Expr::Param { .. })));
+    found
+}
+
 pub fn has_subquery(node: &Expr) -> bool {
     let mut found = false;
     expr(node, &mut |item| found |= matches!(item, Item::Expr(Expr::Subquery(_))));

@@ -27,6 +27,8 @@ pub struct AsOfClause {
     /// The relation's own name (the last part), unquoted and folded.
     pub relation: String,
     pub form: AsOfForm,
+    /// Where the relation's name begins in the original text.
+    pub(super) start: usize,
     /// Locations in it are offsets into the original text.
     pub expression: Node,
 }
@@ -58,6 +60,27 @@ impl Rewritten {
     }
 }
 
+/// A deparsed text with AS OF in the place of its markers.
+/// # Errors
+/// `InternalError` for an expression that cannot be written as text.
+pub(super) fn restore(mut text: String, clauses: &[AsOfClause]) -> Result<String> {
+    for (i, clause) in clauses.iter().enumerate().rev() {
+        let marker = format!("\"{MARK}{i}\"");
+        if !text.contains(&marker) {
+            continue;
+        }
+        let form = match clause.form {
+            AsOfForm::Any => "",
+            AsOfForm::Lsn => "LSN ",
+            AsOfForm::Xid => "XID ",
+        };
+        let expression = super::expression_text(&clause.expression)?;
+        let name = crate::system::identifier::quote_identifier(&clause.relation);
+        text = text.replace(&marker, &format!("{name} AS OF {form}({expression})"));
+    }
+    Ok(text)
+}
+
 /// The index that a marker carries.
 pub(super) fn marker_index(name: &str) -> Option<usize> {
     name.strip_prefix(MARK)?.parse().ok()
@@ -87,7 +110,7 @@ pub(super) fn rewrite(text: &str) -> Result<Option<Rewritten>> {
             return Err(SqlError::new(crate::error::ErrorCode::StatementTooComplex, "too many AS OF clauses"));
         }
         out.text.replace_range(found.replaced.clone(), &format!("{marker:width$}"));
-        out.clauses.push(AsOfClause { relation: found.relation, form: found.form, expression });
+        out.clauses.push(AsOfClause { relation: found.relation, form: found.form, start: found.replaced.start, expression });
         at = found.next;
     }
     Ok((!out.clauses.is_empty()).then_some(out))
@@ -326,15 +349,8 @@ mod tests {
             .clauses
             .iter()
             .map(|c| {
-                let columns = pg_query::protobuf::ResTarget { val: Some(Box::new(c.expression.clone())), ..Default::default() };
-                let select = pg_query::protobuf::SelectStmt {
-                    target_list: vec![Node { node: Some(pg_query::NodeEnum::ResTarget(Box::new(columns))) }],
-                    limit_option: 1,
-                    op: 1,
-                    ..Default::default()
-                };
-                let text = pg_query::NodeEnum::SelectStmt(Box::new(select)).deparse(Default::default()).unwrap();
-                (c.relation.clone(), c.form, text.strip_prefix("SELECT ").unwrap().to_owned())
+                let text = super::super::expression_text(&c.expression).unwrap();
+                (c.relation.clone(), c.form, text)
             })
             .collect()
     }

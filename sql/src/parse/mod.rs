@@ -46,8 +46,11 @@ impl Source {
         self.as_of(relation_name).map_or(relation_name, |clause| &clause.relation)
     }
 
-    pub fn has_as_of(&self) -> bool {
-        !self.as_of.is_empty()
+    /// A statement's text made from its tree, with its AS OF clauses.
+    /// # Errors
+    /// `InternalError` for a tree that cannot be written as text.
+    pub fn text_of(&self, node: &NodeEnum) -> Result<String> {
+        as_of::restore(deparse(node)?, &self.as_of)
     }
 }
 
@@ -61,6 +64,11 @@ pub struct Statement {
 }
 
 impl Statement {
+    /// It has an AS OF clause.
+    pub fn has_as_of(&self) -> bool {
+        self.source.as_of.iter().any(|clause| (self.start..self.end).contains(&clause.start))
+    }
+
     /// The statement as written, without its semicolon and the white space around it.
     pub fn text(&self) -> &str {
         self.source.text.get(self.start..self.end).unwrap_or(&self.source.text).trim()
@@ -153,6 +161,24 @@ fn parse_source(text: &str, internal: bool) -> Result<(Source, Vec<pg_query::pro
     })?;
     source.as_of = rewritten.map(|r| r.clauses).unwrap_or_default();
     Ok((source, statements))
+}
+
+fn deparse(node: &NodeEnum) -> Result<String> {
+    node.deparse(pg_query::DeparseOptions::default())
+        .map_err(|e| SqlError::new(ErrorCode::InternalError, format!("could not write the statement's text: {e}")))
+}
+
+/// An expression's text made from its tree.
+fn expression_text(expression: &Node) -> Result<String> {
+    let target = pg_query::protobuf::ResTarget { val: Some(Box::new(expression.clone())), ..Default::default() };
+    let select = pg_query::protobuf::SelectStmt {
+        target_list: vec![Node { node: Some(NodeEnum::ResTarget(Box::new(target))) }],
+        limit_option: pg_query::protobuf::LimitOption::Default as i32,
+        op: pg_query::protobuf::SetOperation::SetopNone as i32,
+        ..Default::default()
+    };
+    let text = deparse(&NodeEnum::SelectStmt(Box::new(select)))?;
+    Ok(text.strip_prefix("SELECT ").unwrap_or(&text).to_owned())
 }
 
 /// Parses the text as a client's single expression placed at `offset` of a batch, so that locations stay true.

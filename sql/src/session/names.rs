@@ -16,9 +16,9 @@ use crate::error::{ErrorCode, Result, SqlError};
 use crate::session::role;
 use crate::session::sequence_table::SequenceTable;
 use crate::system;
-use crate::system::refs;
+use crate::system::refs::{self, Resolver, Target};
 use crate::types::{Oid, SqlType};
-use crate::virtual_table::VirtualTable;
+use crate::virtual_table::{BatchIterator, ScanRequest, VirtualColumn, VirtualTable};
 
 /// See the module.
 pub struct ContextNames<'a> {
@@ -36,25 +36,52 @@ impl<'a> ContextNames<'a> {
         self.context.root.catalog()
     }
 
-    /// Another revision of this database: `"db/branch".public.t`.
-    fn root_of(&self, catalog: Option<&str>) -> Result<Option<Root>> {
-        let Some(name) = catalog else { return Ok(None) };
-        let here = refs::split_revision(&self.context.database).0;
-        if name == self.context.database || name == here {
-            return Ok(None);
+    /// The context of another revision of this database, `"db/branch".public.t`; the statement's own for a plain name.
+    fn context_of(&self, catalog: Option<&str>) -> Result<Arc<StatementContext>> {
+        let here = || Ok(Arc::clone(self.context));
+        let Some(name) = catalog else { return here() };
+        let database = refs::split_revision(&self.context.database).0;
+        if name == self.context.database || name == database {
+            return here();
         }
-        let (database, revision) = refs::split_revision(name);
-        let (true, Some(revision)) = (database == here, revision) else {
-            return Err(SqlError::new(
-                ErrorCode::FeatureNotSupported,
-                format!("cross-database references are not implemented: \"{name}\""),
-            ));
+        let (other, Some(revision)) = refs::split_revision(name) else { return Err(foreign_database(name)) };
+        if other != database {
+            return Err(foreign_database(name));
+        }
+        let revision = Resolver::new(self.context).revision(revision)?;
+        if revision == self.context.revision {
+            return here();
+        }
+        match &revision {
+            // A branch is read with its working set, as a session on it would.
+            Revision::Branch(branch) => {
+                let state = self.context.store.branch(database, branch)?.state();
+                let root = state.working.clone();
+                Ok(Arc::new(self.context.at(revision, root, Some(state))))
+            }
+            Revision::Commit(id) => {
+                let root = self.context.store.root(*id)?;
+                Ok(Arc::new(self.context.at(revision, root, None)))
+            }
+        }
+    }
+
+    /// The context of a moment, as `base` names it.
+    fn context_at(base: &Arc<StatementContext>, as_of: &AsOf) -> Result<Arc<StatementContext>> {
+        let resolver = Resolver::new(base);
+        let target = match as_of {
+            AsOf::Unknown => return Ok(Arc::clone(base)),
+            AsOf::Ref(text) => resolver.resolve(text)?,
+            AsOf::Timestamp(micros) => Target::Commit(resolver.at_time(Timestamp(*micros))?),
+            AsOf::Lsn(lsn) => Target::Commit(resolver.at_lsn(strandline_storage::Lsn(*lsn))?),
+            AsOf::Xid(xid) => Target::Commit(resolver.at_xid(*xid)?),
         };
-        // A branch is read with its working set, as a session on it would.
-        if let Ok(branch) = self.context.store.branch(database, revision) {
-            return Ok(Some(branch.state().working));
-        }
-        refs::root_at_ref(self.context, revision).map(Some)
+        let root = resolver.root(target)?;
+        Ok(Arc::new(match target {
+            Target::Commit(id) => base.at(Revision::Commit(id), root, None),
+            // The stage and the working set are the branch's, whose history is the same.
+            Target::Working | Target::Staged | Target::Empty => base.at(base.revision.clone(), root, base.branch.clone()),
+        }))
     }
 
     fn stored(&self, root: &Root, schema: &str, name: &str) -> Option<Relation> {
@@ -71,23 +98,56 @@ impl<'a> ContextNames<'a> {
         })
     }
 
-    fn find(&self, root: &Root, schema: Option<&str>, name: &str) -> Option<Relation> {
-        let computed = |schema: Option<&str>| system::lookup(schema, name, self.context).map(Relation::Virtual);
+    /// A computed table; of another revision than the statement's it is computed there.
+    fn computed(&self, context: &Arc<StatementContext>, schema: Option<&str>, name: &str) -> Option<Relation> {
+        let table = system::lookup(schema, name, context)?;
+        Some(Relation::Virtual(if Arc::ptr_eq(context, self.context) {
+            table
+        } else {
+            Arc::new(Elsewhere { table, context: Arc::clone(context) })
+        }))
+    }
+
+    fn find(&self, context: &Arc<StatementContext>, schema: Option<&str>, name: &str) -> Option<Relation> {
         if let Some(schema) = schema {
-            return self.stored(root, schema, name).or_else(|| computed(Some(schema)));
+            return self.stored(&context.root, schema, name).or_else(|| self.computed(context, Some(schema), name));
         }
-        let path = &self.context.search_path;
-        let first = if path.iter().any(|s| s == "pg_catalog") { None } else { computed(Some("pg_catalog")) };
-        first.or_else(|| path.iter().find_map(|schema| self.stored(root, schema, name))).or_else(|| computed(None))
+        let path = &context.search_path;
+        let first = if path.iter().any(|s| s == "pg_catalog") { None } else { self.computed(context, Some("pg_catalog"), name) };
+        first
+            .or_else(|| path.iter().find_map(|schema| self.stored(&context.root, schema, name)))
+            .or_else(|| self.computed(context, None, name))
+    }
+}
+
+fn foreign_database(name: &str) -> SqlError {
+    SqlError::new(ErrorCode::FeatureNotSupported, format!("cross-database references are not implemented: \"{name}\""))
+}
+
+/// A computed table as another revision has it.
+#[derive(Debug)]
+struct Elsewhere {
+    table: Arc<dyn VirtualTable>,
+    context: Arc<StatementContext>,
+}
+
+impl VirtualTable for Elsewhere {
+    fn columns(&self) -> &[VirtualColumn] {
+        self.table.columns()
+    }
+
+    fn scan(&self, _: &Arc<StatementContext>, request: &ScanRequest) -> Result<BatchIterator> {
+        self.table.scan(&self.context, request)
+    }
+
+    fn oid(&self) -> u32 {
+        self.table.oid()
     }
 }
 
 impl Names for ContextNames<'_> {
     fn relation(&self, catalog: Option<&str>, schema: Option<&str>, name: &str) -> Result<Option<Relation>> {
-        match self.root_of(catalog)? {
-            Some(root) => Ok(self.find(&root, schema, name)),
-            None => Ok(self.find(&self.context.root, schema, name)),
-        }
+        Ok(self.find(&self.context_of(catalog)?, schema, name))
     }
 
     fn relation_schema(&self, name: &str) -> Option<String> {
@@ -102,28 +162,24 @@ impl Names for ContextNames<'_> {
     }
 
     fn relation_as_of(&self, catalog: Option<&str>, schema: Option<&str>, name: &str, as_of: &AsOf) -> Result<Option<Relation>> {
-        let context = self.context;
-        let root = match as_of {
-            AsOf::Unknown => return self.relation(catalog, schema, name),
-            AsOf::Ref(text) => refs::root_at_ref(context, text)?,
-            AsOf::Timestamp(micros) => refs::root_at(context, |r| r.at_time(Timestamp(*micros)))?,
-            AsOf::Lsn(lsn) => refs::root_at(context, |r| r.at_lsn(strandline_storage::Lsn(*lsn)))?,
-            AsOf::Xid(xid) => refs::root_at(context, |r| r.at_xid(*xid))?,
+        let context = Self::context_at(&self.context_of(catalog)?, as_of)?;
+        let stored = match schema {
+            Some(schema) => self.stored(&context.root, schema, name),
+            None => context.search_path.iter().find_map(|schema| self.stored(&context.root, schema, name)),
         };
-        let found = match schema {
-            Some(schema) => self.stored(&root, schema, name),
-            None => context.search_path.iter().find_map(|schema| self.stored(&root, schema, name)),
-        };
-        Ok(match found {
-            // A table that was made later, or dropped: the name is known, the moment has no such table.
-            None => {
-                if system::lookup(schema, name, context).is_some() {
-                    return Err(SqlError::unsupported(format_args!("AS OF on the computed table \"{name}\"")));
-                }
-                None
-            }
-            found => found,
-        })
+        if stored.is_some() {
+            return Ok(stored);
+        }
+        // The version tables have a past like any table; catalogs of the server's own state have none.
+        let is_version_table = schema.is_some_and(|s| s.eq_ignore_ascii_case("dolt"))
+            || name.get(..5).is_some_and(|prefix| prefix.eq_ignore_ascii_case("dolt_"));
+        if *as_of == AsOf::Unknown || is_version_table {
+            return Ok(self.computed(&context, schema, name));
+        }
+        if system::lookup(schema, name, &context).is_some() {
+            return Err(SqlError::unsupported(format_args!("AS OF on the computed table \"{name}\"")));
+        }
+        Ok(None)
     }
 
     fn table_function(
@@ -196,22 +252,9 @@ impl Names for ContextNames<'_> {
     }
 }
 
-/// Says whether an expression without columns has parameters. Only the shapes that constants take are looked into.
+/// Says whether an expression has parameters, in its subqueries too.
 fn has_parameter(expr: &Expr) -> bool {
-    match expr {
-        Expr::Param { .. } => true,
-        Expr::Const { .. } => false,
-        Expr::Function(call) => call.args.iter().any(has_parameter),
-        Expr::Cast { input, .. } => has_parameter(input),
-        Expr::And(args) | Expr::Or(args) => args.iter().any(has_parameter),
-        Expr::Not(input) | Expr::IsNull(input) | Expr::IsNotNull(input) => has_parameter(input),
-        Expr::Case { whens, default, .. } => {
-            whens.iter().any(|(a, b)| has_parameter(a) || has_parameter(b)) || default.as_deref().is_some_and(has_parameter)
-        }
-        Expr::Coalesce { args, .. } | Expr::MinMax { args, .. } | Expr::Array { elements: args, .. } => args.iter().any(has_parameter),
-        // Anything else may have some: the value is asked for when it is known for sure.
-        _ => true,
-    }
+    crate::lower::walk::has_parameter(expr)
 }
 
 /// The commit that a revision in a database's name means.

@@ -32,6 +32,9 @@ pub fn execute(session: &mut Session, statement: &Statement, params: Vec<Value>)
     if !params.is_empty() && !takes_parameters(&statement.node) {
         return Err(SqlError::new(ErrorCode::UndefinedParameter, "there is no parameter $1"));
     }
+    if statement.has_as_of() && !reads_tables(&statement.node) {
+        return Err(SqlError::unsupported("AS OF in this statement"));
+    }
     match &statement.node {
         N::SelectStmt(select) if select.into_clause.is_some() => ddl::create_table_as::select_into(session, statement, select, params),
         N::SelectStmt(_) => query::select(session, statement, params),
@@ -99,6 +102,12 @@ pub fn describe(session: &mut Session, statement: &Statement, types: &[Oid]) -> 
         }
         _ => Ok((Vec::new(), None)),
     }
+}
+
+/// Statements in which AS OF has a meaning.
+fn reads_tables(node: &NodeEnum) -> bool {
+    use NodeEnum as N;
+    matches!(node, N::CopyStmt(_) | N::ViewStmt(_) | N::PrepareStmt(_)) || takes_parameters(node)
 }
 
 /// Statements whose parameters have values when they run; in others PostgreSQL has none either.

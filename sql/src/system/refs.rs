@@ -255,13 +255,7 @@ impl<'a> Resolver<'a> {
     fn step(&self, commit: CommitId, step: Step, text: &str) -> Result<CommitId> {
         let missing = || SqlError::new(ErrorCode::UndefinedObject, format!("ref \"{text}\" goes beyond the first commit"));
         match step {
-            Step::Generations(count) => {
-                let mut commit = commit;
-                for _ in 0..count {
-                    commit = *self.store.commit(commit)?.parents.first().ok_or_else(missing)?;
-                }
-                Ok(commit)
-            }
+            Step::Generations(count) => self.store.ancestor(commit, count)?.ok_or_else(missing),
             Step::Parent(number) => self.store.commit(commit)?.parents.get(number - 1).copied().ok_or_else(missing),
         }
     }
@@ -330,18 +324,6 @@ pub fn resolve_database(store: &Store, name: &str, default_branch: &str) -> Resu
         ErrorCode::UndefinedObject | ErrorCode::InvalidParameterValue => absent(),
         _ => e,
     })
-}
-
-/// The root that `AS OF` a ref asks for.
-pub fn root_at_ref(context: &StatementContext, text: &str) -> Result<Root> {
-    let resolver = Resolver::new(context);
-    resolver.root(resolver.resolve(text)?)
-}
-
-/// The root of the commit that a moment, an LSN or a transaction of the primary stands for.
-pub fn root_at(context: &StatementContext, find: impl FnOnce(&Resolver<'_>) -> Result<CommitId>) -> Result<Root> {
-    let resolver = Resolver::new(context);
-    resolver.root(Target::Commit(find(&resolver)?))
 }
 
 /// A session's database name without its revision.

@@ -31,7 +31,8 @@ pub struct RowVersion {
 
 impl Store {
     /// Every change of a table's rows over the history of `head` along first parents, newest first: one item per changed
-    /// row per commit, in key order within a commit. With `keys` only those rows.
+    /// row per commit, in key order within a commit. With `keys`, which are those of the table as `head` has it, only those
+    /// rows, and of older commits, in which the table's key was another one, all.
     /// # Errors
     /// `NotFound`.
     pub fn table_history(
@@ -54,6 +55,17 @@ impl Store {
             changed: HashMap::new(),
             found: VecDeque::new(),
         }))
+    }
+}
+
+impl Store {
+    /// Says whether a commit changed a table's definition, made it or dropped it.
+    /// # Errors
+    /// `NotFound`, `Damaged`.
+    pub fn redefines(&self, commit: &Commit, table: Oid) -> Result<bool> {
+        let number = self.shared.number_of(commit.id)?;
+        let touched = self.shared.index.read().entry(number).touched;
+        Ok(Commit::may_touch(touched, table) && commit.changes()?.catalog.iter().any(|change| change.oid == table))
     }
 }
 
@@ -155,6 +167,12 @@ impl History {
                 self.shared.root(id)?.table(self.table).cloned()
             }
         };
+        if let (Some(before), Some(after)) = (&before, &after)
+            && !before.schema().same_key(after.schema())
+        {
+            // The rows have other keys from here on; which of them are wanted is not for us to say.
+            self.keys = None;
+        }
         let schema_of = |t: &Option<Arc<TableData>>| t.as_ref().map(|t| t.schema().clone());
         let (from_schema, to_schema) = (schema_of(&before), schema_of(&after));
         for difference in diff_tables(before.as_deref(), after.as_deref()) {

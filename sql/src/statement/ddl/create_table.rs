@@ -51,6 +51,7 @@ pub fn create(ddl: &Ddl, create: &CreateStmt) -> Result<()> {
     check_storage_hints(&create.options)?;
     let (schema, name) = tree::range_name(range);
     let (schema_oid, schema_name) = ddl::creation_schema(&ddl.context, schema.as_deref())?;
+    ddl::check_not_reserved(&name)?;
     if ddl::relation_name_taken(ddl.catalog(), schema_oid, &name) {
         if create.if_not_exists {
             ddl.notice(NoticeCode::DuplicateTable, format!("relation \"{name}\" already exists, skipping"));

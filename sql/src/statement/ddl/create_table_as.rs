@@ -46,6 +46,7 @@ fn make(
     let ddl = Ddl::new(session, statement)?;
     let (schema, name) = tree::range_name(range);
     let (schema_oid, schema_name) = ddl::creation_schema(&ddl.context, schema.as_deref())?;
+    ddl::check_not_reserved(&name)?;
     if ddl::relation_name_taken(ddl.catalog(), schema_oid, &name) {
         if if_not_exists {
             ddl.notice(NoticeCode::DuplicateTable, format!("relation \"{name}\" already exists, skipping"));

@@ -276,9 +276,21 @@ pub(super) fn relation_name_taken(catalog: &Catalog, schema_oid: Oid, name: &str
     }) || find_index(catalog, schema_oid, name).is_some()
 }
 
+/// Names that begin with `dolt_` are those of the version tables, in whatever case: a table of the user would hide one.
 /// # Errors
-/// `DuplicateTable`.
+/// `ReservedName`.
+pub(super) fn check_not_reserved(name: &str) -> Result<()> {
+    if name.get(..5).is_some_and(|prefix| prefix.eq_ignore_ascii_case("dolt_")) {
+        return Err(SqlError::new(ErrorCode::ReservedName, format!("unacceptable relation name \"{name}\""))
+            .detail("The prefix \"dolt_\" is reserved for version tables."));
+    }
+    Ok(())
+}
+
+/// # Errors
+/// `DuplicateTable`, `ReservedName`.
 pub(super) fn check_relation_name(catalog: &Catalog, schema_oid: Oid, name: &str) -> Result<()> {
+    check_not_reserved(name)?;
     if relation_name_taken(catalog, schema_oid, name) {
         return Err(SqlError::new(ErrorCode::DuplicateTable, format!("relation \"{name}\" already exists")));
     }

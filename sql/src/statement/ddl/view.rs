@@ -24,9 +24,6 @@ pub fn create(ddl: &Ddl, create: &ViewStmt) -> Result<()> {
     let (schema_oid, _) = ddl::creation_schema(&ddl.context, schema.as_deref())?;
     let query = create.query.as_deref().ok_or_else(tree::malformed)?;
     let node = query.node.as_ref().ok_or_else(tree::malformed)?;
-    if ddl.source.has_as_of() {
-        return Err(SqlError::unsupported("AS OF in a view"));
-    }
     let mut columns = binding::query_columns(&ddl.context, &ddl.source, node)?;
     let aliases = tree::strings(&create.aliases);
     if aliases.len() > columns.len() {
@@ -42,7 +39,7 @@ pub fn create(ddl: &Ddl, create: &ViewStmt) -> Result<()> {
     }
     let mut qualified = node.clone();
     qualify(ddl, &mut qualified);
-    let text = tree::statement_text(&qualified)?;
+    let text = ddl.source.text_of(&qualified)?;
     let existing = ddl.catalog().relation(ddl.catalog().schema_name(schema_oid).unwrap_or_default(), &name).cloned();
     let oid = match existing.as_deref() {
         Some(CatalogObject::View(old)) if create.replace => {
@@ -79,7 +76,7 @@ fn qualify(ddl: &Ddl, node: &mut NodeEnum) {
             // SAFETY: as above; the tree outlives the loop and no two pointers are used at once.
             let range = unsafe { &mut *range };
             if range.schemaname.is_empty()
-                && let Some(object) = ddl::relation(&ddl.context, None, &range.relname)
+                && let Some(object) = ddl::relation(&ddl.context, None, ddl.source.relation_name(&range.relname))
                 && let Some(schema) = object.schema_oid().and_then(|s| ddl.catalog().schema_name(s))
             {
                 range.schemaname = schema.to_owned();
@@ -88,13 +85,13 @@ fn qualify(ddl: &Ddl, node: &mut NodeEnum) {
     }
 }
 
-/// The relations that a stored query names: (schema, name).
+/// The relations that a stored query names: (schema, name). A past moment's tables stay what they were, so they are not among them.
 pub fn relations_of(query: &str) -> Vec<(Option<String>, String)> {
-    let Ok((_, node)) = crate::parse::parse_stored(query) else { return Vec::new() };
+    let Ok((source, node)) = crate::parse::parse_stored(query) else { return Vec::new() };
     node.nodes()
         .into_iter()
         .filter_map(|(node, _, _, _)| match node {
-            pg_query::NodeRef::RangeVar(range) => Some(tree::range_name(range)),
+            pg_query::NodeRef::RangeVar(range) if source.as_of(&range.relname).is_none() => Some(tree::range_name(range)),
             _ => None,
         })
         .collect()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use strandline_storage::{CommitId, TableSchema, Value};
 
-use super::diff::{data_for_keys, everything, wanted_key};
+use super::diff::{data_for_keys, everything, versions_of, wanted_key};
 use super::mapping::Mapper;
 use super::{SOURCE_COLUMNS, TEXT, TIMESTAMP, VersionTable, hash, plain_columns, source_values, table_columns, timestamp};
 use crate::system::builder::{RowIterator, Shape, text};
@@ -33,10 +33,10 @@ pub fn blame_table(table: &Arc<TableSchema>) -> Option<VersionTable> {
         // Rows of HEAD that no commit was found for yet. Each row's newest change is the first that the history gives.
         let mut open: HashSet<Vec<u8>> = HashSet::new();
         if let Some(data) = root.table(table.oid) {
-            match &wanted {
+            match wanted.as_ref().filter(|w| w.fits(data.schema())) {
                 Some(wanted) => {
-                    if data.get(wanted)?.is_some() {
-                        open.insert(wanted.clone());
+                    if data.get(&wanted.key)?.is_some() {
+                        open.insert(wanted.key.clone());
                     }
                 }
                 None => {
@@ -47,7 +47,7 @@ pub fn blame_table(table: &Arc<TableSchema>) -> Option<VersionTable> {
                 }
             }
         }
-        let versions = context.store.table_history(head, table.oid, wanted.map(|k| vec![k]))?;
+        let versions = versions_of(context, head, table.oid, wanted.as_ref())?;
         let mut mapper = Mapper::new(&table);
         let key = key.clone();
         let context = Arc::clone(context);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use strandline_storage::change_set::RowsChange;
-use strandline_storage::diff::diff_roots;
+use strandline_storage::diff::{diff_roots, diff_tables};
 use strandline_storage::{Catalog, CatalogObject, Commit, CommitId, Root, Row, RowChangeKind, Value};
 
 use super::{BOOL, TEXT, TIMESTAMP, hash, qualified_object_name, source_values, timestamp};
@@ -80,21 +80,34 @@ struct Change {
     schema: bool,
 }
 
-fn changes_of(commit: &Commit) -> Result<BTreeMap<Oid, Change>> {
+fn changes_of(context: &StatementContext, commit: &Commit) -> Result<BTreeMap<Oid, Change>> {
     let mut changes: BTreeMap<Oid, Change> = BTreeMap::new();
     let change_set = commit.changes()?;
     for change in &change_set.catalog {
         changes.entry(change.oid).or_default().schema = true;
     }
     for change in &change_set.tables {
+        let data = match &change.rows {
+            RowsChange::Rows(rows) => !rows.is_empty(),
+            // Rows that were only brought into a new definition may all be what they were.
+            RowsChange::Replaced { .. } if changes.contains_key(&change.table) => differ(context, commit, change.table)?,
+            RowsChange::Replaced { .. } => true,
+            // With the table went its rows, if it had any.
+            RowsChange::Dropped => differ(context, commit, change.table)?,
+        };
         let entry = changes.entry(change.table).or_default();
-        match &change.rows {
-            RowsChange::Rows(rows) => entry.data |= !rows.is_empty(),
-            RowsChange::Replaced { .. } => entry.data = true,
-            RowsChange::Dropped => entry.schema = true,
-        }
+        entry.data |= data;
+        entry.schema |= matches!(change.rows, RowsChange::Dropped);
     }
     Ok(changes)
+}
+
+/// Says whether a table's rows differ before and after a commit.
+fn differ(context: &StatementContext, commit: &Commit, table: Oid) -> Result<bool> {
+    let after = context.store.root(commit.id)?;
+    let before = commit.parents.first().map(|parent| context.store.root(*parent)).transpose()?;
+    let before = before.as_ref().and_then(|root| root.table(table));
+    Ok(diff_tables(before.map(|t| &**t), after.table(table).map(|t| &**t)).next().transpose()?.is_some())
 }
 
 fn object_name(after: &Catalog, before: &Catalog, object: Oid) -> String {
@@ -157,11 +170,12 @@ pub fn scan_diff(shape: &Shape, context: &Arc<StatementContext>, request: &ScanR
         uncommitted(&branch.staged, &context.root, "WORKING", &mut rows)?;
         uncommitted(&branch.head_root, &branch.staged, "STAGED", &mut rows)?;
     }
-    let committed = walk(context)?.flat_map(|item| match item {
+    let changes_context = Arc::clone(context);
+    let committed = walk(context)?.flat_map(move |item| match item {
         Err(error) => vec![Err(error)],
         Ok((commit, after, before)) => {
             let row = |(object, change)| Ok(diff_row(&commit, &object_name(&after, &before, object), change));
-            match changes_of(&commit) {
+            match changes_of(&changes_context, &commit) {
                 Ok(changes) => changes.into_iter().map(row).collect(),
                 Err(error) => vec![Err(error)],
             }
@@ -212,12 +226,13 @@ fn column_changes(commit: &Commit, after: &Catalog, before: &Catalog, table: Oid
 }
 
 pub fn scan_column_diff(shape: &Shape, context: &Arc<StatementContext>, request: &ScanRequest) -> Result<BatchIterator> {
-    let rows = walk(context)?.flat_map(|item| match item {
+    let changes_context = Arc::clone(context);
+    let rows = walk(context)?.flat_map(move |item| match item {
         Err(error) => vec![Err(error)],
         Ok((commit, after, before)) => {
             let meta = &commit.meta;
             let mut rows = Vec::new();
-            let changes = match changes_of(&commit) {
+            let changes = match changes_of(&changes_context, &commit) {
                 Ok(changes) => changes,
                 Err(error) => return vec![Err(error)],
             };

@@ -7,12 +7,14 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use strandline_storage::diff::{RowDiff, diff_tables};
+use strandline_storage::store::RowVersion;
 use strandline_storage::{Commit, CommitId, Kind, Root, Row, TableData, TableSchema, Value};
 
 use super::mapping::{Mapper, Mapping, find_table_named, undefined_table};
 use super::{Arguments, SOURCE_COLUMNS, TEXT, TIMESTAMP, VersionTable, hash, plain_columns, source_values, table_columns, timestamp};
 use crate::context::{Revision, StatementContext};
 use crate::error::{ErrorCode, Result, SqlError};
+use crate::exec::scan::key_kind;
 use crate::system::builder::{RowIterator, Shape, text};
 use crate::system::refs::{Range, Resolver, Target, parse_range};
 use crate::system::value_text;
@@ -85,11 +87,26 @@ fn diff_row(slots: &[Slot], to: Option<(&Mapping, &[Value])>, from: Option<(&Map
         .collect()
 }
 
-/// The encoded key that the query asks for, when it names every key column of the table with this prefix.
-pub fn wanted_key(shape: &Shape, request: &ScanRequest, table: &TableData, prefix: &str) -> Result<Option<Vec<u8>>> {
+/// The one row that a query asks for, by a key as one version of the table has it.
+#[derive(Clone, Debug)]
+pub struct WantedKey {
+    pub key: Vec<u8>,
+    of: Arc<TableSchema>,
+}
+
+impl WantedKey {
+    /// The row has this key in the table too.
+    pub fn fits(&self, table: &TableSchema) -> bool {
+        self.of.same_key(table)
+    }
+}
+
+/// The key that the query asks for, when it names every key column of the table with this prefix.
+pub fn wanted_key(shape: &Shape, request: &ScanRequest, table: &TableData, prefix: &str) -> Result<Option<WantedKey>> {
     let schema = table.schema();
     let key = schema.key_columns();
-    if key.is_empty() {
+    // Where equal values may have different bytes, a key is no way to the row.
+    if key.is_empty() || !key.iter().all(|&c| key_kind(schema.columns[c].data_type.kind).0) {
         return Ok(None);
     }
     let mut values = Vec::with_capacity(key.len());
@@ -99,12 +116,33 @@ pub fn wanted_key(shape: &Shape, request: &ScanRequest, table: &TableData, prefi
             _ => return Ok(None),
         }
     }
-    Ok(Some(table.key_prefix(None, &values)?))
+    Ok(Some(WantedKey { key: table.key_prefix(None, &values)?, of: Arc::clone(schema) }))
 }
 
-/// Differences between two versions of a table; of one row only where its key is known.
-fn differences(from: Option<Arc<TableData>>, to: Option<Arc<TableData>>, key: Option<&[u8]>) -> Result<DiffRows> {
-    let Some(key) = key else { return Ok(diff_tables(from.as_deref(), to.as_deref())) };
+/// The changes of the table's rows over a commit's history, of the wanted row alone where its key can tell it.
+pub fn versions_of(
+    context: &StatementContext,
+    head: CommitId,
+    table: u32,
+    wanted: Option<&WantedKey>,
+) -> Result<Box<dyn Iterator<Item = strandline_storage::Result<RowVersion>> + Send>> {
+    let keys = match wanted {
+        Some(wanted) => {
+            let root = Resolver::new(context).root(Target::Commit(head))?;
+            // A table that HEAD has no more gives its history from its end.
+            root.table(table).filter(|t| wanted.fits(t.schema())).map(|_| vec![wanted.key.clone()])
+        }
+        None => None,
+    };
+    Ok(context.store.table_history(head, table, keys)?)
+}
+
+/// Differences between two versions of a table; of one row only where its key is known in both.
+fn differences(from: Option<Arc<TableData>>, to: Option<Arc<TableData>>, wanted: Option<&WantedKey>) -> Result<DiffRows> {
+    let Some(wanted) = wanted.filter(|w| [&from, &to].into_iter().flatten().all(|t| w.fits(t.schema()))) else {
+        return Ok(diff_tables(from.as_deref(), to.as_deref()));
+    };
+    let key = &wanted.key[..];
     let get = |table: &Option<Arc<TableData>>| table.as_ref().map_or(Ok(None), |t| t.get(key));
     let (before, after) = (get(&from)?, get(&to)?);
     let same_schema = matches!((&from, &to), (Some(a), Some(b)) if a.schema().columns == b.schema().columns);
@@ -121,7 +159,7 @@ struct TwoRoots {
     from_table: Option<Arc<TableData>>,
     to_table: Option<Arc<TableData>>,
     ends: Ends,
-    key: Option<Vec<u8>>,
+    key: Option<WantedKey>,
 }
 
 impl TwoRoots {
@@ -137,7 +175,7 @@ impl TwoRoots {
         let ends = self.ends;
         let context = Arc::clone(context);
         // A column that was added or dropped changes no row by itself: rows that differ in nothing that both have are not shown.
-        let diffs = differences(self.from_table, self.to_table, self.key.as_deref())?;
+        let diffs = differences(self.from_table, self.to_table, self.key.as_ref())?;
         Ok(Box::new(diffs.enumerate().map(move |(i, diff)| {
             if i % 1024 == 0 {
                 context.check_cancel()?;
@@ -235,9 +273,9 @@ pub fn diff_table(table: &Arc<TableSchema>) -> VersionTable {
 }
 
 /// Every change of the table's rows over HEAD's history.
-fn history(table: &Arc<TableSchema>, context: &Arc<StatementContext>, slots: Vec<Slot>, key: Option<Vec<u8>>) -> Result<RowIterator> {
+fn history(table: &Arc<TableSchema>, context: &Arc<StatementContext>, slots: Vec<Slot>, key: Option<WantedKey>) -> Result<RowIterator> {
     let head = Resolver::new(context).head_commit()?;
-    let versions = context.store.table_history(head, table.oid, key.map(|k| vec![k]))?;
+    let versions = versions_of(context, head, table.oid, key.as_ref())?;
     let (mut to_mapper, mut from_mapper) = (Mapper::new(table), Mapper::new(table));
     let mut parents = Parents { context: Arc::clone(context), last: None };
     let mut current: Option<(CommitId, Ends)> = None;
@@ -261,7 +299,7 @@ fn one_commit(
     table: &Arc<TableSchema>,
     context: &Arc<StatementContext>,
     slots: Vec<Slot>,
-    key: Option<Vec<u8>>,
+    key: Option<WantedKey>,
     id: &str,
 ) -> Result<RowIterator> {
     let nothing: RowIterator = Box::new(std::iter::empty());

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use strandline_storage::store::RowVersion;
 use strandline_storage::{Commit, CommitId, Edit, Root, Row, TableData, TableSchema, Value};
 
-use super::diff::{data_for_keys, everything, wanted_key};
+use super::diff::{WantedKey, data_for_keys, everything, versions_of, wanted_key};
 use super::mapping::Mapper;
 use super::{SOURCE_COLUMNS, TEXT, TIMESTAMP, VersionTable, hash, plain_columns, source_values, table_columns, timestamp};
 use crate::context::StatementContext;
@@ -95,7 +95,7 @@ impl Changes {
 struct History {
     context: Arc<StatementContext>,
     table: Arc<TableSchema>,
-    key: Option<Vec<u8>>,
+    key: Option<WantedKey>,
     slots: Vec<Slot>,
     log: Box<dyn Iterator<Item = strandline_storage::Result<Arc<Commit>>> + Send>,
     changes: Changes,
@@ -129,13 +129,13 @@ impl History {
         context: &Arc<StatementContext>,
         table: &Arc<TableSchema>,
         head: CommitId,
-        key: Option<Vec<u8>>,
+        key: Option<WantedKey>,
         slots: Vec<Slot>,
     ) -> Result<History> {
-        let versions = context.store.table_history(head, table.oid, key.clone().map(|k| vec![k]))?;
+        let versions = versions_of(context, head, table.oid, key.as_ref())?;
         let log = context.store.log(&[head], &[])?;
         let root = Resolver::new(context).root(crate::system::refs::Target::Commit(head))?;
-        let state = rows_of(&root, table.oid, key.as_deref())?;
+        let state = rows_of(&root, table.oid, key.as_ref())?;
         Ok(History {
             context: Arc::clone(context),
             table: Arc::clone(table),
@@ -155,7 +155,7 @@ impl History {
         context: &Arc<StatementContext>,
         table: &Arc<TableSchema>,
         head: CommitId,
-        key: Option<Vec<u8>>,
+        key: Option<WantedKey>,
         slots: Vec<Slot>,
         id: &str,
     ) -> Result<History> {
@@ -165,7 +165,7 @@ impl History {
             match context.store.commit(id) {
                 Ok(commit) => {
                     if id == head || context.store.is_ancestor(id, head)? {
-                        states.insert(id, rows_of(&context.store.root(id)?, table.oid, key.as_deref())?);
+                        states.insert(id, rows_of(&context.store.root(id)?, table.oid, key.as_ref())?);
                         commits.push(Ok(commit));
                     }
                 }
@@ -195,12 +195,17 @@ impl History {
         let state = match self.states.remove(&commit.id) {
             Some(state) => state,
             // No child gave it: reached by a way that the walk does not undo.
-            None => rows_of(&self.context.store.root(commit.id)?, self.table.oid, self.key.as_deref())?,
+            None => rows_of(&self.context.store.root(commit.id)?, self.table.oid, self.key.as_ref())?,
         };
         let changes = self.changes.take(&commit)?;
         for (i, parent) in commit.parents.iter().enumerate() {
             if i == 0 && !self.states.contains_key(parent) {
-                let before = self.undo(&state, &changes, *parent)?;
+                // Rows are taken back into the definition that they had, not into a later one.
+                let before = if self.context.store.redefines(&commit, self.table.oid)? {
+                    rows_of(&self.context.store.root(*parent)?, self.table.oid, self.key.as_ref())?
+                } else {
+                    self.undo(&state, &changes, *parent)?
+                };
                 self.states.insert(*parent, before);
             }
         }
@@ -229,8 +234,13 @@ impl History {
         }
         match state {
             Rows::One(_) => {
-                let wanted = changes.iter().find(|c| Some(&c.key) == self.key.as_ref());
-                Ok(match wanted {
+                let Some(wanted) = &self.key else { return Ok(state.clone()) };
+                // Before a change of the key, rows have other keys: from there on all are given, and the query picks its own.
+                let schemas = changes.iter().flat_map(|c| c.from.iter().chain(&c.to)).map(|(schema, _)| schema);
+                if !schemas.clone().all(|schema| wanted.fits(schema)) {
+                    return rows_of(&self.context.store.root(parent)?, self.table.oid, Some(wanted));
+                }
+                Ok(match changes.iter().find(|c| c.key == wanted.key) {
                     Some(change) => Rows::One(change.from.clone()),
                     None => state.clone(),
                 })
@@ -285,12 +295,14 @@ impl Iterator for History {
     }
 }
 
-fn rows_of(root: &Root, table: u32, key: Option<&[u8]>) -> Result<Rows> {
-    let Some(key) = key else { return Ok(Rows::All(root.clone())) };
-    Ok(Rows::One(match root.table(table) {
-        Some(data) => data.get(key)?.map(|row| (Arc::clone(data.schema()), row)),
-        None => None,
-    }))
+fn rows_of(root: &Root, table: u32, wanted: Option<&WantedKey>) -> Result<Rows> {
+    Ok(match (wanted, root.table(table)) {
+        (Some(wanted), Some(data)) if wanted.fits(data.schema()) => {
+            Rows::One(data.get(&wanted.key)?.map(|row| (Arc::clone(data.schema()), row)))
+        }
+        (Some(_), None) => Rows::One(None),
+        _ => Rows::All(root.clone()),
+    })
 }
 
 /// The root with the table's rows as they were before these changes; `None` where they cannot be taken back one by one:
