@@ -190,3 +190,73 @@ fn dolt_transaction_commit_makes_every_local_transaction_a_commit() {
     assert_eq!(db.value("SELECT count(*) FROM dolt_log").parse::<usize>().unwrap(), before + 2);
     assert_eq!(db.value("SELECT count(*) FROM dolt_status"), "0");
 }
+
+#[test]
+fn a_table_made_again_is_staged_taken_back_and_reset_as_one() {
+    let replica = Replica::start(None, &Options::default());
+    let db = replica.db();
+    let count = || db.value("SELECT count(*) FROM pg_class WHERE relname = 't'");
+    db.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1); SELECT dolt_commit('-Am', 'first')");
+    db.execute("DROP TABLE t; CREATE TABLE t (a text); INSERT INTO t VALUES ('new'); SELECT dolt_add('t')");
+    db.execute("SELECT dolt_reset('t')");
+    assert_eq!(db.lines("SELECT * FROM dolt_status ORDER BY 3"), ["public.t|f|deleted", "public.t|f|new table"]);
+    db.execute("SELECT * FROM dolt_checkout('t')");
+    assert_eq!((count(), db.lines("SELECT * FROM t")), ("1".into(), vec!["1".into()]));
+    db.execute(
+        "DROP TABLE t; CREATE TABLE t (a text); INSERT INTO t VALUES ('new'); SELECT dolt_add('t'); SELECT dolt_commit('-m', 'second')",
+    );
+    db.execute("SELECT dolt_reset('--hard')");
+    assert_eq!((count(), db.lines("SELECT * FROM t AS OF 'HEAD'")), ("1".into(), vec!["new".into()]));
+    // Names that were swapped go together.
+    db.execute("CREATE TABLE p (a int); CREATE TABLE q (b int); SELECT dolt_commit('-Am', 'two')");
+    db.execute("ALTER TABLE p RENAME TO x; ALTER TABLE q RENAME TO p; ALTER TABLE x RENAME TO q; SELECT dolt_add('p')");
+    assert_eq!(db.lines("SELECT * FROM dolt_status ORDER BY 1"), ["public.p -> public.q|t|renamed", "public.q -> public.p|t|renamed"]);
+}
+
+#[test]
+fn checkout_of_a_dot_takes_every_table_back() {
+    let replica = Replica::start(None, &Options::default());
+    let db = replica.db();
+    db.execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY); SELECT dolt_commit('-Am', 'empty')");
+    db.execute("INSERT INTO t VALUES (1); INSERT INTO u VALUES (1); SELECT dolt_commit('-am', 'rows')");
+    db.execute("INSERT INTO t VALUES (2); DROP TABLE u; CREATE TABLE mine (a int); SELECT dolt_checkout('.')");
+    assert_eq!(db.lines("SELECT * FROM dolt_status"), ["public.mine|f|new table"]);
+    assert_eq!(db.lines("SELECT * FROM t UNION ALL SELECT * FROM u"), ["1", "1"]);
+    db.execute("SELECT dolt_checkout('HEAD~1', '.')");
+    assert_eq!(db.lines("SELECT * FROM t UNION ALL SELECT * FROM u"), Vec::<String>::new());
+    assert_eq!(db.lines("SELECT * FROM dolt_status ORDER BY 1"), ["public.mine|f|new table", "public.t|t|modified", "public.u|t|modified"]);
+}
+
+#[test]
+fn branches_with_something_to_lose_are_deleted_by_force_only() {
+    let replica = Replica::start(None, &Options::default());
+    let db = replica.db();
+    db.execute("CREATE TABLE t (id int PRIMARY KEY); SELECT dolt_commit('-Am', 'first'); SELECT dolt_branch('b')");
+    let other = replica.db();
+    other.execute("SELECT dolt_checkout('b'); INSERT INTO t VALUES (1)");
+    assert_eq!(db.sqlstate("SELECT dolt_branch('-d', 'b')"), "55006");
+    assert_eq!(db.sqlstate("SELECT dolt_branch('-m', 'b', 'c')"), "55006");
+    other.execute("SELECT dolt_checkout('main')");
+    assert_eq!(db.sqlstate("SELECT dolt_branch('-d', 'b')"), "2BP01", "uncommitted rows");
+    other.execute("SELECT dolt_checkout('b')");
+    db.execute("SELECT dolt_branch('-D', 'b')");
+    assert_eq!(other.sqlstate("INSERT INTO t VALUES (2)"), "42704");
+    other.execute("SELECT dolt_checkout('main'); INSERT INTO t VALUES (2)");
+}
+
+#[test]
+fn use_goes_over_to_a_revision() {
+    let replica = Replica::start(None, &Options::default());
+    let db = replica.db();
+    db.execute("CREATE TABLE t (id int PRIMARY KEY); SELECT dolt_commit('-Am', 'first'); SELECT dolt_branch('b'); SELECT dolt_tag('v1')");
+    db.execute("INSERT INTO t VALUES (1); USE \"postgres/b\"; INSERT INTO t VALUES (2), (3); SELECT dolt_commit('-am', 'on b')");
+    assert_eq!(db.value("SELECT active_branch()"), "b");
+    assert_eq!(db.value("SELECT count(*) FROM t"), "2");
+    db.execute("use postgres");
+    assert_eq!(db.lines("SELECT * FROM t"), ["1"], "the batch's change stayed where it was made");
+    db.execute("USE \"postgres/v1\"");
+    assert_eq!(db.value("SELECT count(*) FROM t"), "0");
+    assert_eq!(db.sqlstate("INSERT INTO t VALUES (4)"), "25006");
+    assert_eq!(db.sqlstate("USE \"postgres/none\""), "3D000");
+    assert_eq!(db.sqlstate("BEGIN; USE postgres"), "25001");
+}

@@ -1,10 +1,11 @@
-//! Text to parse trees: PostgreSQL's own grammar (libpg_query), with `AS OF` rewritten before it.
+//! Text to parse trees: PostgreSQL's own grammar (libpg_query), with `AS OF` and `USE` rewritten before it.
 //!
 //! All locations in a tree are byte offsets into the batch's original text (the rewriting keeps lengths), so
 //! [`Source::position`] turns any of them into the character position that an error reports.
 
 mod as_of;
 mod raw;
+mod use_statement;
 
 use std::sync::Arc;
 
@@ -12,6 +13,8 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::{Node, TypeName};
 
 pub use as_of::{AsOfClause, AsOfForm};
+use use_statement::use_database;
+pub use use_statement::used_database;
 
 use crate::error::{ErrorCode, Result, SqlError};
 
@@ -20,6 +23,8 @@ use crate::error::{ErrorCode, Result, SqlError};
 pub struct Source {
     pub text: String,
     as_of: Vec<AsOfClause>,
+    /// `USE database`: where it stands and the database.
+    uses: Vec<(usize, String)>,
     /// The text is not the client's (a stored default, a view's body): errors have no position in it.
     internal: bool,
 }
@@ -87,7 +92,10 @@ pub fn parse(text: &str) -> Result<Vec<Statement>> {
         .filter_map(|raw| {
             let start = usize::try_from(raw.stmt_location).unwrap_or(0);
             let end = if raw.stmt_len > 0 { start + raw.stmt_len as usize } else { len };
-            let node = raw.stmt?.node?;
+            let mut node = raw.stmt?.node?;
+            if let Some((_, database)) = source.uses.iter().find(|(at, _)| (start..end).contains(at)) {
+                node = use_database(database);
+            }
             Some(Statement { source: source.clone(), node, start, end })
         })
         .collect())
@@ -146,9 +154,11 @@ pub fn parse_type_name(text: &str) -> Result<TypeName> {
     }
 }
 
-fn parse_source(text: &str, internal: bool) -> Result<(Source, Vec<pg_query::protobuf::RawStmt>)> {
+fn parse_source(original: &str, internal: bool) -> Result<(Source, Vec<pg_query::protobuf::RawStmt>)> {
+    let (uses, without_use) = if internal { (Vec::new(), None) } else { use_statement::rewrite(original) };
+    let text = without_use.as_deref().unwrap_or(original);
     let rewritten = as_of::rewrite(text)?;
-    let mut source = Source { text: text.to_owned(), as_of: Vec::new(), internal };
+    let mut source = Source { text: original.to_owned(), as_of: Vec::new(), uses, internal };
     let parsed = match &rewritten {
         None => raw::parse(text),
         Some(rewritten) => raw::parse(&rewritten.text).map_err(|e| rewritten.restore_names(e)),

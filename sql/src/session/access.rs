@@ -101,6 +101,10 @@ impl ProcedureSession for SessionCore {
         }
     }
 
+    fn others_on(&self, branch: &str) -> usize {
+        self.engine.sessions_on(&self.database(), branch, self.pid)
+    }
+
     fn switch(&self, revision: Revision) -> Result<()> {
         self.switch_revision(revision)
     }

@@ -233,6 +233,15 @@ impl Engine {
         cores.iter().map(|core| core.info()).collect()
     }
 
+    /// How many sessions but this one are on a branch.
+    pub(crate) fn sessions_on(&self, database: &str, branch: &str, but: i32) -> usize {
+        let cores: Vec<Arc<SessionCore>> = self.sessions.lock().values().filter(|core| core.pid != but).cloned().collect();
+        let is_there = |core: &&Arc<SessionCore>| {
+            matches!(core.revision(), crate::context::Revision::Branch(name) if name == branch) && core.database() == database
+        };
+        cores.iter().filter(is_there).count()
+    }
+
     /// How many sessions have which database open, for DROP DATABASE.
     pub(crate) fn session_counts(&self) -> HashMap<String, usize> {
         let cores: Vec<Arc<SessionCore>> = self.sessions.lock().values().cloned().collect();

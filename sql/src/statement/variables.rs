@@ -7,10 +7,20 @@ use crate::error::{ErrorCode, Result, SqlError};
 use crate::session::settings::display_name;
 use crate::session::{Notice, NoticeCode, Outcome, OutputColumn, Session, SetScope};
 use crate::statement::{query, tree};
+use crate::system::ProcedureSession;
 use crate::system::identifier::quote_identifier;
 
 pub fn set(session: &mut Session, set: &VariableSetStmt) -> Result<Outcome> {
     let core = session.core.clone();
+    if let Some(database) = crate::parse::used_database(set) {
+        if core.in_explicit() {
+            return Err(SqlError::new(ErrorCode::ActiveTransaction, "USE cannot run inside a transaction block"));
+        }
+        // What statements before it in one batch have changed belongs to the old place.
+        ProcedureSession::flush(&*core)?;
+        core.switch_database(database)?;
+        return Ok(Outcome::done("USE"));
+    }
     let scope = if set.is_local { SetScope::Local } else { SetScope::Session };
     if set.is_local && !core.in_explicit() {
         core.notice(Notice::warning(NoticeCode::NoActiveTransaction, "SET LOCAL can only be used in transaction blocks"));

@@ -362,7 +362,7 @@ impl Branch {
         // Before the lock, so that nobody waits for a bulk load to be written; and before rebasing, which finds replaced
         // tables by their addresses.
         edit.seal(&mut &*shared.journal)?;
-        let mut inner = cell.lock_for_writing()?;
+        let mut inner = cell.lock_for_writing().map_err(|e| self.named(e))?;
         let moved = inner.version != base.version;
         let Some(meta) = commit else {
             let mut edit = if moved { working_set::rebase(&base.working, inner.working(), edit.changes(), &shared.chunks)? } else { edit };
@@ -439,9 +439,17 @@ impl Branch {
         Ok(RootSpec::Written(root.clone().write(&mut &*self.cell.shared.journal)?))
     }
 
+    /// The cell knows its branch by number only, users by name.
+    fn named(&self, error: Error) -> Error {
+        match error {
+            Error::NotFound { what: "branch", .. } => Error::NotFound { what: "branch", name: self.name.clone() },
+            error => error,
+        }
+    }
+
     fn lock_at(&self, version: u64) -> Result<MutexGuard<'_, Inner>> {
         self.cell.shared.journal.wait_for_room();
-        let inner = self.cell.lock_for_writing()?;
+        let inner = self.cell.lock_for_writing().map_err(|e| self.named(e))?;
         if inner.version != version {
             return Err(Error::Conflict { what: format!("branch \"{}\"", self.name) });
         }

@@ -6,7 +6,7 @@ use strandline_storage::diff::diff_roots;
 use strandline_storage::{BranchState, CatalogObject, Root, Value};
 
 use super::flags::Flags;
-use super::{Call, bad_argument, done};
+use super::{Call, bad_argument, done, take_objects};
 use crate::error::{ErrorCode, Result, SqlError};
 use crate::system::versions::named_object;
 use crate::types::Oid;
@@ -26,7 +26,7 @@ pub fn add(call: &Call<'_>, arguments: &[&str]) -> Result<Vec<Value>> {
 /// What is staged, with the named tables as the working set has them.
 fn stage_named(call: &Call<'_>, names: &[String]) -> Result<Root> {
     let state = &call.state;
-    let mut staged = state.staged.clone();
+    let mut oids = BTreeSet::new();
     let mut missing = Vec::new();
     for name in names {
         let working = named_object(call.context, state.working.catalog(), name);
@@ -34,14 +34,12 @@ fn stage_named(call: &Call<'_>, names: &[String]) -> Result<Root> {
             missing.push(name.as_str());
             continue;
         };
-        for oid in with_dependents(state, object.oid()) {
-            staged = staged.with_object_of(&state.working, oid);
-        }
+        oids.extend(with_dependents(state, object.oid()));
     }
     if !missing.is_empty() {
         return Err(SqlError::new(ErrorCode::UndefinedTable, format!("the table(s) {} do not exist", missing.join(", "))));
     }
-    Ok(staged)
+    Ok(take_objects(&state.staged, &state.working, oids))
 }
 
 /// A table goes with what makes it complete: its schema and types where these are new, and the sequences that it owns.
@@ -75,11 +73,7 @@ fn is_shared(state: &BranchState, oid: Oid) -> bool {
 
 /// Stages what changed in objects that HEAD has already (`dolt_commit -a`): new tables stay out.
 pub fn stage_tracked(state: &BranchState) -> Result<Root> {
-    let mut staged = state.staged.clone();
-    for diff in diff_roots(&state.staged, &state.working)? {
-        if diff.from.is_some() || state.head_root.catalog().get(diff.oid).is_some() {
-            staged = staged.with_object_of(&state.working, diff.oid);
-        }
-    }
-    Ok(staged)
+    let diffs = diff_roots(&state.staged, &state.working)?.into_iter();
+    let tracked = diffs.filter(|d| d.from.is_some() || state.head_root.catalog().get(d.oid).is_some());
+    Ok(take_objects(&state.staged, &state.working, tracked.map(|d| d.oid).collect()))
 }

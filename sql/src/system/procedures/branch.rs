@@ -28,7 +28,7 @@ pub fn branch(arguments: &[&str], context: &StatementContext, session: &dyn Proc
             return Err(bad_argument("dolt_branch() needs the name of a branch to delete"));
         }
         for name in names {
-            delete(context, name, force || flags.has("delete-force"))?;
+            delete(context, session, name, force || flags.has("delete-force"))?;
         }
     } else if flags.has("move") {
         match names.as_slice() {
@@ -98,6 +98,12 @@ fn missing(name: &str) -> SqlError {
     SqlError::new(ErrorCode::UndefinedObject, format!("branch \"{name}\" does not exist"))
 }
 
+fn in_use(name: &str, others: usize) -> SqlError {
+    let detail =
+        if others == 1 { "There is 1 other session on it.".to_owned() } else { format!("There are {others} other sessions on it.") };
+    SqlError::new(ErrorCode::ObjectInUse, format!("branch \"{name}\" is being used by other sessions")).detail(detail)
+}
+
 fn rename(context: &StatementContext, session: &dyn ProcedureSession, from: &str, to: &str, force: bool) -> Result<()> {
     check_name("branch", to)?;
     if !exists(context, from)? {
@@ -106,6 +112,10 @@ fn rename(context: &StatementContext, session: &dyn ProcedureSession, from: &str
     if !force && from != to && exists(context, to)? {
         return Err(SqlError::new(ErrorCode::DuplicateObject, format!("a branch named \"{to}\" already exists")));
     }
+    let others = session.others_on(from);
+    if !force && from != to && others > 0 {
+        return Err(in_use(from, others).hint("To rename it anyway, add '-f'."));
+    }
     context.store.rename_branch(plain_database(context), from, to, force)?;
     if context.revision == Revision::Branch(from.to_string()) {
         session.switch(Revision::Branch(to.to_string()))?;
@@ -113,7 +123,7 @@ fn rename(context: &StatementContext, session: &dyn ProcedureSession, from: &str
     Ok(())
 }
 
-fn delete(context: &StatementContext, name: &str, force: bool) -> Result<()> {
+fn delete(context: &StatementContext, session: &dyn ProcedureSession, name: &str, force: bool) -> Result<()> {
     let database = plain_database(context);
     if !exists(context, name)? {
         return Err(missing(name));
@@ -122,7 +132,18 @@ fn delete(context: &StatementContext, name: &str, force: bool) -> Result<()> {
         return Err(SqlError::new(ErrorCode::ObjectInUse, format!("cannot delete checked out branch \"{name}\"")));
     }
     if !force {
-        let head = context.store.branch(database, name)?.state().head;
+        let anyway = format!("To delete it anyway, use dolt_branch('-D', '{name}').");
+        let others = session.others_on(name);
+        if others > 0 {
+            return Err(in_use(name, others).hint(anyway));
+        }
+        let state = context.store.branch(database, name)?.state();
+        if state.is_dirty() {
+            return Err(
+                SqlError::new(ErrorCode::DependentObjectsStillExist, format!("branch \"{name}\" has uncommitted changes")).hint(anyway)
+            );
+        }
+        let head = state.head;
         // Safe to lose when another branch has its commits.
         let mut merged = false;
         for (other, other_head) in context.store.branches(database)? {
@@ -132,8 +153,7 @@ fn delete(context: &StatementContext, name: &str, force: bool) -> Result<()> {
             }
         }
         if !merged {
-            return Err(SqlError::new(ErrorCode::DependentObjectsStillExist, format!("branch \"{name}\" is not fully merged"))
-                .hint(format!("To delete it anyway, use dolt_branch('-D', '{name}').")));
+            return Err(SqlError::new(ErrorCode::DependentObjectsStillExist, format!("branch \"{name}\" is not fully merged")).hint(anyway));
         }
     }
     context.store.delete_branch(database, name)?;

@@ -1,10 +1,12 @@
 //! `dolt_checkout`: goes over to another branch, makes one and goes there, or takes tables back from the stage or a commit.
 
+use std::collections::BTreeSet;
+
 use strandline_storage::Value;
 
 use super::branch::{create, exists};
 use super::flags::Flags;
-use super::{ProcedureSession, bad_argument};
+use super::{ProcedureSession, bad_argument, take_objects};
 use crate::context::{Revision, StatementContext};
 use crate::error::{ErrorCode, Result, SqlError};
 use crate::system::builder::text;
@@ -47,7 +49,9 @@ fn tables(names: &[String], context: &StatementContext, session: &dyn ProcedureS
     let branch = session_branch(context)?;
     let state = branch.state();
     let known = |name: &str| {
-        named_object(context, state.working.catalog(), name).is_some() || named_object(context, state.staged.catalog(), name).is_some()
+        name == "."
+            || named_object(context, state.working.catalog(), name).is_some()
+            || named_object(context, state.staged.catalog(), name).is_some()
     };
     let resolver = Resolver {
         store: &context.store,
@@ -70,16 +74,20 @@ fn tables(names: &[String], context: &StatementContext, session: &dyn ProcedureS
         names => (None, names),
     };
     let from = source.as_ref().unwrap_or(&state.staged);
-    let (mut working, mut staged) = (state.working.clone(), state.staged.clone());
+    let mut oids = BTreeSet::new();
     for name in names {
+        if name == "." {
+            // Tables that the source does not have stay.
+            oids.extend(from.catalog().objects.keys());
+            continue;
+        }
         let object = named_object(context, from.catalog(), name)
             .ok_or_else(|| SqlError::new(ErrorCode::UndefinedTable, format!("relation \"{name}\" does not exist there")))?;
-        working = working.with_object_of(from, object.oid());
-        if source.is_some() {
-            staged = staged.with_object_of(from, object.oid());
-        }
+        oids.insert(object.oid());
     }
-    let position = branch.set_roots(state.version, source.is_some().then_some(staged), Some(working))?;
+    let working = take_objects(&state.working, from, oids.clone());
+    let staged = source.is_some().then(|| take_objects(&state.staged, from, oids));
+    let position = branch.set_roots(state.version, staged, Some(working))?;
     session.written(position)?;
     Ok(vec![Value::Int8(0), text("")])
 }

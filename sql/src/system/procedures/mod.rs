@@ -11,9 +11,10 @@ mod flags;
 mod reset;
 mod tag;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use strandline_storage::{Branch, BranchState, CommitMeta, JournalPosition, Timestamp, Value};
+use strandline_storage::{Branch, BranchState, CatalogObject, CommitMeta, JournalPosition, Root, Timestamp, Value};
 
 use crate::context::{Revision, StatementContext};
 use crate::error::{ErrorCode, Result, SqlError};
@@ -26,6 +27,9 @@ pub trait ProcedureSession {
     /// # Errors
     /// `SerializationFailure` when the branch moved in a way that the changes do not survive.
     fn flush(&self) -> Result<()>;
+
+    /// How many other sessions are on a branch of this database.
+    fn others_on(&self, branch: &str) -> usize;
 
     /// Goes over to another branch (of the same database). The open transaction has been flushed.
     fn switch(&self, revision: Revision) -> Result<()>;
@@ -126,6 +130,28 @@ impl Call<'_> {
             text: &self.context.text,
         }
     }
+}
+
+/// `target` with these objects as `source` has them. What stands in the way of their names in `target` is taken over too: of
+/// a table that was dropped and made again, or of names that were swapped, one half alone would leave two tables of one name.
+fn take_objects(target: &Root, source: &Root, mut oids: BTreeSet<Oid>) -> Root {
+    let name = |object: &CatalogObject| {
+        let space = match object {
+            CatalogObject::Schema(_) => 0,
+            CatalogObject::Type(_) => 1,
+            _ => 2,
+        };
+        (space, object.schema_oid(), object.name().to_owned())
+    };
+    loop {
+        let names: BTreeSet<_> = oids.iter().filter_map(|oid| source.catalog().get(*oid)).map(|o| name(o)).collect();
+        let before = oids.len();
+        oids.extend(target.catalog().objects.values().filter(|o| names.contains(&name(o))).map(|o| o.oid()));
+        if oids.len() == before {
+            break;
+        }
+    }
+    oids.into_iter().fold(target.clone(), |root, oid| root.with_object_of(source, oid))
 }
 
 fn bad_argument(message: impl Into<String>) -> SqlError {

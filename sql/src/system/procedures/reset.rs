@@ -1,9 +1,11 @@
 //! `dolt_reset`: takes tables off the stage, or moves HEAD.
 
+use std::collections::BTreeSet;
+
 use strandline_storage::{Root, Value};
 
 use super::flags::Flags;
-use super::{Call, bad_argument, done};
+use super::{Call, bad_argument, done, take_objects};
 use crate::error::{ErrorCode, Result, SqlError};
 use crate::system::versions::named_object;
 
@@ -50,13 +52,18 @@ fn is_table(call: &Call<'_>, name: &str) -> bool {
 /// What is staged, with the named tables as HEAD has them.
 fn unstage(call: &Call<'_>, names: &[&str]) -> Result<Root> {
     let state = &call.state;
-    let mut staged = state.staged.clone();
+    let mut oids = BTreeSet::new();
     for name in names {
-        let object = [&state.staged, &state.head_root, &state.working]
+        // A table that was made again has one object here and another there.
+        let found: Vec<_> = [&state.staged, &state.head_root, &state.working]
             .iter()
-            .find_map(|root| named_object(call.context, root.catalog(), name))
-            .ok_or_else(|| SqlError::new(ErrorCode::UndefinedTable, format!("relation \"{name}\" does not exist")))?;
-        staged = staged.with_object_of(&state.head_root, object.oid());
+            .filter_map(|root| named_object(call.context, root.catalog(), name))
+            .map(|object| object.oid())
+            .collect();
+        if found.is_empty() {
+            return Err(SqlError::new(ErrorCode::UndefinedTable, format!("relation \"{name}\" does not exist")));
+        }
+        oids.extend(found);
     }
-    Ok(staged)
+    Ok(take_objects(&state.staged, &state.head_root, oids))
 }
