@@ -227,6 +227,15 @@ impl CommitIndex {
         }
     }
 
+    /// The first commit, going back on the first-parent line from `number`, itself included, that is not after `bound`.
+    pub fn line_not_after(&self, mut number: CommitNumber, bound: CommitNumber) -> Option<CommitNumber> {
+        while number != NONE && number > bound {
+            let entry = self.entry(number);
+            number = if entry.jump != NONE && entry.jump >= bound { entry.jump } else { entry.parent };
+        }
+        (number != NONE).then_some(number)
+    }
+
     /// How far back on the first-parent line of `from` a commit lies; `None` when it is not on it.
     pub fn line_distance(&self, from: CommitNumber, to: CommitNumber) -> Option<u64> {
         let distance = u64::from(self.entry(from).depth.checked_sub(self.entry(to).depth)?);

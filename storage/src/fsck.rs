@@ -24,6 +24,7 @@ use crate::journal::{Journal, JournalOptions};
 use crate::record::Record;
 use crate::recovery;
 use crate::root::Root;
+use crate::row_index::RowIndex;
 use crate::schema::Catalog;
 use crate::store::shared::Shared;
 use crate::store::{JOURNAL_FOLDER, STORE_FOLDER, check_format, take_lock};
@@ -92,7 +93,7 @@ pub(crate) fn fsck_on(disk: Arc<dyn Disk>, path: &Path) -> Result<FsckReport> {
             return Ok(report);
         }
     };
-    let shared = Arc::new(Shared::new(path.into(), Arc::new(journal), None, u64::MAX, lock));
+    let shared = Arc::new(Shared::new(path.into(), Arc::new(journal), None, RowIndex::new(None, 0), u64::MAX, lock));
     match recovery::recover(&shared, opened) {
         // Branches and tags were resolved on the way.
         Ok(registry) => {

@@ -21,6 +21,7 @@ mod journal;
 mod record;
 mod recovery;
 pub mod root;
+mod row_index;
 pub mod schema;
 pub mod store;
 pub mod table;

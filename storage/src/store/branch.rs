@@ -20,6 +20,7 @@ use crate::id::{CommitId, Lsn};
 use crate::journal::JournalPosition;
 use crate::record::{CommitMode, Record, RootSpec, StoredChangeSet, begin_commit};
 use crate::root::Root;
+use crate::row_index;
 use crate::schema::Oid;
 
 /// Conflicts that a branch remembers; older ones are only in the log.
@@ -273,6 +274,8 @@ pub(crate) struct PreparedCommit {
     pub id: CommitId,
     pub height: u64,
     pub touched: u32,
+    /// What the row index finds the commit by.
+    pub row_hashes: Vec<u32>,
     pub parents: Vec<CommitNumber>,
 }
 
@@ -286,13 +289,14 @@ impl BranchCell {
         let commit_at = record.len();
         commit::encode(&mut record, &ids, height, meta, changes, &mut &*self.shared.journal)?;
         let id = CommitId::of(&record[commit_at..]);
-        Ok(PreparedCommit { record, id, height, touched: changes.touched_mask(), parents: parents.iter().map(|p| p.number).collect() })
+        let parents = parents.iter().map(|p| p.number).collect();
+        Ok(PreparedCommit { record, id, height, touched: changes.touched_mask(), row_hashes: row_index::hashes_of(changes), parents })
     }
 
     /// Appends a prepared commit and returns the head that it makes.
     pub fn append(&self, prepared: &PreparedCommit, meta: &CommitMeta) -> Result<(JournalPosition, Head)> {
         let commit = new_commit(prepared.id, prepared.height, meta, prepared.touched);
-        let (position, number) = self.shared.append_commit(&prepared.record, commit, &prepared.parents)?;
+        let (position, number) = self.shared.append_commit(&prepared.record, commit, &prepared.parents, &prepared.row_hashes)?;
         Ok((position, Head { id: prepared.id, number, height: prepared.height }))
     }
 }

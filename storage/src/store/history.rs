@@ -2,7 +2,7 @@
 //!
 //! The walk begins with the rows of the head and takes back one commit after the other, remembering only the rows that
 //! changed: a row that no later commit has touched is as the head has it. Commits that do not touch the table are passed
-//! over without being read. Where a commit changed the table as a whole (made, dropped, rewritten or replaced it), the
+//! over without being read; when few rows are asked for, so are those in which the row index does not find them. Where a commit changed the table as a whole (made, dropped, rewritten or replaced it), the
 //! two root values are compared instead, and the walk goes on from the older one.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -12,13 +12,17 @@ use super::Store;
 use super::shared::Shared;
 use crate::change_set::{RowChange, RowChangeKind, RowsChange};
 use crate::commit::Commit;
-use crate::commit_index::CommitNumber;
+use crate::commit_index::{CommitIndex, CommitNumber};
 use crate::diff::diff_tables;
 use crate::error::{Error, Result};
 use crate::id::CommitId;
 use crate::root::TableData;
+use crate::row_index::Candidates;
 use crate::schema::{Oid, TableSchema};
 use crate::value::Row;
+
+/// For more keys than this, reading all commits that touch the table is not slower than asking the row index.
+const INDEXED_KEY_COUNT_MAX: usize = 1000;
 
 /// One changed row of one commit, as [`Store::table_history`] gives it. Rows are in the schema given beside them.
 #[derive(Clone, Debug)]
@@ -45,10 +49,17 @@ impl Store {
         let root = self.shared.root(head)?;
         let rows = root.table(table).cloned();
         let schema = rows.as_ref().map(|t| t.schema().clone());
+        let candidates = match &keys {
+            Some(keys) if keys.len() <= INDEXED_KEY_COUNT_MAX => {
+                self.shared.row_index.find(table, &mut keys.iter().map(|key| key.as_slice()))
+            }
+            _ => Candidates::all(),
+        };
         Ok(Box::new(History {
             shared: self.shared.clone(),
             table,
             keys: keys.map(|keys| keys.into_iter().collect()),
+            candidates,
             at: Some(number),
             rows,
             schema,
@@ -73,6 +84,8 @@ struct History {
     shared: Arc<Shared>,
     table: Oid,
     keys: Option<HashSet<Vec<u8>>>,
+    /// The commits that may have changed these rows, or the table as a whole.
+    candidates: Candidates,
     /// The next commit to look at.
     at: Option<CommitNumber>,
     /// The table at that commit: these rows...
@@ -91,10 +104,13 @@ impl Iterator for History {
             if let Some(version) = self.found.pop_front() {
                 return Some(Ok(version));
             }
-            let number = self.at?;
-            let (parent, mask) = {
+            let (number, parent, mask) = {
                 let index = self.shared.index.read();
-                (index.first_parent(number), index.entry(number).touched)
+                let Some(number) = self.at.and_then(|at| next_candidate(&index, &self.candidates, at)) else {
+                    self.at = None;
+                    return None;
+                };
+                (number, index.first_parent(number), index.entry(number).touched)
             };
             self.at = parent;
             if !Commit::may_touch(mask, self.table) {
@@ -190,6 +206,16 @@ impl History {
         self.schema = from_schema;
         self.changed.clear();
         Ok(())
+    }
+}
+
+/// The first candidate on the first-parent line from `at` on.
+fn next_candidate(index: &CommitIndex, candidates: &Candidates, mut at: CommitNumber) -> Option<CommitNumber> {
+    loop {
+        at = index.line_not_after(at, candidates.not_after(at)?)?;
+        if candidates.contains(at) {
+            return Some(at);
+        }
     }
 }
 

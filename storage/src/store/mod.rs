@@ -13,7 +13,7 @@ pub(crate) mod registry;
 pub(crate) mod roots;
 pub(crate) mod shared;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod working_set;
 
 use std::path::{Path, PathBuf};
@@ -36,21 +36,24 @@ use crate::disk::{Disk, RealDisk};
 use crate::error::{Error, Result};
 use crate::journal::{FORMAT_VERSION, Journal, JournalOptions, SEGMENT_SIZE};
 use crate::recovery;
+use crate::row_index::{RowIndex, RowIndexer};
 use registry::Registry;
 use shared::Shared;
 
 /// The folder in the data directory that holds everything of the store.
 pub(crate) const STORE_FOLDER: &str = ".strandline";
 pub(crate) const JOURNAL_FOLDER: &str = "journal";
+pub(crate) const ROW_INDEX_FOLDER: &str = "row-index";
 const LOCK_FILE: &str = "LOCK";
 const FORMAT_FILE: &str = "FORMAT";
 const FORMAT_PREFIX: &str = "strandline store, format ";
 
-/// An open data directory. Owns a writer thread and a checkpoint thread, which end when it is dropped.
+/// An open data directory. Owns the threads of the journal, the checkpoints and the row index, which end when it is dropped.
 pub struct Store {
     pub(crate) shared: Arc<Shared>,
     pub(crate) registry: Arc<Mutex<Registry>>,
     checkpointer: Checkpointer,
+    row_indexer: RowIndexer,
 }
 
 /// How a store is opened; tests choose their own disk and sizes.
@@ -59,8 +62,10 @@ pub(crate) struct OpenWith {
     pub journal: JournalOptions,
     /// Row changes after which a checkpoint is made in the background.
     pub checkpoint_row_count: u64,
-    /// Keep derived facts in sled beside the journal.
+    /// Keep derived facts beside the journal: sled's and the row index.
     pub derived: bool,
+    /// Entries in memory after which the row index writes a run.
+    pub row_index_entry_count: usize,
 }
 
 impl Store {
@@ -69,8 +74,13 @@ impl Store {
     /// `Locked`, `Format`, `Damaged`, `Io`.
     pub fn open(path: &Path, options: StoreOptions) -> Result<Arc<Store>> {
         let journal = JournalOptions { group_commit: Duration::from_millis(options.group_commit_ms_max), segment_size: SEGMENT_SIZE };
-        let with =
-            OpenWith { disk: Arc::new(RealDisk), journal, checkpoint_row_count: crate::checkpoint::CHECKPOINT_ROW_COUNT, derived: true };
+        let with = OpenWith {
+            disk: Arc::new(RealDisk),
+            journal,
+            checkpoint_row_count: crate::checkpoint::CHECKPOINT_ROW_COUNT,
+            derived: true,
+            row_index_entry_count: crate::row_index::RUN_ENTRY_COUNT,
+        };
         Self::open_with(path, with)
     }
 
@@ -80,17 +90,21 @@ impl Store {
         check_format(&*with.disk, &folder, true)?;
         let (journal, opened) = Journal::open(with.disk.clone(), &folder.join(JOURNAL_FOLDER), with.journal)?;
         let derived = with.derived.then(|| folder.join("derived"));
-        let shared = Arc::new(Shared::new(path.into(), Arc::new(journal), derived, with.checkpoint_row_count, lock));
+        let row_index = RowIndex::new(with.derived.then(|| folder.join(ROW_INDEX_FOLDER)), with.row_index_entry_count);
+        let shared = Arc::new(Shared::new(path.into(), Arc::new(journal), derived, row_index, with.checkpoint_row_count, lock));
         let registry = Arc::new(Mutex::new(recovery::recover(&shared, opened)?));
         shared.publish_summaries();
+        shared.row_index.open(&shared);
         let checkpointer = Checkpointer::start(shared.clone(), registry.clone())?;
-        Ok(Arc::new(Store { shared, registry, checkpointer }))
+        let row_indexer = RowIndexer::start(shared.clone())?;
+        Ok(Arc::new(Store { shared, registry, checkpointer, row_indexer }))
     }
 
     /// Writes out everything, a checkpoint included, and stops the threads.
     /// # Errors
     /// `Stopped`, `Io`.
     pub fn close(&self) -> Result<()> {
+        self.row_indexer.stop();
         self.checkpointer.stop();
         let checkpoint = crate::checkpoint::make(&self.shared, &self.registry);
         self.shared.journal.close()?;
@@ -139,6 +153,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
+        self.row_indexer.stop();
         self.checkpointer.stop();
         // Branches that are still held elsewhere keep the journal's memory, but nothing is written any more. An error was
         // logged where it happened.

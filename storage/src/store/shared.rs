@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::id::{ChunkAddress, CommitId, Lsn};
 use crate::journal::{Journal, JournalPosition};
 use crate::root::Root;
+use crate::row_index::RowIndex;
 
 /// Root values of commits that are kept in memory.
 const CACHED_ROOT_COUNT: usize = 16;
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     /// The branches, for their heads' roots.
     pub branches: Mutex<Vec<Weak<BranchCell>>>,
     pub derived: Derived,
+    pub row_index: RowIndex,
     pub pace: CheckpointPace,
     /// Held by whoever makes a checkpoint.
     pub checkpoint_turn: Mutex<()>,
@@ -113,6 +115,7 @@ impl Shared {
         path: PathBuf,
         journal: Arc<Journal>,
         derived: Option<PathBuf>,
+        row_index: RowIndex,
         checkpoint_row_count: u64,
         lock: Box<dyn Any + Send + Sync>,
     ) -> Self {
@@ -125,6 +128,7 @@ impl Shared {
             cached_roots: Mutex::default(),
             branches: Mutex::default(),
             derived: Derived::new(derived),
+            row_index,
             pace: CheckpointPace::new(checkpoint_row_count),
             checkpoint_turn: Mutex::new(()),
             _lock: lock,
@@ -137,11 +141,18 @@ impl Shared {
         self.journal.set_summary(Box::new(move |range| shared.upgrade().map(|s| s.summary(range)).unwrap_or_default()));
     }
 
-    /// Appends a commit's record and enters the commit. `commit_at` is where the commit's bytes begin in the record.
-    pub fn append_commit(&self, record: &[u8], commit: NewCommit, parents: &[CommitNumber]) -> Result<(JournalPosition, CommitNumber)> {
+    /// Appends a commit's record and enters the commit, in the row index under these hashes.
+    pub fn append_commit(
+        &self,
+        record: &[u8],
+        commit: NewCommit,
+        parents: &[CommitNumber],
+        row_hashes: &[u32],
+    ) -> Result<(JournalPosition, CommitNumber)> {
         let mut index = self.index.write();
         let sequence = self.journal.append(record)?;
         let number = index.insert(&NewCommit { sequence, ..commit }, parents);
+        self.row_index.enter(number, row_hashes);
         Ok((JournalPosition(sequence + 1), number))
     }
 

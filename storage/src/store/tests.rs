@@ -86,6 +86,7 @@ fn open_on(disk: &FaultyDisk, segment_size: u64, checkpoint_row_count: u64) -> R
         journal: JournalOptions { group_commit: Duration::ZERO, segment_size },
         checkpoint_row_count,
         derived: false,
+        row_index_entry_count: 0,
     };
     Store::open_with(Path::new("/data"), with)
 }
