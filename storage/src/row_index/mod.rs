@@ -14,7 +14,7 @@
 //! runs of commits that are durable, and merges runs, eight of a size into one. Nothing here is the truth: a run that is
 //! missing, damaged or of another history is deleted with all after it, and made again from the journal.
 //!
-//! Measured: an entry costs 25 ns on the way of a commit and 2 to 5 bytes on disk.
+//! Measured with pgbench transactions (four rows each): 14 bytes on disk a transaction.
 
 mod run;
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! over without being read; when few rows are asked for, so are those in which the row index does not find them. Where a commit changed the table as a whole (made, dropped, rewritten or replaced it), the
 //! two root values are compared instead, and the walk goes on from the older one.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::Store;
@@ -13,7 +13,7 @@ use super::shared::Shared;
 use crate::change_set::{RowChange, RowChangeKind, RowsChange};
 use crate::commit::Commit;
 use crate::commit_index::{CommitIndex, CommitNumber};
-use crate::diff::diff_tables;
+use crate::diff::{RowDiff, diff_rows, diff_tables};
 use crate::error::{Error, Result};
 use crate::id::CommitId;
 use crate::root::TableData;
@@ -49,6 +49,11 @@ impl Store {
         let root = self.shared.root(head)?;
         let rows = root.table(table).cloned();
         let schema = rows.as_ref().map(|t| t.schema().clone());
+        let keys = keys.map(|mut keys| {
+            keys.sort_unstable();
+            keys.dedup();
+            keys
+        });
         let candidates = match &keys {
             Some(keys) if keys.len() <= INDEXED_KEY_COUNT_MAX => {
                 self.shared.row_index.find(table, &mut keys.iter().map(|key| key.as_slice()))
@@ -58,7 +63,7 @@ impl Store {
         Ok(Box::new(History {
             shared: self.shared.clone(),
             table,
-            keys: keys.map(|keys| keys.into_iter().collect()),
+            keys,
             candidates,
             at: Some(number),
             rows,
@@ -83,7 +88,8 @@ impl Store {
 struct History {
     shared: Arc<Shared>,
     table: Oid,
-    keys: Option<HashSet<Vec<u8>>>,
+    /// Ascending.
+    keys: Option<Vec<Vec<u8>>>,
     /// The commits that may have changed these rows, or the table as a whole.
     candidates: Candidates,
     /// The next commit to look at.
@@ -126,7 +132,7 @@ impl Iterator for History {
 
 impl History {
     fn is_wanted(&self, key: &[u8]) -> bool {
-        self.keys.as_ref().is_none_or(|keys| keys.contains(key))
+        self.keys.as_ref().is_none_or(|keys| keys.binary_search_by(|k| k.as_slice().cmp(key)).is_ok())
     }
 
     fn take_back(&mut self, number: CommitNumber, parent: Option<CommitNumber>) -> Result<()> {
@@ -191,16 +197,18 @@ impl History {
         }
         let schema_of = |t: &Option<Arc<TableData>>| t.as_ref().map(|t| t.schema().clone());
         let (from_schema, to_schema) = (schema_of(&before), schema_of(&after));
-        for difference in diff_tables(before.as_deref(), after.as_deref()) {
+        let differences: Box<dyn Iterator<Item = Result<RowDiff>>> = match &self.keys {
+            Some(keys) => Box::new(diff_rows(before.as_deref(), after.as_deref(), keys)?.into_iter().map(Ok)),
+            None => diff_tables(before.as_deref(), after.as_deref()),
+        };
+        for difference in differences {
             let difference = difference?;
-            if self.is_wanted(&difference.key) {
-                self.found.push_back(RowVersion {
-                    commit: commit.clone(),
-                    from: difference.from.and_then(|row| Some((from_schema.clone()?, row))),
-                    to: difference.to.and_then(|row| Some((to_schema.clone()?, row))),
-                    key: difference.key,
-                });
-            }
+            self.found.push_back(RowVersion {
+                commit: commit.clone(),
+                from: difference.from.and_then(|row| Some((from_schema.clone()?, row))),
+                to: difference.to.and_then(|row| Some((to_schema.clone()?, row))),
+                key: difference.key,
+            });
         }
         self.rows = before;
         self.schema = from_schema;
