@@ -55,7 +55,7 @@ pub(crate) struct SourceRecords {
 
 impl SourceRecords {
     pub(crate) fn new(store: Arc<Store>, database: &str, branch: &str) -> Self {
-        SourceRecords { store, prefix: format!("replication/{database}/{branch}/") }
+        SourceRecords { store, prefix: Store::source_state_prefix(database, branch) }
     }
 
     pub(crate) fn source(&self) -> Result<Option<Source>> {

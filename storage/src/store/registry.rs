@@ -300,6 +300,16 @@ impl Store {
         self.registry.lock().state.get(key).cloned()
     }
 
+    /// Where the small state keeps what belongs to the source that a branch follows; there is a value under `source` if it does.
+    pub fn source_state_prefix(database: &str, branch: &str) -> String {
+        format!("replication/{database}/{branch}/")
+    }
+
+    /// The branch follows, or has followed, a source: its replicated commits stand for what was confirmed there.
+    pub fn follows_source(&self, database: &str, branch: &str) -> bool {
+        self.get_state(&format!("{}source", Self::source_state_prefix(database, branch))).is_some()
+    }
+
     /// Sets or (`None`) removes a value of small state. Durable when the returned position is.
     /// # Errors
     /// `Limit`, `Stopped`.

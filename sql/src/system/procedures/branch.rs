@@ -90,8 +90,39 @@ pub fn create(context: &StatementContext, name: &str, start: Option<&str>, force
     if !force && exists(context, name)? {
         return Err(SqlError::new(ErrorCode::DuplicateObject, format!("a branch named \"{name}\" already exists")));
     }
+    if force && exists(context, name)? {
+        check_keeps_replicated(context, name, commit)?;
+    }
     context.store.create_branch(plain_database(context), name, commit, force)?;
     Ok(())
+}
+
+/// A branch that follows a source cannot go back behind what was confirmed there: it would never be sent again.
+/// # Errors
+/// `ObjectNotInPrerequisiteState`.
+pub fn check_keeps_replicated(context: &StatementContext, branch: &str, target: CommitId) -> Result<()> {
+    let database = plain_database(context);
+    if !context.store.follows_source(database, branch) {
+        return Ok(());
+    }
+    let head = context.store.branch(database, branch)?.state().head;
+    for commit in context.store.log(&[head], &[target])? {
+        if commit?.meta.source.is_some() {
+            let message = format!("branch \"{branch}\" cannot go back to before a transaction that it has replicated");
+            return Err(SqlError::new(ErrorCode::ObjectNotInPrerequisiteState, message)
+                .hint(format!("To have a branch at {target:.12}, use dolt_branch('name', '{target:.12}').")));
+        }
+    }
+    Ok(())
+}
+
+/// # Errors
+/// `ObjectInUse` for a branch that follows a source.
+fn check_not_followed(context: &StatementContext, branch: &str) -> Result<()> {
+    if !context.store.follows_source(plain_database(context), branch) {
+        return Ok(());
+    }
+    Err(SqlError::new(ErrorCode::ObjectInUse, format!("branch \"{branch}\" is being used by replication")))
 }
 
 fn missing(name: &str) -> SqlError {
@@ -111,6 +142,9 @@ fn rename(context: &StatementContext, session: &dyn ProcedureSession, from: &str
     }
     if !force && from != to && exists(context, to)? {
         return Err(SqlError::new(ErrorCode::DuplicateObject, format!("a branch named \"{to}\" already exists")));
+    }
+    if !force && from != to {
+        check_not_followed(context, from)?;
     }
     let others = session.others_on(from);
     if !force && from != to && others > 0 {
@@ -133,6 +167,7 @@ fn delete(context: &StatementContext, session: &dyn ProcedureSession, name: &str
     }
     if !force {
         let anyway = format!("To delete it anyway, use dolt_branch('-D', '{name}').");
+        check_not_followed(context, name).map_err(|e| e.hint(anyway.clone()))?;
         let others = session.others_on(name);
         if others > 0 {
             return Err(in_use(name, others).hint(anyway));

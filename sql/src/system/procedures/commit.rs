@@ -32,6 +32,10 @@ pub fn commit(call: &Call<'_>, arguments: &[&str]) -> Result<Vec<Value>> {
     if amend && head.parents.is_empty() {
         return Err(bad_argument("the first commit cannot be amended"));
     }
+    if amend && head.meta.source.is_some() {
+        // It stands for a transaction of the primary, as that was.
+        return Err(SqlError::new(ErrorCode::ObjectNotInPrerequisiteState, "a replicated commit cannot be amended"));
+    }
     let message = match flags.value("message") {
         Some(message) => message.to_string(),
         None if amend => head.meta.message.clone(),

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use strandline_storage::{Root, Value};
+use strandline_storage::{CommitId, Root, Value};
 
+use super::branch::check_keeps_replicated;
 use super::flags::Flags;
 use super::{Call, bad_argument, done, take_objects};
 use crate::error::{ErrorCode, Result, SqlError};
@@ -20,7 +21,7 @@ pub fn reset(call: &Call<'_>, arguments: &[&str]) -> Result<Vec<Value>> {
     let position = if hard {
         match names.as_slice() {
             [] => call.branch.reset(version, call.state.head, true)?,
-            [target] => call.branch.reset(version, call.resolver().commit(target)?, true)?,
+            [target] => call.branch.reset(version, target_commit(call, target)?, true)?,
             _ => return Err(bad_argument("dolt_reset('--hard', ...) takes one commit")),
         }
     } else {
@@ -28,7 +29,7 @@ pub fn reset(call: &Call<'_>, arguments: &[&str]) -> Result<Vec<Value>> {
             [] if soft => return done(),
             [] => call.branch.set_roots(version, Some(call.state.head_root.clone()), None)?,
             [target] if !is_table(call, target) => {
-                let commit = call.resolver().commit(target)?;
+                let commit = target_commit(call, target)?;
                 let position = call.branch.reset(version, commit, false)?;
                 if soft {
                     position
@@ -43,6 +44,12 @@ pub fn reset(call: &Call<'_>, arguments: &[&str]) -> Result<Vec<Value>> {
     };
     call.session.written(position)?;
     done()
+}
+
+fn target_commit(call: &Call<'_>, target: &str) -> Result<CommitId> {
+    let commit = call.resolver().commit(target)?;
+    check_keeps_replicated(call.context, call.branch.name(), commit)?;
+    Ok(commit)
 }
 
 fn is_table(call: &Call<'_>, name: &str) -> bool {
