@@ -29,6 +29,8 @@ pub struct StatementContext {
     pub statement_time: Timestamp,
     pub backend_pid: i32,
     pub cancel: Arc<AtomicBool>,
+    /// Nobody waits for the statement's rows any more. Apart from `cancel`, which is the session's and which its next statement clears.
+    pub abandoned: AtomicBool,
     pub params: Vec<strandline_storage::Value>,
 }
 
@@ -69,7 +71,7 @@ impl StatementContext {
     /// # Errors
     /// `QueryCanceled` once the client has asked for it. Long loops call this every few thousand rows.
     pub fn check_cancel(&self) -> Result<()> {
-        if self.cancel.load(Ordering::Relaxed) {
+        if self.cancel.load(Ordering::Relaxed) || self.abandoned.load(Ordering::Relaxed) {
             return Err(SqlError::new(ErrorCode::QueryCanceled, "canceling statement due to user request"));
         }
         Ok(())

@@ -170,6 +170,10 @@ mod faulty {
             state.files.iter().find(|(path, _)| path.ends_with(name)).map(|(_, c)| c.now.clone())
         }
 
+        pub fn remove_file(&self, name: &str) {
+            self.state.lock().files.retain(|path, _| !path.ends_with(name));
+        }
+
         pub fn put_file(&self, name: &str, bytes: Vec<u8>) {
             let mut state = self.state.lock();
             let content = state.files.iter_mut().find(|(path, _)| path.ends_with(name)).map(|(_, c)| c).unwrap();

@@ -68,7 +68,7 @@ impl FsckReport {
 pub fn fsck(path: &Path) -> Result<FsckReport> {
     let folder = path.join(STORE_FOLDER);
     if !folder.is_dir() {
-        return Err(Error::NotFound { what: "data directory", name: path.display().to_string() });
+        return Err(Error::NotFound { what: "store in data directory", name: path.display().to_string() });
     }
     fsck_on(Arc::new(RealDisk), path)
 }

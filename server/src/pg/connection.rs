@@ -116,10 +116,7 @@ impl Connection {
         let message = tokio::select! {
             message = self.wire.try_message(true) => message?,
             () = shared.shutdown() => {
-                return Err(End::fatal(SqlError::new(
-                    ErrorCode::AdminShutdown,
-                    "terminating connection due to administrator command",
-                )));
+                return Err(shut_down());
             }
             () = tokio::time::sleep(Duration::from_millis(limit)), if limit > 0 => {
                 return Err(End::fatal(SqlError::new(timeout.1, format!("terminating connection due to {}", timeout.2))));
@@ -211,7 +208,7 @@ impl Connection {
         }
         let count = statements.len();
         for (i, statement) in statements.into_iter().enumerate() {
-            let outcome = self.work_with_timeout(move |session| session.execute(&statement)).await?;
+            let outcome = self.work_watched(move |session| session.execute(&statement)).await?;
             self.beside()?;
             let tag = match outcome {
                 Outcome::Empty => None,
@@ -298,7 +295,7 @@ impl Connection {
     async fn execute(&mut self, portal: String, max_rows: u64) -> Result<(), Failure> {
         let formats = self.session()?.portal(&portal)?.formats.clone();
         let name = portal.clone();
-        let outcome = self.work_with_timeout(move |session| session.execute_portal(&name)).await?;
+        let outcome = self.work_watched(move |session| session.execute_portal(&name)).await?;
         self.beside()?;
         let tag = match outcome {
             Outcome::Empty => {
@@ -322,33 +319,48 @@ impl Connection {
         Ok(())
     }
 
-    /// As [`Self::work`]; `statement_timeout` cancels it.
-    async fn work_with_timeout(
+    /// As [`Self::work`]; `statement_timeout` cancels it, and so does a client that goes away: nobody could stop it later.
+    async fn work_watched(
         &mut self,
         work: impl FnOnce(&mut Session) -> Result<Outcome, SqlError> + Send + 'static,
     ) -> Result<Outcome, Failure> {
         let limit = self.session()?.milliseconds("statement_timeout");
-        if limit == 0 {
-            return Ok(self.work(work).await??);
-        }
-        let cancel = self.cancel.clone();
-        let mut work = std::pin::pin!(self.work(work));
-        tokio::select! {
-            result = &mut work => Ok(result??),
-            () = tokio::time::sleep(Duration::from_millis(limit)) => {
-                cancel.cancel();
-                match work.await? {
-                    Err(error) if error.code == ErrorCode::QueryCanceled => Err(timed_out().into()),
-                    other => Ok(other?),
-                }
+        let mut session = self.session.take().ok_or(End::Closed)?;
+        let mut work = std::pin::pin!(blocking(move || {
+            let result = work(&mut session);
+            (session, result)
+        }));
+        let mut gone = false;
+        let (session, result) = tokio::select! {
+            biased;
+            ended = &mut work => ended?,
+            () = sleep_for(limit) => {
+                self.cancel.cancel();
+                let (session, result) = work.await?;
+                (session, match result {
+                    Err(error) if error.code == ErrorCode::QueryCanceled => Err(timed_out()),
+                    other => other,
+                })
             }
-        }
+            () = self.wire.gone() => {
+                gone = true;
+                self.cancel.cancel();
+                work.await?
+            }
+        };
+        self.session = Some(session);
+        if gone { Err(End::Closed.into()) } else { Ok(result?) }
+    }
+
+    /// When `statement_timeout` ends what begins now.
+    fn deadline(&mut self) -> Result<Option<tokio::time::Instant>, End> {
+        let limit = self.session()?.milliseconds("statement_timeout");
+        Ok((limit > 0).then(|| tokio::time::Instant::now() + Duration::from_millis(limit)))
     }
 
     /// Sends rows until they end, `max_rows` (0: all) are sent or the client cancels.
     async fn send_rows(&mut self, rows: &mut Rows, formats: &[i16], max_rows: u64) -> Result<Sent, Failure> {
-        let limit = self.session()?.milliseconds("statement_timeout");
-        let deadline = (limit > 0).then(|| tokio::time::Instant::now() + Duration::from_millis(limit));
+        let deadline = self.deadline()?;
         let types: Vec<_> = rows.columns.iter().map(|c| c.data_type.clone()).collect();
         let formats: Vec<Format> =
             (0..types.len()).map(|i| if reply::format_of(formats, i) == 1 { Format::Binary } else { Format::Text }).collect();
@@ -364,6 +376,7 @@ impl Connection {
                         () = self.cancel.canceled() => return Err(canceled().into()),
                         next = rows.batches.next() => next,
                         () = sleep_until(deadline) => return Err(timed_out().into()),
+                        () = self.wire.gone() => return Err(End::Closed.into()),
                     };
                     match next {
                         Some(batch) => (batch?, 0),
@@ -423,6 +436,7 @@ impl Connection {
         let load = copy.load;
         let mut load = std::pin::pin!(blocking(move || load(receiver)));
         let mut sender = Some(sender);
+        let deadline = self.deadline()?;
         loop {
             let message = tokio::select! {
                 biased;
@@ -431,6 +445,12 @@ impl Connection {
                     drop(sender.take());
                     let _ = load.await;
                     return Err(canceled().into());
+                }
+                () = sleep_until(deadline) => {
+                    self.cancel.cancel();
+                    drop(sender.take());
+                    let _ = load.await;
+                    return Err(timed_out().into());
                 }
                 message = self.wire.try_message(true), if sender.is_some() => message?,
             };
@@ -462,12 +482,15 @@ impl Connection {
 
     async fn copy_out(&mut self, mut copy: CopyOut) -> Result<String, Failure> {
         reply::copy_response(&mut self.wire.out, b'H', copy.binary, copy.column_count);
+        let deadline = self.deadline()?;
         let mut count = 0;
         loop {
             let next = tokio::select! {
                 biased;
                 () = self.cancel.canceled() => return Err(canceled().into()),
                 next = copy.chunks.next() => next,
+                () = sleep_until(deadline) => return Err(timed_out().into()),
+                () = self.wire.gone() => return Err(End::Closed.into()),
             };
             let Some(item) = next else { break };
             let (chunks, rows) = item?;
@@ -479,6 +502,19 @@ impl Connection {
         }
         reply::bare(&mut self.wire.out, b'c');
         Ok(format!("COPY {count}"))
+    }
+}
+
+/// What a client is told when the server stops.
+pub fn shut_down() -> End {
+    End::fatal(SqlError::new(ErrorCode::AdminShutdown, "terminating connection due to administrator command"))
+}
+
+/// Completes after so many milliseconds; 0: never.
+async fn sleep_for(ms: u64) {
+    match ms {
+        0 => std::future::pending().await,
+        ms => tokio::time::sleep(Duration::from_millis(ms)).await,
     }
 }
 

@@ -33,6 +33,10 @@ use crate::pg::wire::{End, Wire};
 
 /// How long connections may take to end after a shutdown began.
 const SHUTDOWN_MS_MAX: u64 = 5_000;
+/// What runs then is canceled each time so long has passed: a statement may follow the one that was canceled.
+const SHUTDOWN_CANCEL_MS: u64 = 100;
+/// Sockets that are open for each connection that may be: the others have not said yet what they want.
+const SOCKETS_PER_CONNECTION_MAX: usize = 20;
 
 /// What the server decides for its PostgreSQL connections.
 #[derive(Clone, Debug)]
@@ -62,6 +66,23 @@ pub(crate) struct Shared {
     cancels: Mutex<HashMap<i32, (bytes::Bytes, CancelHandle)>>,
     connection_count: AtomicUsize,
     stop: watch::Receiver<bool>,
+}
+
+/// A connection's place among the `connections_max`, given back when it is dropped.
+pub(crate) struct Slot(Arc<Shared>);
+
+impl Slot {
+    /// `None`: all are taken.
+    fn take(shared: &Arc<Shared>, connections_max: usize) -> Option<Slot> {
+        let slot = Slot(Arc::clone(shared));
+        (shared.connection_count.fetch_add(1, Ordering::Relaxed) < connections_max).then_some(slot)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.connection_count.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Shared {
@@ -109,7 +130,8 @@ pub async fn serve(
         match accepted {
             Ok((stream, peer)) => {
                 let span = tracing::info_span!("connection", %peer);
-                connections.spawn(serve_connection(stream, shared.clone(), options.clone()).instrument(span));
+                let full = connections.len() >= options.connections_max * SOCKETS_PER_CONNECTION_MAX;
+                connections.spawn(serve_connection(stream, shared.clone(), options.clone(), full).instrument(span));
             }
             Err(error) => {
                 // Out of file descriptors, most likely: others may end meanwhile.
@@ -119,11 +141,18 @@ pub async fn serve(
         }
     }
     let _ = stop_sender.send(true);
-    for (_, handle) in shared.cancels.lock().values() {
-        handle.cancel();
-    }
     info!(connection_count = connections.len(), "ending connections");
-    let all = async { while connections.join_next().await.is_some() {} };
+    let all = async {
+        loop {
+            for (_, handle) in shared.cancels.lock().values() {
+                handle.cancel();
+            }
+            let all = async { while connections.join_next().await.is_some() {} };
+            if tokio::time::timeout(Duration::from_millis(SHUTDOWN_CANCEL_MS), all).await.is_ok() {
+                break;
+            }
+        }
+    };
     if tokio::time::timeout(Duration::from_millis(SHUTDOWN_MS_MAX), all).await.is_err() {
         warn!("some connections did not end in time");
         connections.abort_all();
@@ -131,29 +160,26 @@ pub async fn serve(
     Ok(())
 }
 
-/// Counts a connection for as long as it lives.
-struct Counted<'a>(&'a AtomicUsize);
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, options: ServerOptions) {
-    let count = shared.connection_count.fetch_add(1, Ordering::Relaxed) + 1;
-    let _counted = Counted(&shared.connection_count);
+/// `full`: there are too many sockets already.
+async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, options: ServerOptions, full: bool) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "could not set TCP_NODELAY");
     }
-    let mut wire = Wire::new(stream);
-    // One more than the limit may still send a cancel request.
-    let started = tokio::time::timeout(
-        Duration::from_millis(options.authentication_ms_max),
-        startup::start(&mut wire, &shared, count > options.connections_max),
-    );
-    match started.await {
-        Ok(Ok(Start::Session(session, secret))) => {
+    let mut wire = Wire::new(stream, shared.stop.clone());
+    let start = async {
+        if full {
+            return Err(startup::too_many());
+        }
+        tokio::select! {
+            started = startup::start(&mut wire, &shared, options.connections_max) => started,
+            () = shared.shutdown() => Err(connection::shut_down()),
+            () = tokio::time::sleep(Duration::from_millis(options.authentication_ms_max)) => {
+                Err(End::fatal(SqlError::new(ErrorCode::QueryCanceled, "canceling authentication due to timeout")))
+            }
+        }
+    };
+    match start.await {
+        Ok(Start::Session(session, secret, _slot)) => {
             let pid = session.pid();
             debug!(pid, "session opened");
             shared.cancels.lock().insert(pid, (secret, session.cancel_handle()));
@@ -161,14 +187,9 @@ async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, options: Serve
             shared.cancels.lock().remove(&pid);
             debug!(pid, "session closed");
         }
-        Ok(Ok(Start::Canceled)) | Ok(Err(End::Closed)) => {}
-        Ok(Err(End::Fatal(error))) => {
+        Ok(Start::Canceled) | Err(End::Closed) => {}
+        Err(End::Fatal(error)) => {
             info!(%error, "connection refused");
-            reply::error(&mut wire.out, Severity::Fatal, &error);
-            wire.shutdown().await;
-        }
-        Err(_) => {
-            let error = SqlError::new(ErrorCode::QueryCanceled, "canceling authentication due to timeout");
             reply::error(&mut wire.out, Severity::Fatal, &error);
             wire.shutdown().await;
         }

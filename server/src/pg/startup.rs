@@ -8,27 +8,28 @@ use pgwire::messages::startup::{Authentication, BackendKeyData, NegotiateProtoco
 use strandline_sql::error::{ErrorCode, SqlError};
 use strandline_sql::session::{ConnectRequest, Session};
 
-use crate::pg::Shared;
 use crate::pg::connection::blocking;
 use crate::pg::frontend::{Frontend, Opening};
 use crate::pg::reply;
 use crate::pg::scram;
 use crate::pg::wire::{End, Wire};
+use crate::pg::{Shared, Slot};
 
 /// Encryption requests that one connection may make before it starts.
 const NEGOTIATIONS_MAX: usize = 4;
 
 /// What the first messages of a connection lead to.
 pub enum Start {
-    Session(Box<Session>, bytes::Bytes),
+    Session(Box<Session>, bytes::Bytes, Slot),
     /// A cancel request, already carried out.
     Canceled,
 }
 
-/// Runs the start of a connection. `full`: there are too many already; only a cancel request is served.
+/// Runs the start of a connection. It counts as one of `connections_max` from its startup packet on, so that neither
+/// sockets that say nothing nor cancel requests take a place.
 /// # Errors
 /// `End::Fatal` with what the client is to be told.
-pub async fn start(wire: &mut Wire, shared: &Arc<Shared>, full: bool) -> Result<Start, End> {
+pub async fn start(wire: &mut Wire, shared: &Arc<Shared>, connections_max: usize) -> Result<Start, End> {
     let mut negotiations = 0;
     let (minor, parameters) = loop {
         match wire.opening().await? {
@@ -52,9 +53,7 @@ pub async fn start(wire: &mut Wire, shared: &Arc<Shared>, full: bool) -> Result<
             return Err(fatal(ErrorCode::ProtocolViolation, "too many negotiation requests"));
         }
     };
-    if full {
-        return Err(fatal(ErrorCode::TooManyConnections, "sorry, too many clients already"));
-    }
+    let slot = Slot::take(shared, connections_max).ok_or_else(too_many)?;
     let mut request = ConnectRequest { client: wire.peer, ..ConnectRequest::default() };
     let mut unknown_options = Vec::new();
     for (name, value) in parameters {
@@ -91,7 +90,12 @@ pub async fn start(wire: &mut Wire, shared: &Arc<Shared>, full: bool) -> Result<
     reply::put(&mut wire.out, PgWireBackendMessage::BackendKeyData(BackendKeyData::new(session.pid(), SecretKey::I32(secret))));
     reply::ready(&mut wire.out, session.status());
     wire.flush().await?;
-    Ok(Start::Session(Box::new(session), bytes::Bytes::copy_from_slice(&secret.to_be_bytes())))
+    Ok(Start::Session(Box::new(session), bytes::Bytes::copy_from_slice(&secret.to_be_bytes()), slot))
+}
+
+/// One more connection would be too many.
+pub fn too_many() -> End {
+    fatal(ErrorCode::TooManyConnections, "sorry, too many clients already")
 }
 
 fn fatal(code: ErrorCode, message: impl Into<String>) -> End {

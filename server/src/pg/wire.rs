@@ -1,16 +1,25 @@
 //! A client's socket with its two buffers.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use strandline_sql::error::{ErrorCode, SqlError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 use crate::pg::frontend::{self, Frontend, Malformed, Opening};
 
 /// Output is sent once it reaches this size, and whenever the client is to see it.
 pub const OUT_BYTES: usize = 64 * 1024;
+
+/// What is read of the following messages while a statement runs.
+const READ_AHEAD_BYTES_MAX: usize = 64 * 1024;
+/// A statement whose client has gone may run for so long: some send it, close and rely on its being carried out.
+const GONE_MS: u64 = 2_000;
+/// How long a client that does not read may delay the end of a server that stops.
+const LAST_WRITE_MS_MAX: u64 = 200;
 
 /// Why a connection ends.
 #[derive(Debug)]
@@ -39,12 +48,26 @@ pub struct Wire {
     pub peer: Option<SocketAddr>,
     input: BytesMut,
     pub out: BytesMut,
+    /// Becomes true when the server stops.
+    stop: watch::Receiver<bool>,
 }
 
 impl Wire {
-    pub fn new(stream: TcpStream) -> Self {
+    pub fn new(stream: TcpStream, stop: watch::Receiver<bool>) -> Self {
         let peer = stream.peer_addr().ok();
-        Wire { stream, peer, input: BytesMut::with_capacity(8192), out: BytesMut::with_capacity(8192) }
+        Wire { stream, peer, input: BytesMut::with_capacity(8192), out: BytesMut::with_capacity(8192), stop }
+    }
+
+    /// Completes a while after the client has gone; what it sent before stays to be read. Cancel-safe. Not seen is the
+    /// going of a client that has sent more than [`READ_AHEAD_BYTES_MAX`] beforehand.
+    pub async fn gone(&mut self) {
+        while self.input.len() < READ_AHEAD_BYTES_MAX {
+            if let Err(End::Closed) = self.fill().await {
+                tokio::time::sleep(Duration::from_millis(GONE_MS)).await;
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     /// The next message before a session. Cancel-safe.
@@ -84,9 +107,17 @@ impl Wire {
         }
     }
 
+    /// Sends what has gathered. Waits for a client that is slow to read, but not when the server stops.
     pub async fn flush(&mut self) -> Result<(), End> {
         if !self.out.is_empty() {
-            self.stream.write_all(&self.out).await?;
+            let sent = self.stream.try_write(&self.out).unwrap_or(0);
+            if sent < self.out.len() {
+                tokio::select! {
+                    biased;
+                    written = self.stream.write_all(&self.out[sent..]) => written?,
+                    () = out_of_time(&mut self.stop) => return Err(End::Closed),
+                }
+            }
             self.out.clear();
             if self.out.capacity() > 4 * OUT_BYTES {
                 self.out = BytesMut::with_capacity(8192);
@@ -108,6 +139,12 @@ impl Wire {
         let _ = self.flush().await;
         let _ = self.stream.shutdown().await;
     }
+}
+
+/// Completes a little after the server began to stop.
+async fn out_of_time(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+    tokio::time::sleep(Duration::from_millis(LAST_WRITE_MS_MAX)).await;
 }
 
 fn fatal(error: &Malformed) -> End {

@@ -270,6 +270,14 @@ impl ColumnBuilder {
     /// # Errors
     /// `InternalError` when the value has another shape than the column.
     pub fn push(&mut self, datum: &Datum<'_>) -> Result<()> {
+        let held = match &*self {
+            ColumnBuilder::Text(b) => b.values_slice().len(),
+            ColumnBuilder::Bytes(b) => b.values_slice().len(),
+            _ => 0,
+        };
+        if held + datum.bytes().len() > i32::MAX as usize {
+            return Err(SqlError::new(ErrorCode::ProgramLimitExceeded, "a batch of rows exceeds 2 GB"));
+        }
         match (self, datum) {
             (ColumnBuilder::Null(n), _) => *n += 1,
             (ColumnBuilder::Bool(b), Datum::Null) => b.append_null(),

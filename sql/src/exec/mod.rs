@@ -15,6 +15,7 @@ mod project_set;
 mod runtime;
 pub mod scan;
 mod set_ops;
+mod small_batches;
 pub mod subplan;
 mod values;
 mod window;
@@ -36,7 +37,7 @@ pub(crate) use cte::{CteScan, CteState, Recursive};
 pub use evaluator::Evaluator;
 pub(crate) use limits::bound as limit_bound;
 pub(crate) use limits::{DistinctRows, LimitRows};
-pub(crate) use node::{Append, KeepOrder, OwnNode, add_cancel_points, internal};
+pub(crate) use node::{Append, KeepOrder, OwnNode, add_guards, internal};
 pub(crate) use project_set::{FunctionScan, ProjectSet, SetCall};
 pub(crate) use runtime::{block_on, session_state};
 pub use runtime::{configure_memory, error_of};
@@ -94,6 +95,18 @@ pub struct RowBatches {
     /// The columns' types, for encoding.
     pub types: Vec<DataType>,
     receiver: tokio::sync::mpsc::Receiver<Result<RecordBatch>>,
+    until_end: Option<UntilEnd>,
+}
+
+/// Abandons its statement when it is dropped before the last row: operators that are far from sending one notice, too.
+struct UntilEnd(Option<Arc<StatementContext>>);
+
+impl Drop for UntilEnd {
+    fn drop(&mut self) {
+        if let Some(context) = &self.0 {
+            context.abandoned.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
 }
 
 impl std::fmt::Debug for RowBatches {
@@ -105,13 +118,26 @@ impl std::fmt::Debug for RowBatches {
 impl RowBatches {
     /// The next batch; its columns are those of `columns` by position.
     pub async fn next(&mut self) -> Option<Result<RecordBatch>> {
-        self.receiver.recv().await
+        let batch = self.receiver.recv().await;
+        if batch.is_none()
+            && let Some(until_end) = &mut self.until_end
+        {
+            // The statement may go on with its context.
+            until_end.0 = None;
+        }
+        batch
+    }
+
+    /// These are the rows that the statement is about: when nobody wants them any more, all that it runs ends.
+    pub fn of_statement(mut self, context: &Arc<StatementContext>) -> Self {
+        self.until_end = Some(UntilEnd(Some(Arc::clone(context))));
+        self
     }
 
     /// As [`RowBatches::next`], from a thread that may block.
     pub fn blocking_next(&mut self) -> Option<Result<RecordBatch>> {
         // Also right on a runtime's own worker, where `blocking_recv` would panic.
-        block_on(self.receiver.recv())
+        block_on(self.next())
     }
 
     /// All rows as values.
@@ -133,7 +159,7 @@ impl RowBatches {
             // The channel was made large enough.
             let _ = sender.try_send(Ok(batch));
         }
-        RowBatches { columns, types, receiver }
+        RowBatches { columns, types, receiver, until_end: None }
     }
 }
 
@@ -175,7 +201,7 @@ pub fn run_in(query: &Query, execution: &Arc<Execution>) -> Result<RowBatches> {
         crate::lower::plan(query, execution)?
     };
     runtime.spawn_blocking(move || runtime::drive(&plan, &context, &sender));
-    Ok(RowBatches { columns: query.columns.clone(), types, receiver })
+    Ok(RowBatches { columns: query.columns.clone(), types, receiver, until_end: None })
 }
 
 /// Runs a query to its end.

@@ -316,8 +316,8 @@ impl Operator for Append {
     }
 }
 
-/// Puts a [`CancelPoint`] above every join.
-pub(crate) fn add_cancel_points(plan: Arc<dyn ExecutionPlan>, context: &Arc<StatementContext>) -> PlanResult<Arc<dyn ExecutionPlan>> {
+/// Puts a [`CancelPoint`] above every join, and bounds the batches of projections.
+pub(crate) fn add_guards(plan: Arc<dyn ExecutionPlan>, context: &Arc<StatementContext>) -> PlanResult<Arc<dyn ExecutionPlan>> {
     use datafusion::common::tree_node::{Transformed, TreeNode as _};
     Ok(plan
         .transform_up(|plan| {
@@ -326,7 +326,10 @@ pub(crate) fn add_cancel_points(plan: Arc<dyn ExecutionPlan>, context: &Arc<Stat
                 let schema = plan.schema();
                 return Ok(Transformed::yes(Arc::new(OwnExec::new(Arc::new(CancelPoint(Arc::clone(context))), vec![plan], schema)) as _));
             }
-            Ok(Transformed::no(plan))
+            Ok(match super::small_batches::bound(Arc::clone(&plan), context)? {
+                Some(bounded) => Transformed::yes(bounded),
+                None => Transformed::no(plan),
+            })
         })?
         .data)
 }

@@ -34,6 +34,8 @@ use crate::virtual_table::{BatchIterator, ScanRequest, VirtualTable};
 
 /// Rows per batch, if the leaves fall so.
 const BATCH_ROWS: usize = 8192;
+/// A batch of so much is full, however few rows it has.
+const BATCH_BYTES: usize = 4 << 20;
 
 /// What is scanned.
 #[derive(Clone, Debug)]
@@ -567,7 +569,8 @@ impl TableBatches {
         let limit = BATCH_ROWS.min(self.remaining);
         let mut columns: Vec<Gather> = self.wanted.iter().map(|(at, ty)| Gather::new(at.map(|_| ty))).collect();
         let mut rows = 0;
-        while rows < limit {
+        // Documents fill a batch before there are many of them.
+        while rows < limit && columns.iter().map(Gather::size).sum::<usize>() < BATCH_BYTES {
             match &mut self.cursors {
                 Cursors::Keys(keys) => {
                     let Some(key) = keys.next() else { break };
@@ -647,6 +650,14 @@ impl Gather {
                 offsets: vec![0],
                 bits: BooleanBufferBuilder::new(0),
             },
+        }
+    }
+
+    /// Bytes of text gathered so far.
+    fn size(&self) -> usize {
+        match self {
+            Gather::Key(builder) => builder.values_slice().len(),
+            Gather::Column { data, .. } => data.len(),
         }
     }
 

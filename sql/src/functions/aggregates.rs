@@ -241,19 +241,25 @@ impl State for BitFold {
     }
 }
 
+/// The longest string, PostgreSQL's MaxAllocSize without a terminator.
+const STRING_BYTES_MAX: usize = 0x3fff_fffe;
+
 struct StringAgg(Option<Vec<u8>>);
 
 impl State for StringAgg {
     fn add(&mut self, _: &Call, args: &[Datum<'_>]) -> Result<()> {
         let Some(arg) = args.first().filter(|a| !a.is_null()) else { return Ok(()) };
-        match &mut self.0 {
-            None => self.0 = Some(arg.bytes().to_vec()),
-            Some(text) => {
-                if let Some(separator) = args.get(1) {
-                    text.extend_from_slice(separator.bytes());
-                }
-                text.extend_from_slice(arg.bytes());
+        let Some(text) = &mut self.0 else {
+            self.0 = Some(arg.bytes().to_vec());
+            return Ok(());
+        };
+        let separator = args.get(1).map_or(&[][..], |s| s.bytes());
+        for part in [separator, arg.bytes()] {
+            if text.len() + part.len() > STRING_BYTES_MAX {
+                let detail = format!("Cannot enlarge string buffer containing {} bytes by {} more bytes.", text.len(), part.len());
+                return Err(SqlError::new(ErrorCode::ProgramLimitExceeded, "out of memory").detail(detail));
             }
+            text.extend_from_slice(part);
         }
         Ok(())
     }

@@ -365,6 +365,7 @@ impl PgAggregate {
             states: Vec::new(),
             bytes: 0,
             added: 0,
+            added_bytes: 0,
         }
     }
 }
@@ -410,9 +411,13 @@ struct Groups {
     arrangement: Arrangement,
     states: Vec<Box<dyn State>>,
     bytes: usize,
+    /// Rows and bytes of text since the states were last asked for their sizes.
     added: usize,
+    added_bytes: usize,
 }
 
+/// After so much text the states' sizes are asked for again.
+const MEASURE_BYTES: usize = 16 << 20;
 /// What a state takes besides its collected bytes.
 const STATE_BYTES: usize = 96;
 
@@ -433,14 +438,16 @@ impl Groups {
             }
             args.clear();
             args.extend(columns.iter().map(|c| c.get(row)));
+            self.added_bytes += args.iter().map(|a| a.bytes().len()).sum::<usize>();
             if let Some(state) = self.states.get_mut(group(row)) {
                 state.add(&self.call, &args)?;
             }
         }
         self.added += rows;
         // Asking every state for its size is dear: now and then is enough.
-        if self.added > 65_536 || self.bytes == 0 {
+        if self.added > 65_536 || self.added_bytes > MEASURE_BYTES || self.bytes == 0 {
             self.added = 0;
+            self.added_bytes = 0;
             self.bytes = self.states.iter().map(|s| s.size()).sum::<usize>().max(1);
         }
         Ok(())

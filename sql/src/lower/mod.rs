@@ -39,7 +39,7 @@ pub fn plan(query: &Query, execution: &Arc<Execution>) -> Result<Arc<dyn Executi
     let state = exec::session_state();
     let optimized = state.optimize(&logical).map_err(exec::error_of)?;
     let physical = exec::block_on(state.query_planner().create_physical_plan(&optimized, state)).map_err(exec::error_of)?;
-    exec::add_cancel_points(physical, &execution.context).map_err(exec::error_of)
+    exec::add_guards(physical, &execution.context).map_err(exec::error_of)
 }
 
 /// The state of one lowering.

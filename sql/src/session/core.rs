@@ -226,6 +226,7 @@ impl SessionCore {
             statement_time: state.query_started.unwrap_or(transaction.started),
             backend_pid: self.pid,
             cancel: self.cancel.flag.clone(),
+            abandoned: false.into(),
             params,
         }))
     }

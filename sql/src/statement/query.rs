@@ -88,7 +88,7 @@ pub fn run(
     if found.len() > context.params.len() {
         return Err(SqlError::new(ErrorCode::UndefinedParameter, format!("there is no parameter ${}", context.params.len() + 1)));
     }
-    let batches = exec::run(&query, context.clone())?;
+    let batches = exec::run(&query, context.clone())?.of_statement(&context);
     Ok((context, batches))
 }
 

@@ -32,6 +32,11 @@ pub(super) fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions) 
     }
     let mark_path = folder.join(SyncedMark::NAME);
     let mark = SyncedMark { file: disk.open(&mark_path, true).map_err(io_error("open", &mark_path))? };
+    // What the mark names was there before the mark was written.
+    let (marked, _) = mark.read();
+    if numbers.last().copied().unwrap_or_default() < marked {
+        return Err(Malformed("segment is missing").at(segment_path(folder, marked).display().to_string()));
+    }
     if numbers.is_empty() {
         numbers.push(1);
     }

@@ -9,6 +9,7 @@ pub(crate) mod branch;
 mod commits;
 mod history;
 mod options;
+mod rebase_checks;
 pub(crate) mod registry;
 pub(crate) mod roots;
 pub(crate) mod shared;
@@ -185,7 +186,7 @@ pub(crate) fn check_format(disk: &dyn Disk, folder: &Path, create: bool) -> Resu
     let number = text.strip_prefix(FORMAT_PREFIX).and_then(|rest| rest.trim_end().parse::<u32>().ok());
     match number {
         Some(found) if found > FORMAT_VERSION => Err(Error::Format { path: folder.into(), found, supported: FORMAT_VERSION }),
-        Some(_) => Ok(()),
+        Some(found) if found > 0 => Ok(()),
         // Also what a crash in the making of the folder leaves: then there is no journal yet.
         None if create && disk.list(&folder.join(JOURNAL_FOLDER)).map_or(true, |names| names.is_empty()) => {
             file.set_size(0).map_err(io("write"))?;
@@ -193,6 +194,6 @@ pub(crate) fn check_format(disk: &dyn Disk, folder: &Path, create: bool) -> Resu
             file.sync().map_err(io("sync"))?;
             disk.sync_dir(folder).map_err(io("sync"))
         }
-        None => Err(Error::Damaged { place: path.display().to_string(), what: "does not name a format".into() }),
+        _ => Err(Error::Damaged { place: path.display().to_string(), what: "does not name a format".into() }),
     }
 }

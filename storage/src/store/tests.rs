@@ -271,6 +271,18 @@ fn a_newer_format_is_refused_with_both_versions() {
     drop(made(&disk).unwrap());
     disk.put_file("FORMAT", b"strandline store, format 2\n".to_vec());
     assert!(matches!(open_on(&disk, 1 << 16, u64::MAX), Err(Error::Format { found: 2, supported: 1, .. })));
+    disk.put_file("FORMAT", b"strandline store, format 0\n".to_vec());
+    assert!(matches!(open_on(&disk, 1 << 16, u64::MAX), Err(Error::Damaged { .. })));
+}
+
+#[test]
+fn a_lost_last_segment_is_noticed() {
+    let (disk, _) = history(1 << 13, 30);
+    let last = (1..).take_while(|n| disk.file(&format!("{n:08}.seg")).is_some()).last().unwrap();
+    assert!(last > 1);
+    disk.remove_file(&format!("{last:08}.seg"));
+    assert!(!crate::fsck::fsck_on(Arc::new(disk.copy()), Path::new("/data")).unwrap().findings.is_empty());
+    assert!(matches!(open_on(&disk, 1 << 13, u64::MAX), Err(Error::Damaged { .. })));
 }
 
 /// A history of transactions, each durable: (head, content) from the oldest to the newest, and the disk.
@@ -513,6 +525,58 @@ fn a_local_transaction_is_rebased_or_conflicts_on_the_same_row() {
     branch.commit_local(&base, edit, None).unwrap();
     let state = branch.state();
     assert_eq!((rows(&state.working, TABLE).len(), rows(&state.working, KEYLESS).len()), (500, 2));
+}
+
+#[test]
+fn transactions_that_are_right_alone_and_wrong_together_conflict() {
+    let store = made(&FaultyDisk::default()).unwrap();
+    let branch = store.branch(DATABASE, "main").unwrap();
+    let conflicts = |first: &dyn Fn(&mut Edit), second: &dyn Fn(&mut Edit)| {
+        let base = branch.state();
+        let edit = |change: &dyn Fn(&mut Edit)| {
+            let mut edit = Edit::new(base.working.clone());
+            change(&mut edit);
+            edit
+        };
+        branch.commit_local(&base, edit(first), None).unwrap();
+        match branch.commit_local(&base, edit(second), None) {
+            Ok(_) => false,
+            Err(Error::Conflict { .. }) => true,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let new_table = |oid: Oid, name: &'static str| move |edit: &mut Edit| edit.put_table(table(oid, name, true)).unwrap();
+    assert!(conflicts(&new_table(20_000, "n"), &new_table(20_001, "n")));
+    assert!(!conflicts(&new_table(20_002, "o"), &new_table(20_003, "p")));
+
+    // KEYLESS refers to TABLE.
+    let base = branch.state();
+    let mut edit = Edit::new(base.working.clone());
+    let mut child = (**edit.root().table(KEYLESS).unwrap().schema()).clone();
+    child.constraints.push(crate::schema::Constraint {
+        oid: 20_010,
+        name: "child_fkey".into(),
+        kind: crate::schema::ConstraintKind::ForeignKey { table: TABLE, columns: vec![0] },
+        definition: "FOREIGN KEY (id) REFERENCES t(id)".into(),
+        columns: vec![0],
+    });
+    edit.put_table(child).unwrap();
+    for id in 1..=4 {
+        edit.insert(TABLE, row(id, "parent")).unwrap();
+    }
+    branch.commit_local(&base, edit, None).unwrap();
+    let delete = |id: i32| {
+        move |edit: &mut Edit| {
+            let key = key(edit.root(), id);
+            edit.delete(TABLE, &key).unwrap();
+        }
+    };
+    let refer = |id: i32| move |edit: &mut Edit| edit.insert(KEYLESS, row(id, "child")).unwrap();
+    assert!(conflicts(&delete(1), &refer(1)));
+    assert!(conflicts(&refer(2), &delete(2)));
+    let insert = |edit: &mut Edit| edit.insert(TABLE, row(9, "parent")).unwrap();
+    assert!(!conflicts(&insert, &refer(3)));
+    assert!(!conflicts(&refer(3), &refer(4)));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::branch::WorkingSet;
+use super::rebase_checks;
 use crate::change_set::{ChangeSet, RowsChange, TableChange};
 use crate::chunk::ChunkReader;
 use crate::diff::diff_tables;
@@ -68,7 +69,9 @@ fn follow_object(
 ) -> Result<Root> {
     let (old, new, mine) = (before.catalog().get(oid), after.catalog().get(oid), local.catalog().get(oid));
     let same_rows = same_table(before.table(oid), local.table(oid))?;
-    if mine == old && same_rows {
+    // A name that is taken here: HEAD's object stays out.
+    let namesake = new.filter(|_| mine == old).and_then(|new| rebase_checks::namesake(local.catalog(), new));
+    if mine == old && same_rows && namesake.is_none() {
         settled.insert(oid);
         return Ok(local.with_object_of(after, oid));
     }
@@ -79,6 +82,7 @@ fn follow_object(
     }
     // Rows were changed here and the definition there: the definition is taken over if the rows keep their shape.
     if mine == old
+        && namesake.is_none()
         && let (Some(CatalogObject::Table(from)), Some(CatalogObject::Table(to))) = (old.map(|o| &**o), new.map(|o| &**o))
         && same_shape(from, to)
     {
@@ -287,5 +291,6 @@ pub(crate) fn rebase(base: &Root, current: &Root, changes: &ChangeSet, reader: &
     }
     let mut edit = Edit::new(current.clone());
     edit.apply_changes(changes, reader)?;
+    rebase_checks::check(base, current, changes, edit.root())?;
     Ok(edit)
 }
