@@ -42,6 +42,7 @@ pub enum ErrorCode {
     InvalidBinaryRepresentation,
     InvalidDatetimeFormat,
     DatetimeFieldOverflow,
+    IntervalFieldOverflow,
     InvalidTimeZone,
     InvalidEscapeSequence,
     InvalidRegularExpression,
@@ -50,6 +51,7 @@ pub enum ErrorCode {
     InvalidArgumentForLog,
     InvalidArgumentForPower,
     InvalidArgumentForNtile,
+    InvalidArgumentForWidthBucket,
     InvalidJsonText,
     InvalidCatalogName,
     InvalidSchemaName,
@@ -220,6 +222,7 @@ fn value_error_code(code: strandline_storage::error::ValueErrorCode) -> ErrorCod
         V::NumericValueOutOfRange => ErrorCode::NumericValueOutOfRange,
         V::InvalidDatetimeFormat => ErrorCode::InvalidDatetimeFormat,
         V::DatetimeFieldOverflow => ErrorCode::DatetimeFieldOverflow,
+        V::IntervalFieldOverflow => ErrorCode::IntervalFieldOverflow,
         V::InvalidTimeZoneDisplacement => ErrorCode::InvalidTimeZone,
         V::StringDataRightTruncation => ErrorCode::StringDataRightTruncation,
         V::StringDataLengthMismatch => ErrorCode::StringDataLengthMismatch,
@@ -230,7 +233,8 @@ fn value_error_code(code: strandline_storage::error::ValueErrorCode) -> ErrorCod
         V::SyntaxError => ErrorCode::SyntaxError,
         V::ProgramLimitExceeded => ErrorCode::ProgramLimitExceeded,
         V::FeatureNotSupported => ErrorCode::FeatureNotSupported,
-        V::InvalidParameterValue | V::InvalidArgumentForWidthBucket => ErrorCode::InvalidParameterValue,
+        V::InvalidArgumentForWidthBucket => ErrorCode::InvalidArgumentForWidthBucket,
+        V::InvalidParameterValue => ErrorCode::InvalidParameterValue,
         _ => ErrorCode::InvalidTextRepresentation,
     }
 }

@@ -16,6 +16,11 @@ impl SqlType {
     pub const fn new(oid: Oid) -> Self {
         SqlType { oid, typmod: -1 }
     }
+
+    /// An anonymous row, or a table's.
+    pub const fn is_row(self) -> bool {
+        self.oid == oid::RECORD
+    }
 }
 
 /// Oids of the types that the code names.

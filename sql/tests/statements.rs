@@ -382,3 +382,32 @@ fn what_is_not_supported_is_named() {
         assert!(error.message.contains(what), "{sql}: {}", error.message);
     }
 }
+
+#[test]
+fn a_portal_of_the_protocol_is_a_cursor() {
+    let db = Database::new();
+    let mut c = db.session();
+    c.ok("BEGIN");
+    c.0.prepare("s", "SELECT i FROM generate_series(1, 9) i", &[]).unwrap();
+    c.0.bind("p", "s", Vec::new(), Vec::new()).unwrap();
+    assert_eq!(c.ok("FETCH 2 FROM p"), ["1", "2", "FETCH 2"]);
+    assert_eq!(c.ok("MOVE 3 FROM p"), ["MOVE 3"]);
+    assert_eq!(c.ok("FETCH p"), ["6", "FETCH 1"]);
+    assert_eq!(c.ok("FETCH ALL FROM p"), ["7", "8", "9", "FETCH 3"]);
+    c.ok("CLOSE p; COMMIT");
+    assert_eq!(c.error("FETCH 1 FROM p").code, ErrorCode::InvalidCursorName);
+}
+
+#[test]
+fn an_error_of_copy_shows_the_line() {
+    let db = Database::new();
+    let mut c = db.session();
+    c.ok("CREATE TABLE t (a int CHECK (a > 0), b text)");
+    let context = |c: &mut Client, input: &str| c.copy_in("COPY t FROM stdin", input).unwrap_err().context.unwrap();
+    assert_eq!(context(&mut c, "1\tx\n2\n"), "COPY t, line 2: \"2\"");
+    assert_eq!(context(&mut c, "1\tx\ty\n"), "COPY t, line 1: \"1\tx\ty\"");
+    assert_eq!(context(&mut c, "-1\tx\n"), "COPY t, line 1: \"-1\tx\"");
+    assert_eq!(context(&mut c, "z\tx\n"), "COPY t, line 1, column a: \"z\"");
+    let long = "y".repeat(150);
+    assert_eq!(context(&mut c, &format!("{long}\tx\n")), format!("COPY t, line 1, column a: \"{}...\"", &long[..100]));
+}

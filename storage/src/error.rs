@@ -79,8 +79,10 @@ pub enum ValueErrorCode {
     NumericValueOutOfRange,
     /// 22007
     InvalidDatetimeFormat,
-    /// 22008, also for intervals (22015)
+    /// 22008
     DatetimeFieldOverflow,
+    /// 22015
+    IntervalFieldOverflow,
     /// 22009
     InvalidTimeZoneDisplacement,
     /// 22001

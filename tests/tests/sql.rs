@@ -1,5 +1,6 @@
 //! The same text to a real PostgreSQL and to us: rows, names, types and SQLSTATEs must be equal.
 
+use futures::StreamExt;
 use strandline_tests::{Db, Primary, Replica, replica::Options};
 
 const SETUP: &str = r#"
@@ -108,6 +109,33 @@ const QUERIES: &[&str] = &[
     "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY amount), mode() WITHIN GROUP (ORDER BY item) FROM sale",
     "SELECT date_trunc('week', at) AS week, count(*) FROM sale GROUP BY week ORDER BY week",
     "SELECT current_database(), current_schema(), current_user = session_user, 'person'::regclass::text",
+    "SELECT -2147483648, - 32768, -9223372036854775808, 2147483648",
+    "SELECT 7::int2::oid, (-1)::int2::oid, 1259::int2::regclass, '1 2'::int2vector, '3 4'::oidvector, '(0,1)'::tid",
+    "SELECT '1 x'::int2vector",
+    "SELECT 'x'::tid",
+    "SELECT 'a' || true, false || 'b'",
+    "SELECT 'abc' LIKE 'abc\\', 'ab' LIKE 'b\\'",
+    "SELECT 'abcd' LIKE 'abc\\'",
+    "SELECT row(NULL, NULL) IS NULL, row(1, NULL) IS NULL, row(1, NULL) IS NOT NULL, row(1, 2) IS NOT NULL",
+    "SELECT p.id, q IS NULL, q IS NOT NULL FROM person p LEFT JOIN person q ON q.id = p.boss ORDER BY p.id",
+    "SELECT 1.25::numeric(4,1)::numeric, 'ab'::varchar(2)::varchar, B'1011'::bit(2), B'1'::bit(3), B'1011'::varbit(2)",
+    "SELECT string_agg(DISTINCT item, '-' ORDER BY item) FROM sale",
+    "SELECT string_agg(DISTINCT item, '-' ORDER BY id) FROM sale",
+    "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT * FROM t LIMIT 5",
+    "WITH RECURSIVE t(n) AS (SELECT 1 UNION SELECT (n + 1) % 7 FROM t) SELECT a.n, b.n FROM t a JOIN t b ON b.n = a.n + 1 ORDER BY 1",
+    "SELECT statement_timestamp() >= now(), clock_timestamp() >= statement_timestamp()",
+    "SELECT chr(-1)",
+    "SELECT interval '99999999999 years'",
+    "SELECT width_bucket(5, 1, 9, 0)",
+    "SELECT row_number()",
+    "SELECT count(pg_advisory_unlock_all()) FROM keyless",
+    "COPY keyless TO STDOUT (FORMAT csv, FORMAT csv)",
+    "COPY keyless TO STDOUT (NONSENSE)",
+    "SET client_encoding TO '''utf-8'''",
+    "SHOW client_encoding",
+    "SET client_encoding TO 'nonsense'",
+    "SHOW transaction_read_only",
+    "UNLISTEN *",
     "SELECT nope FROM person",
     "SELECT * FROM nope",
     "SELECT p.nope FROM person p",
@@ -219,6 +247,56 @@ fn transactions_savepoints_and_failed_blocks_behave_as_postgresqls() {
     // DDL is transactional.
     a.execute("BEGIN; CREATE TABLE u (x int); ROLLBACK");
     assert_eq!(a.sqlstate("SELECT * FROM u"), "42P01");
+}
+
+#[test]
+fn a_transactions_own_settings_end_with_it() {
+    let primary = Primary::start(&[]);
+    let replica = Replica::start(None, &Options::default());
+    let statements = [
+        "BEGIN READ ONLY",
+        "SHOW transaction_read_only",
+        "COMMIT",
+        "SHOW transaction_read_only",
+        "BEGIN",
+        "SET TRANSACTION READ ONLY",
+        "SHOW transaction_read_only",
+        "ROLLBACK",
+        "BEGIN",
+        "SELECT 1",
+        "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+        "ROLLBACK",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        "SHOW transaction_isolation",
+        "BEGIN",
+        "SHOW transaction_isolation",
+        "COMMIT",
+        "BEGIN ISOLATION LEVEL SERIALIZABLE",
+        "SHOW transaction_isolation",
+        "COMMIT",
+        "SHOW transaction_isolation",
+        "COMMIT AND CHAIN",
+    ];
+    let (theirs, ours) = (primary.db(), replica.db());
+    for sql in statements {
+        let answer = |db: &Db| db.try_rows(sql).map_err(|e| e.code().map(|c| c.code().to_owned()));
+        assert_eq!(answer(&ours), answer(&theirs), "{sql}");
+    }
+}
+
+#[test]
+fn copys_binary_header_comes_with_the_first_row() {
+    let replica = Replica::start(None, &Options::default());
+    let db = replica.db();
+    let messages = |sql: &'static str| {
+        db.block_on(async {
+            let stream = db.client().copy_out(sql).await.unwrap();
+            stream.map(|chunk| chunk.unwrap().len()).collect::<Vec<_>>().await
+        })
+    };
+    // Header 19 bytes, a row of one int4 10, the end 2.
+    assert_eq!(messages("COPY (SELECT g FROM generate_series(1, 2) g) TO STDOUT (FORMAT binary)"), [29, 10, 2]);
+    assert_eq!(messages("COPY (SELECT 1 WHERE false) TO STDOUT (FORMAT binary)"), [21]);
 }
 
 #[test]

@@ -51,6 +51,8 @@ pub fn sqlstate(code: ErrorCode) -> &'static str {
         E::InvalidRowCountInOffset => "2201X",
         E::InvalidArgumentForLog => "2201E",
         E::InvalidArgumentForPower => "2201F",
+        E::InvalidArgumentForWidthBucket => "2201G",
+        E::IntervalFieldOverflow => "22015",
         E::InvalidArgumentForNtile => "22014",
         E::InvalidJsonText => "22032",
         E::InvalidCatalogName => "3D000",

@@ -129,7 +129,7 @@ impl Binder<'_> {
             level.references.iter_mut().for_each(|r| r.in_aggregate &= before);
         }
         if kind == b'w' && call.over.is_none() {
-            return Err(self.error(ErrorCode::WindowingError, format!("window function {name} requires an OVER clause"), at));
+            return Err(self.error(ErrorCode::WrongObjectType, format!("window function {name} requires an OVER clause"), at));
         }
         if kind == b'p' {
             return Err(self
@@ -341,12 +341,23 @@ impl Binder<'_> {
             let keys = self.aggregate_order(&call.agg_order);
             self.level().in_aggregate = nested;
             order = keys?;
-            if call.agg_distinct && order.iter().any(|key| !args.iter().any(|arg| super::same_expr(arg, &key.expr))) {
-                return Err(self.error(
-                    ErrorCode::InvalidColumnReference,
-                    "in an aggregate with DISTINCT, ORDER BY expressions must appear in argument list",
-                    at,
-                ));
+            if call.agg_distinct {
+                for (i, key) in order.iter_mut().enumerate() {
+                    // The argument may have been made text from varchar, which is the same value.
+                    let arg = args.iter().find(|arg| super::same_expr(arg, &key.expr) || super::same_expr(without_relabel(arg), &key.expr));
+                    let Some(arg) = arg else {
+                        let at = call.agg_order.get(i).map_or(at, |sort| match &sort.node {
+                            Some(NodeEnum::SortBy(sort)) => sort.node.as_deref().map_or(at, location),
+                            _ => at,
+                        });
+                        return Err(self.error(
+                            ErrorCode::InvalidColumnReference,
+                            "in an aggregate with DISTINCT, ORDER BY expressions must appear in argument list",
+                            at,
+                        ));
+                    };
+                    key.expr = arg.clone();
+                }
             }
         }
         if call.agg_distinct {
@@ -480,5 +491,12 @@ impl Binder<'_> {
             return self.coerce(expr, at, SqlType::new(oid::TEXT), Context::Implicit);
         }
         Ok(expr)
+    }
+}
+
+fn without_relabel(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Cast { input, method: crate::bound::CastMethod::Relabel, .. } => input,
+        other => other,
     }
 }

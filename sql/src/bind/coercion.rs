@@ -145,6 +145,10 @@ impl Binder<'_> {
     /// Applies a type modifier (varchar(n), numeric(p,s)) where the expression does not have it already.
     fn apply_modifier(&mut self, expr: Expr, target: SqlType, context: Context) -> Result<Expr> {
         let domain_base = self.types.base(target);
+        // A cast to the bare type takes the modifier away, but changes no value.
+        if context == Context::Explicit && target.typmod < 0 && expr.ty().oid == target.oid && expr.ty().typmod >= 0 {
+            return Ok(relabel(expr, target));
+        }
         let (wanted, ty) =
             if self.types.is_domain(target.oid) { (domain_base.typmod, domain_base.oid) } else { (target.typmod, target.oid) };
         if wanted < 0 || expr.ty() == (SqlType { oid: ty, typmod: wanted }) {

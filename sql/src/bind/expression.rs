@@ -227,7 +227,11 @@ impl Binder<'_> {
             Some(Val::Boolval(b)) => of(Value::Bool(b.boolval), oid::BOOL),
             Some(Val::Sval(s)) => of(Value::bytes(&s.sval), oid::UNKNOWN),
             Some(Val::Fval(f)) => match parse_integer(&f.fval) {
-                Some(i) => of(Value::Int8(i), oid::INT8),
+                // The grammar folds a minus sign into the literal: the smallest integer comes as such a text.
+                Some(i) => match i32::try_from(i) {
+                    Ok(i) => of(Value::Int4(i), oid::INT4),
+                    Err(_) => of(Value::Int8(i), oid::INT8),
+                },
                 None => self.literal(&f.fval, SqlType::new(oid::NUMERIC), at),
             },
             Some(Val::Bsval(b)) => self.literal(&b.bsval, SqlType::new(oid::BIT), at),

@@ -95,8 +95,16 @@ impl Operator for CteScan {
     }
 
     fn execute(&self, _: Vec<SendableRecordBatchStream>, schema: SchemaRef, _: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let batches = self.state.batches(&self.execution)?;
         let out = Arc::clone(&schema);
+        if matches!(&self.state.definition, Definition::Recursive(recursive) if recursive.outer.is_empty()) {
+            let state = Arc::clone(&self.state);
+            let batches = (0..).map_while(move |index| match &state.definition {
+                Definition::Recursive(recursive) => recursive.batch(index).transpose(),
+                _ => None,
+            });
+            return Ok(stream_of_iter(schema, batches.map(move |batch| rename(&batch?, &out))));
+        }
+        let batches = self.state.batches(&self.execution)?;
         let renamed = (0..batches.len()).map(move |i| rename(&batches[i], &out));
         Ok(stream_of_iter(schema, renamed))
     }
@@ -119,6 +127,20 @@ pub struct Recursive {
     outer: Vec<ColumnId>,
     all: bool,
     types: Vec<DataType>,
+    /// Where the one run is when nothing depends on outer values.
+    progress: Mutex<Progress>,
+}
+
+/// A recursion under way.
+#[derive(Debug, Default)]
+struct Progress {
+    /// All rows so far.
+    batches: Vec<RecordBatch>,
+    /// The last round's place in `batches`; the next round reads it.
+    last: std::ops::Range<usize>,
+    seen: HashSet<Vec<u8>>,
+    rounds: usize,
+    ended: bool,
 }
 
 impl Recursive {
@@ -136,6 +158,7 @@ impl Recursive {
             outer,
             all,
             types: base.columns.iter().map(|c| casts::data_type(&execution.context, c.ty)).collect::<Result<_>>()?,
+            progress: Mutex::default(),
         })
     }
 
@@ -145,21 +168,42 @@ impl Recursive {
     }
 
     fn run(&self) -> Result<Vec<RecordBatch>> {
-        let mut seen = HashSet::new();
-        let mut all = Vec::new();
-        let mut round = self.fresh(self.base.batches(Vec::new())?, &mut seen)?;
-        for _ in 0..ROUNDS_MAX {
-            if round.iter().all(|b| b.num_rows() == 0) {
-                return Ok(all);
-            }
-            self.execution.context.check_cancel()?;
-            self.working.set(round.clone());
-            all.append(&mut round);
-            let schema = all[0].schema();
-            let next = self.recursive.batches(Vec::new())?.iter().map(|b| rename(b, &schema)).collect::<Result<Vec<_>>>()?;
-            round = self.fresh(next, &mut seen)?;
+        let mut progress = Progress::default();
+        while !progress.ended {
+            self.advance(&mut progress)?;
         }
-        Err(SqlError::new(ErrorCode::ProgramLimitExceeded, format!("recursive query exceeded {ROUNDS_MAX} iterations")))
+        Ok(progress.batches)
+    }
+
+    /// The batch of this number, made when it is asked for: a reader that stops early ends a recursion without an end.
+    fn batch(&self, index: usize) -> Result<Option<RecordBatch>> {
+        let mut progress = self.progress.lock();
+        while progress.batches.len() <= index && !progress.ended {
+            self.advance(&mut progress)?;
+        }
+        Ok(progress.batches.get(index).cloned())
+    }
+
+    /// One round more.
+    fn advance(&self, progress: &mut Progress) -> Result<()> {
+        self.execution.context.check_cancel()?;
+        if progress.rounds == ROUNDS_MAX {
+            return Err(SqlError::new(ErrorCode::ProgramLimitExceeded, format!("recursive query exceeded {ROUNDS_MAX} iterations")));
+        }
+        let made = if progress.rounds == 0 {
+            self.base.batches(Vec::new())?
+        } else {
+            self.working.set(progress.batches[progress.last.clone()].to_vec());
+            let schema = progress.batches[0].schema();
+            self.recursive.batches(Vec::new())?.iter().map(|b| rename(b, &schema)).collect::<Result<Vec<_>>>()?
+        };
+        progress.rounds += 1;
+        let from = progress.batches.len();
+        let fresh = self.fresh(made, &mut progress.seen)?;
+        progress.batches.extend(fresh.into_iter().filter(|b| b.num_rows() > 0));
+        progress.last = from..progress.batches.len();
+        progress.ended = progress.last.is_empty();
+        Ok(())
     }
 
     /// UNION: only rows not seen before.

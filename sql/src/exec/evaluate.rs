@@ -70,6 +70,10 @@ impl Node {
             Node::Or(list) => env.or(list),
             Node::Not(input) => Ok(logical(truth(&input.eval(env)?).map(|v| !v))),
             Node::IsNull(input, is) => Ok(Datum::Bool(input.eval(env)?.is_null() == *is)),
+            Node::RowIsNull(input, is) => match input.eval(env)? {
+                Datum::Null => Ok(Datum::Bool(*is)),
+                row => Ok(Datum::Bool(casts::record_fields(row.str())?.iter().all(|field| field.is_none() == *is))),
+            },
             Node::IsBool { input, value, negated } => Ok(Datum::Bool((truth(&input.eval(env)?) == *value) != *negated)),
             Node::Distinct { left, right, equal, negated } => env.distinct(left, right, equal, *negated),
             Node::Case { whens, default } => env.case(whens, default.as_deref()),

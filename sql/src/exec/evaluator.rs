@@ -147,6 +147,8 @@ pub(super) enum Node {
     Or(Vec<Node>),
     Not(Box<Node>),
     IsNull(Box<Node>, bool),
+    /// A row is null when all its fields are, and not null when none is: both may be false.
+    RowIsNull(Box<Node>, bool),
     IsBool {
         input: Box<Node>,
         value: Option<bool>,
@@ -389,6 +391,8 @@ impl Compiler<'_> {
             Expr::And(list) => Node::And(self.nodes(list)?),
             Expr::Or(list) => Node::Or(self.nodes(list)?),
             Expr::Not(input) => Node::Not(self.boxed(input)?),
+            Expr::IsNull(input) if input.ty().is_row() => Node::RowIsNull(self.boxed(input)?, true),
+            Expr::IsNotNull(input) if input.ty().is_row() => Node::RowIsNull(self.boxed(input)?, false),
             Expr::IsNull(input) => Node::IsNull(self.boxed(input)?, true),
             Expr::IsNotNull(input) => Node::IsNull(self.boxed(input)?, false),
             Expr::IsBool { input, value, negated } => Node::IsBool { input: self.boxed(input)?, value: *value, negated: *negated },
@@ -522,7 +526,15 @@ impl Compiler<'_> {
                     args.push(Node::Const(Value::Bool(true)));
                     types.push(self.data_type(SqlType::new(crate::types::oid::BOOL))?);
                 }
-                let call = Call::new(Arc::clone(self.context), proc, types, self.data_type(ty)?, false);
+                let to = self.data_type(ty)?;
+                let returned = self.data_type(SqlType::new(proc.return_type))?;
+                // PostgreSQL makes an oid of an int2 by int4(int2): the same bits there, another shape here.
+                if arrow_type(returned.kind) != arrow_type(to.kind) {
+                    let call = Call::new(Arc::clone(self.context), proc, types, returned.clone(), false);
+                    let node = Node::Call(Box::new(CallNode { run: run_kind(proc)?, args, call }));
+                    return Ok(Node::InOut { input: Box::new(node), from: returned, to });
+                }
+                let call = Call::new(Arc::clone(self.context), proc, types, to, false);
                 Node::Call(Box::new(CallNode { run: run_kind(proc)?, args, call }))
             }
             CastMethod::InOut => Node::InOut { input: Box::new(node), from: self.data_type(input.ty())?, to: self.data_type(ty)? },

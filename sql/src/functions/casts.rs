@@ -160,6 +160,14 @@ pub fn apply_modifier<'a>(data_type: &DataType, value: Datum<'a>, explicit: bool
             let rounded = if v >= 0 { v.saturating_add(unit / 2) / unit * unit } else { v.saturating_sub(unit / 2) / unit * unit };
             Ok(Datum::Int8(rounded))
         }
+        Kind::Other if explicit && matches!(data_type.oid, oid::BIT | oid::VARBIT) => {
+            let (text, length) = (value.str(), typmod as usize);
+            let mut bits = text[..text.len().min(length)].to_owned();
+            if data_type.oid == oid::BIT {
+                bits.extend(std::iter::repeat_n('0', length - bits.len()));
+            }
+            Ok(Datum::Bytes(Cow::Owned(bits.into_bytes())))
+        }
         Kind::Interval | Kind::Timetz | Kind::Other | Kind::Array => {
             // Through text: the input function applies the modifier.
             let settings = strandline_storage::value::TextSettings::default();

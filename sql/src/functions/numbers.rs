@@ -144,7 +144,7 @@ fn gcd(a: i64, b: i64) -> u64 {
 }
 
 fn width_bucket(value: f64, low: f64, high: f64, count: i64) -> Result<Value> {
-    let argument = |m: &str| SqlError::new(ErrorCode::InvalidParameterValue, m.to_owned());
+    let argument = |m: &str| SqlError::new(ErrorCode::InvalidArgumentForWidthBucket, m.to_owned());
     if count <= 0 {
         return Err(argument("count must be greater than zero"));
     }

@@ -233,19 +233,25 @@ fn format(call: &Call, a: &[Datum<'_>]) -> Result<Value> {
     t(out)
 }
 
+/// A value as its cast to text has it, which for a boolean is a word and not its output's letter.
+fn cast_to_text(call: &Call, index: usize, datum: &Datum<'_>) -> Result<String> {
+    match datum {
+        Datum::Bool(v) => Ok(v.to_string()),
+        datum => call.text_of(index, datum),
+    }
+}
+
 // LIKE.
 
 /// Matches a LIKE pattern; `fold`: ILIKE.
 fn like(text: &str, pattern: &str, fold: bool) -> Result<bool> {
     let (text, pattern) = if fold { (text.to_lowercase(), pattern.to_lowercase()) } else { (text.to_owned(), pattern.to_owned()) };
-    if pattern.ends_with('\\') && pattern.bytes().rev().take_while(|b| *b == b'\\').count() % 2 == 1 {
-        return Err(SqlError::new(ErrorCode::InvalidEscapeSequence, "LIKE pattern must not end with escape character"));
-    }
-    Ok(like_bytes(text.as_bytes(), pattern.as_bytes()))
+    like_bytes(text.as_bytes(), pattern.as_bytes())
 }
 
-/// Backtracks to the last `%` only, which is enough for LIKE.
-fn like_bytes(text: &[u8], pattern: &[u8]) -> bool {
+/// Backtracks to the last `%` only, which is enough for LIKE. As in PostgreSQL, a text that does not come as far as an escape
+/// character at the pattern's end just does not match.
+fn like_bytes(text: &[u8], pattern: &[u8]) -> Result<bool> {
     let char_len = |b: u8| match b {
         0..=0x7f => 1,
         0xc0..=0xdf => 2,
@@ -268,8 +274,12 @@ fn like_bytes(text: &[u8], pattern: &[u8]) -> bool {
                 continue;
             }
             Some(b'\\') => {
+                let at = text.get(i).copied();
                 let escaped = pattern.get(p + 1).copied();
-                if escaped.is_some() && text.get(i).copied() == escaped {
+                if at.is_some() && escaped.is_none() {
+                    return Err(SqlError::new(ErrorCode::InvalidEscapeSequence, "LIKE pattern must not end with escape character"));
+                }
+                if at.is_some() && at == escaped {
                     i += 1;
                     p += 2;
                     continue;
@@ -285,7 +295,7 @@ fn like_bytes(text: &[u8], pattern: &[u8]) -> bool {
             None => i == text.len(),
         };
         if step {
-            return true;
+            return Ok(true);
         }
         match back {
             Some((from, after)) if from < text.len() => {
@@ -294,7 +304,7 @@ fn like_bytes(text: &[u8], pattern: &[u8]) -> bool {
                 i = from;
                 p = after;
             }
-            _ => return false,
+            _ => return Ok(false),
         }
     }
 }
@@ -909,15 +919,18 @@ pub const FUNCTIONS: &[Entry] = &[
         Ok(0) => Err(SqlError::new(ErrorCode::ProgramLimitExceeded, "null character not permitted")),
         Ok(code) => match char::from_u32(code) {
             Some(c) => t(c.to_string()),
-            None => Err(SqlError::new(ErrorCode::ProgramLimitExceeded, format!("requested character not valid for encoding: {code}"))),
+            None => {
+                let fault = if code > u32::from(char::MAX) { "too large" } else { "not valid" };
+                Err(SqlError::new(ErrorCode::ProgramLimitExceeded, format!("requested character {fault} for encoding: {code}")))
+            }
         },
-        Err(_) => Err(SqlError::new(ErrorCode::ProgramLimitExceeded, "character number must be positive")),
+        Err(_) => Err(SqlError::new(ErrorCode::InvalidParameterValue, "character number must be positive")),
     }),
     ("textcat", |_, a| concat_bytes(a)),
     ("byteacat", |_, a| concat_bytes(a)),
-    // text || anynonarray and the other way round: SQL functions.
-    ("textanycat", |c, a| t(a[0].str().to_owned() + &c.text_of(1, &a[1])?)),
-    ("anytextcat", |c, a| t(c.text_of(0, &a[0])? + a[1].str())),
+    // text || anynonarray and the other way round: SQL functions, which cast.
+    ("textanycat", |c, a| t(a[0].str().to_owned() + &cast_to_text(c, 1, &a[1])?)),
+    ("anytextcat", |c, a| t(cast_to_text(c, 0, &a[0])? + a[1].str())),
     ("text_concat", |c, a| t(variadic_texts(c, a, 0)?.into_iter().flatten().collect::<String>())),
     ("text_concat_ws", |c, a| {
         if a[0].is_null() {
@@ -946,8 +959,8 @@ pub const FUNCTIONS: &[Entry] = &[
     ("textnlike", |_, a| like_of(a, false, true)),
     ("namelike", |_, a| like_of(a, false, false)),
     ("namenlike", |_, a| like_of(a, false, true)),
-    ("bytealike", |_, a| Ok(Value::Bool(like_bytes(a[0].bytes(), a[1].bytes())))),
-    ("byteanlike", |_, a| Ok(Value::Bool(!like_bytes(a[0].bytes(), a[1].bytes())))),
+    ("bytealike", |_, a| Ok(Value::Bool(like_bytes(a[0].bytes(), a[1].bytes())?))),
+    ("byteanlike", |_, a| Ok(Value::Bool(!like_bytes(a[0].bytes(), a[1].bytes())?))),
     ("texticlike", |_, a| like_of(a, true, false)),
     ("texticnlike", |_, a| like_of(a, true, true)),
     ("nameiclike", |_, a| like_of(a, true, false)),

@@ -60,6 +60,7 @@ impl Lower {
         match expr {
             Expr::Const { .. } | Expr::Param { .. } | Expr::Column { .. } | Expr::Outer { .. } => true,
             Expr::And(list) | Expr::Or(list) => list.iter().all(|e| self.is_safe(e)),
+            Expr::IsNull(e) | Expr::IsNotNull(e) if e.ty().is_row() => false,
             Expr::Not(e) | Expr::IsNull(e) | Expr::IsNotNull(e) | Expr::IsBool { input: e, .. } => self.is_safe(e),
             Expr::Cast { input, method: CastMethod::Relabel, .. } => self.is_safe(input),
             Expr::Function(call) => compare::of_proc(call.proc).is_some() && call.args.iter().all(|e| self.is_safe(e)),
@@ -139,6 +140,7 @@ impl Lower {
                 Some(all.unwrap_or_else(|| lit(op == Operator::And)))
             }
             Expr::Not(e) => Some(PlanExpr::Not(Box::new(self.expr(e, input)?))),
+            Expr::IsNull(e) | Expr::IsNotNull(e) if e.ty().is_row() => None,
             Expr::IsNull(e) => Some(PlanExpr::IsNull(Box::new(self.expr(e, input)?))),
             Expr::IsNotNull(e) => Some(PlanExpr::IsNotNull(Box::new(self.expr(e, input)?))),
             Expr::IsBool { input: e, value, negated } => {

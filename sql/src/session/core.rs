@@ -128,7 +128,17 @@ impl SessionCore {
 
     /// A setting's value, if there is one of this name.
     pub fn setting(&self, name: &str) -> Option<String> {
-        self.state.lock().settings.get(name).map(str::to_owned)
+        let state = self.state.lock();
+        if name.eq_ignore_ascii_case("transaction_read_only") {
+            let default = || state.settings.is_on("default_transaction_read_only");
+            let on = state.transaction.as_ref().map_or_else(default, |t| t.read_only);
+            return Some(if on { "on" } else { "off" }.into());
+        }
+        // Outside of a block it is what the next one begins with.
+        if name.eq_ignore_ascii_case("transaction_isolation") && !state.transaction.as_ref().is_some_and(|t| t.explicit) {
+            return state.settings.get("default_transaction_isolation").map(str::to_owned);
+        }
+        state.settings.get(name).map(str::to_owned)
     }
 
     pub(crate) fn info(&self) -> SessionInfo {
@@ -223,7 +233,8 @@ impl SessionCore {
             text: state.settings.text().clone(),
             settings: state.settings.values().clone(),
             transaction_time: transaction.started,
-            statement_time: state.query_started.unwrap_or(transaction.started),
+            // The first statement begins its transaction.
+            statement_time: state.query_started.map_or(transaction.started, |at| Timestamp(at.0.max(transaction.started.0))),
             backend_pid: self.pid,
             cancel: self.cancel.flag.clone(),
             abandoned: false.into(),
@@ -465,9 +476,11 @@ impl SessionCore {
     pub(crate) fn set_setting(&self, name: &str, value: &str, scope: SetScope) -> Result<String> {
         let lower = name.to_ascii_lowercase();
         match lower.as_str() {
+            // Kept with the transaction.
             "transaction_read_only" => {
-                let on = crate::session::settings::Settings::new(&[]).set("transaction_read_only", value, false)? == "on";
-                self.set_read_only(on)?;
+                let on = crate::session::settings::Settings::new(&[]).set("transaction_read_only", value, false)?;
+                self.set_read_only(on == "on")?;
+                return Ok(on);
             }
             "role" => return self.set_role(value),
             "session_authorization" => return self.set_role(value),
@@ -475,7 +488,15 @@ impl SessionCore {
         }
         let mut state = self.state.lock();
         let state = &mut *state;
+        let before = state.settings.get("transaction_isolation").map(str::to_owned);
         let kept = state.settings.set(&lower, value, false)?;
+        if lower == "transaction_isolation"
+            && before.as_deref() != Some(kept.as_str())
+            && state.transaction.as_ref().is_some_and(|t| t.explicit && t.snapshot.is_some())
+        {
+            state.settings.set(&lower, &before.unwrap_or_default(), false)?;
+            return Err(SqlError::new(ErrorCode::ActiveTransaction, "SET TRANSACTION ISOLATION LEVEL must be called before any query"));
+        }
         if let Some(t) = &mut state.transaction
             && scope == SetScope::Session
         {

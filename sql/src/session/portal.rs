@@ -202,7 +202,7 @@ impl Session {
         if let Some(bad) = formats.iter().find(|f| !matches!(f, 0 | 1)) {
             return Err(SqlError::new(ErrorCode::InvalidParameterValue, format!("unsupported format code: {bad}")));
         }
-        let params = statement::decode_parameters(&self.core, &prepared.parameters, values)?;
+        let params = statement::decode_parameters(&self.core, portal, &prepared.parameters, values)?;
         self.portals.insert(portal.to_owned(), Portal { prepared, params, formats, state: PortalState::Ready, hold: false, cursor: false });
         Ok(())
     }

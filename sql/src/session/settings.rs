@@ -426,11 +426,15 @@ fn canonical(name: &str, value: &str) -> Result<String> {
             Err(invalid(name, value).hint(format!("Available values: {}.", options.join(", "))))
         }
         Accepts::Text => match name {
-            "client_encoding" => match value.to_ascii_lowercase().replace(['-', '_'], "").as_str() {
-                "utf8" | "unicode" => Ok("UTF8".into()),
-                "sqlascii" => Ok("SQL_ASCII".into()),
-                _ => Err(SqlError::unsupported(format_args!("client encoding \"{value}\""))),
-            },
+            // Only letters and digits count in an encoding's name: drivers send 'utf-8' with its quotes.
+            "client_encoding" => {
+                match value.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase().as_str() {
+                    "utf8" | "unicode" => Ok("UTF8".into()),
+                    "sqlascii" => Ok("SQL_ASCII".into()),
+                    other if is_other_encoding(other) => Err(SqlError::unsupported(format_args!("client encoding \"{value}\""))),
+                    _ => Err(invalid(name, value)),
+                }
+            }
             "timezone" => canonical_time_zone(value),
             "datestyle" => {
                 let (style, order) = parse_date_style(value, DateStyle::Iso, DateOrder::Mdy)?;
@@ -455,6 +459,40 @@ fn canonical(name: &str, value: &str) -> Result<String> {
             _ => Ok(value.to_owned()),
         },
     }
+}
+
+/// Says whether PostgreSQL has an encoding of this name (letters and digits only) that is not supported here.
+pub(crate) fn is_other_encoding(name: &str) -> bool {
+    const OTHERS: &[&str] = &[
+        "abc",
+        "alt",
+        "big5",
+        "euccn",
+        "eucjis2004",
+        "eucjp",
+        "euckr",
+        "euctw",
+        "gb18030",
+        "gbk",
+        "johab",
+        "koi8",
+        "koi8r",
+        "koi8u",
+        "mskanji",
+        "muleinternal",
+        "shiftjis",
+        "shiftjis2004",
+        "sjis",
+        "tcvn",
+        "tcvn5712",
+        "uhc",
+        "vscii",
+        "win",
+    ];
+    let numbered = ["iso8859", "latin", "win", "windows"]
+        .iter()
+        .any(|family| name.strip_prefix(family).is_some_and(|n| !n.is_empty() && n.len() <= 4 && n.bytes().all(|b| b.is_ascii_digit())));
+    numbered || OTHERS.contains(&name)
 }
 
 fn parse_bool(value: &str) -> Option<bool> {

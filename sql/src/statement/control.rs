@@ -41,7 +41,7 @@ pub fn transaction(session: &mut Session, statement: &TransactionStmt) -> Result
         K::TransStmtCommit | K::TransStmtRollback => {
             let commit = statement.kind() == K::TransStmtCommit;
             let explicit = core.in_explicit();
-            if !explicit {
+            if !explicit && !statement.chain {
                 core.notice(Notice::warning(NoticeCode::NoActiveTransaction, "there is no transaction in progress"));
             }
             session.close_portals();

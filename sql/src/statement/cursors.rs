@@ -130,7 +130,15 @@ pub fn fetch(session: &mut Session, fetch: &FetchStmt) -> Result<Outcome> {
         return Err(SqlError::unsupported("a cursor that moves other than forward"));
     }
     let wanted = usize::try_from(fetch.how_many).unwrap_or(usize::MAX);
-    let portal = session.portals.get_mut(&fetch.portalname).filter(|p| p.cursor).ok_or_else(|| no_cursor(&fetch.portalname))?;
+    let name = &fetch.portalname;
+    // A portal of the protocol is a cursor as well: drivers FETCH and MOVE what they have bound.
+    if matches!(session.portals.get(name), Some(portal) if matches!(portal.state, PortalState::Ready)) {
+        match session.execute_portal(name)? {
+            Outcome::Rows(rows) => session.suspend(name, rows),
+            _ => return Err(SqlError::new(ErrorCode::ObjectNotInPrerequisiteState, format!("portal \"{name}\" cannot be run"))),
+        }
+    }
+    let portal = session.portals.get_mut(name).ok_or_else(|| no_cursor(name))?;
     let columns = portal.prepared.columns.clone().ok_or_else(tree::malformed)?;
     let mut taken = Vec::new();
     let mut count = 0;

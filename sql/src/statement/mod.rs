@@ -49,6 +49,8 @@ pub fn execute(session: &mut Session, statement: &Statement, params: Vec<Value>)
         N::VacuumStmt(vacuum) => control::vacuum(session, vacuum),
         N::CheckPointStmt(_) => control::checkpoint(session),
         N::DiscardStmt(discard) => control::discard(session, discard),
+        // Drivers' pools give back whatever they listen to; without LISTEN that is nothing.
+        N::UnlistenStmt(_) => Ok(Outcome::done("UNLISTEN")),
         N::ConstraintsSetStmt(_) => control::set_constraints(session),
 
         N::VariableSetStmt(set) => variables::set(session, set),
@@ -138,7 +140,12 @@ pub fn ends_transaction(statement: &Statement) -> bool {
 }
 
 /// Parameters from their wire forms.
-pub fn decode_parameters(core: &std::sync::Arc<SessionCore>, types: &[Oid], values: Vec<ParameterValue>) -> Result<Vec<Value>> {
+pub fn decode_parameters(
+    core: &std::sync::Arc<SessionCore>,
+    portal: &str,
+    types: &[Oid],
+    values: Vec<ParameterValue>,
+) -> Result<Vec<Value>> {
     if values.is_empty() {
         return Ok(Vec::new());
     }
@@ -154,6 +161,9 @@ pub fn decode_parameters(core: &std::sync::Arc<SessionCore>, types: &[Oid], valu
                 if error.code == ErrorCode::InvalidBinaryRepresentation {
                     error.message = format!("incorrect binary data format in bind parameter {}", i + 1);
                 }
+                // Never the value itself: parameters are not to be logged.
+                let place = if portal.is_empty() { "unnamed portal".to_owned() } else { format!("portal \"{portal}\"") };
+                error.context = Some(format!("{place} parameter ${}{}", i + 1, if value.binary { "" } else { " = '...'" }));
                 error
             })
         })

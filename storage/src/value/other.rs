@@ -10,6 +10,9 @@ use super::{binary, bits, range};
 use crate::error::{Error, Result, ValueErrorCode};
 use crate::value::{DataType, TextSettings, Value};
 
+const INT2VECTOR: u32 = 22;
+const TID: u32 = 27;
+const OIDVECTOR: u32 = 30;
 const CIDR: u32 = 650;
 const MACADDR8: u32 = 774;
 const MACADDR: u32 = 829;
@@ -23,6 +26,8 @@ pub(super) fn normalize<'a>(text: &'a str, data_type: &DataType, settings: &Text
         BIT | VARBIT => bits::parse(text, data_type.typmod, data_type.oid == VARBIT)?,
         INET | CIDR => Inet::parse(text, data_type.oid == CIDR)?.to_text(data_type.oid == CIDR).into(),
         MACADDR | MACADDR8 => mac_text(&parse_mac(text, data_type.oid == MACADDR8)?).into(),
+        INT2VECTOR | OIDVECTOR => vector(text, data_type, settings)?.join(" ").into(),
+        TID => tid(text).map(|(block, offset)| format!("({block},{offset})")).ok_or_else(|| malformed(data_type, text))?.into(),
         _ => match range::bound_type(data_type) {
             Some(bound) if range::is_multirange(data_type) => {
                 range::multirange_text(&range::parse_multirange(text, &bound, settings)?, &bound, &TextSettings::default()).into()
@@ -54,7 +59,8 @@ pub(super) fn format(stored: &[u8], data_type: &DataType, settings: &TextSetting
 
 /// Says whether the type has a binary form here.
 pub(super) fn has_binary(data_type: &DataType) -> bool {
-    matches!(data_type.oid, INET | CIDR | MACADDR | MACADDR8) || range::bound_type(data_type).is_some() && !range::is_multirange(data_type)
+    matches!(data_type.oid, INET | CIDR | MACADDR | MACADDR8 | INT2VECTOR | OIDVECTOR | TID)
+        || range::bound_type(data_type).is_some() && !range::is_multirange(data_type)
 }
 
 /// # Errors
@@ -69,6 +75,11 @@ pub(super) fn from_binary(data_type: &DataType, bytes: &[u8]) -> Result<Value> {
             }
             Value::bytes(mac_text(bytes))
         }
+        INT2VECTOR | OIDVECTOR => return Err(binary::no_binary(data_type)),
+        TID => match bytes {
+            [a, b, c, d, e, f] => Value::bytes(format!("({},{})", u32::from_be_bytes([*a, *b, *c, *d]), u16::from_be_bytes([*e, *f]))),
+            _ => return Err(Error::value(ValueErrorCode::InvalidBinaryRepresentation, "incorrect binary data format")),
+        },
         _ => match range::bound_type(data_type) {
             Some(bound) if !range::is_multirange(data_type) => {
                 Value::bytes(range::to_text(range::from_binary(bytes, &bound)?.as_ref(), &bound, &TextSettings::default()))
@@ -86,6 +97,26 @@ pub(super) fn to_binary(data_type: &DataType, stored: &[u8], out: &mut Vec<u8>) 
     match data_type.oid {
         INET | CIDR => Inet::parse(text, cidr)?.to_binary(cidr, out),
         MACADDR | MACADDR8 => out.extend(parse_mac(text, data_type.oid == MACADDR8)?),
+        INT2VECTOR | OIDVECTOR => {
+            let numbers = vector(text, data_type, &TextSettings::default())?;
+            let (element, size): (u32, i32) = if data_type.oid == INT2VECTOR { (21, 2) } else { (26, 4) };
+            // An array of one dimension that counts from 0.
+            out.extend(1i32.to_be_bytes());
+            out.extend(0i32.to_be_bytes());
+            out.extend(element.to_be_bytes());
+            out.extend((numbers.len() as i32).to_be_bytes());
+            out.extend(0i32.to_be_bytes());
+            for number in numbers {
+                let bytes = number.parse::<i64>().unwrap_or_default().to_be_bytes();
+                out.extend(size.to_be_bytes());
+                out.extend(&bytes[8 - size as usize..]);
+            }
+        }
+        TID => {
+            let (block, offset) = tid(text).ok_or_else(|| malformed(data_type, text))?;
+            out.extend(block.to_be_bytes());
+            out.extend(offset.to_be_bytes());
+        }
         _ => match range::bound_type(data_type) {
             Some(bound) if !range::is_multirange(data_type) => {
                 range::to_binary(range::parse(text, &bound, &TextSettings::default())?.as_ref(), &bound, out)?;
@@ -94,4 +125,27 @@ pub(super) fn to_binary(data_type: &DataType, stored: &[u8], out: &mut Vec<u8>) 
         },
     }
     Ok(())
+}
+
+/// The numbers of an int2vector or oidvector, each as its type prints it.
+fn vector(text: &str, data_type: &DataType, settings: &TextSettings) -> Result<Vec<String>> {
+    let oid = if data_type.oid == INT2VECTOR { 21 } else { 26 };
+    let element = DataType::builtin(oid, -1).ok_or_else(|| malformed(data_type, text))?;
+    let number = |word| {
+        let mut out = Vec::new();
+        element.format(&element.parse(word, settings)?, settings, &mut out);
+        String::from_utf8(out).map_err(|_| malformed(data_type, text))
+    };
+    text.split_ascii_whitespace().map(number).collect()
+}
+
+/// A row's place: `(block,offset)`.
+fn tid(text: &str) -> Option<(u32, u16)> {
+    let (block, offset) = text.trim().strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
+    Some((block.trim().parse().ok()?, offset.trim().parse().ok()?))
+}
+
+fn malformed(data_type: &DataType, text: &str) -> Error {
+    let message = format!("invalid input syntax for type {}: \"{text}\"", data_type.sql_name());
+    Error::value(ValueErrorCode::InvalidTextRepresentation, message)
 }

@@ -27,6 +27,8 @@ pub struct Decoder {
     stopped: bool,
     started: bool,
     pub line: u64,
+    /// The bytes of the last record, for errors; empty in the binary format.
+    pub record: Vec<u8>,
 }
 
 fn bad(message: impl Into<String>) -> SqlError {
@@ -35,7 +37,7 @@ fn bad(message: impl Into<String>) -> SqlError {
 
 impl Decoder {
     pub fn new(options: CopyOptions) -> Self {
-        Decoder { options, buffer: BytesMut::new(), ended: false, stopped: false, started: false, line: 0 }
+        Decoder { options, buffer: BytesMut::new(), ended: false, stopped: false, started: false, line: 0, record: Vec::new() }
     }
 
     pub fn push(&mut self, bytes: &[u8]) {
@@ -74,14 +76,14 @@ impl Decoder {
                 None => break None,
             }
         };
-        let (line, taken) = match end {
+        let (record, taken) = match end {
             Some(at) => (self.buffer[..at].to_vec(), at + 1),
             None if self.ended && !self.buffer.is_empty() => (self.buffer.to_vec(), self.buffer.len()),
             None => return Ok(None),
         };
         self.buffer.advance(taken);
         self.line += 1;
-        let line = line.strip_suffix(b"\r").unwrap_or(&line);
+        let line = record.strip_suffix(b"\r").unwrap_or(&record);
         if line == b"\\." {
             self.stopped = true;
             self.buffer.clear();
@@ -103,6 +105,7 @@ impl Decoder {
             let raw = &line[start..at];
             fields.push(Field { bytes: (raw != self.options.null.as_bytes()).then_some(value), quoted: false });
             if at >= line.len() {
+                self.record = record;
                 return Ok(Some(fields));
             }
             at += 1;
@@ -127,7 +130,7 @@ impl Decoder {
             }
             at += 1;
         }
-        let (line, taken) = match end {
+        let (record, taken) = match end {
             Some(at) => (self.buffer[..at].to_vec(), at + 1),
             None if self.ended && !self.buffer.is_empty() => {
                 if in_quotes {
@@ -139,7 +142,7 @@ impl Decoder {
         };
         self.buffer.advance(taken);
         self.line += 1;
-        let line = line.strip_suffix(b"\r").unwrap_or(&line);
+        let line = record.strip_suffix(b"\r").unwrap_or(&record);
         if line == b"\\." {
             self.stopped = true;
             self.buffer.clear();
@@ -177,6 +180,7 @@ impl Decoder {
             let is_null = !quoted && value == self.options.null.as_bytes();
             fields.push(Field { bytes: (!is_null).then_some(value), quoted });
             if at >= line.len() {
+                self.record = record;
                 return Ok(Some(fields));
             }
             at += 1;
@@ -268,9 +272,9 @@ mod tests {
     use super::*;
 
     fn decode(options: &str, input: &[u8], piece: usize) -> Result<Vec<Vec<Option<String>>>> {
-        let (_, node) = crate::parse::parse_stored(&format!("COPY t FROM STDIN {options}"))?;
+        let (source, node) = crate::parse::parse_stored(&format!("COPY t FROM STDIN {options}"))?;
         let pg_query::NodeEnum::CopyStmt(copy) = node else { panic!("not a COPY") };
-        let mut decoder = Decoder::new(CopyOptions::read(&copy.options, true)?);
+        let mut decoder = Decoder::new(CopyOptions::read(&copy.options, true, &source)?);
         let mut rows = Vec::new();
         for chunk in input.chunks(piece) {
             decoder.push(chunk);

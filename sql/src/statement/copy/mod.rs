@@ -6,6 +6,7 @@
 mod decode;
 mod options;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -34,7 +35,7 @@ pub fn execute(session: &mut Session, statement: &Statement, copy: &CopyStmt) ->
     if !copy.filename.is_empty() {
         return Err(SqlError::unsupported("COPY with a file of the server").hint("Use STDIN, STDOUT or psql's \\copy command."));
     }
-    let options = CopyOptions::read(&copy.options, copy.is_from)?;
+    let options = CopyOptions::read(&copy.options, copy.is_from, &statement.source)?;
     if copy.is_from { copy_from(session, statement, copy, options) } else { copy_to(session, statement, copy, options) }
 }
 
@@ -134,6 +135,9 @@ impl RowReader<'_> {
             let column = error.column.clone().filter(|_| error.code != ErrorCode::NotNullViolation);
             error.context = Some(match column {
                 Some(column) => format!("COPY {}, line {line}, column {column}", self.table.name),
+                None if self.options.format != Format::Binary => {
+                    format!("COPY {}, line {line}: \"{}\"", self.table.name, shortened(&String::from_utf8_lossy(&self.decoder.record)))
+                }
                 None => format!("COPY {}, line {line}", self.table.name),
             });
             error
@@ -174,7 +178,7 @@ impl RowReader<'_> {
             let Some(bytes) = bytes else { continue };
             row[*at] = self.value(&column.data_type, &bytes).map_err(|mut error| {
                 error.column = Some(match std::str::from_utf8(&bytes) {
-                    Ok(text) if self.options.format != Format::Binary => format!("{}: \"{text}\"", column.name),
+                    Ok(text) if self.options.format != Format::Binary => format!("{}: \"{}\"", column.name, shortened(text)),
                     _ => column.name.clone(),
                 });
                 error
@@ -197,6 +201,16 @@ impl RowReader<'_> {
         }
         casts::input(self.context, data_type, text)
     }
+}
+
+/// At most 100 bytes of a value or line, as PostgreSQL shows it in an error's context.
+fn shortened(text: &str) -> Cow<'_, str> {
+    const LENGTH_MAX: usize = 100;
+    if text.len() <= LENGTH_MAX {
+        return text.into();
+    }
+    let end = (0..=LENGTH_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}...", &text[..end]).into()
 }
 
 /// The column that a conversion failed at is for the context line only.
@@ -329,14 +343,30 @@ fn copy_to(session: &mut Session, statement: &Statement, copy: &CopyStmt, option
     let writer = RowWriter { context, options, types: batches.types.clone(), names };
     let column_count = writer.types.len();
     let binary = writer.options.format == Format::Binary;
-    let head = writer.head();
-    let tail = if binary { vec![Bytes::from_static(&[0xff, 0xff])] } else { Vec::new() };
-    let rows = futures::stream::unfold((batches, writer), |(mut batches, writer)| async move {
-        let batch = batches.next().await?;
-        let encoded = batch.and_then(|batch| writer.batch(&batch));
-        Some((encoded, (batches, writer)))
+    // As PostgreSQL sends it: the binary header is in one message with the first row, which clients rely on.
+    let (head, first) = if binary { (Vec::new(), Some(writer.binary_head())) } else { (writer.head(), None) };
+    let rows = futures::stream::unfold(Some((batches, writer, first)), |state| async move {
+        let (mut batches, writer, mut first) = state?;
+        let Some(batch) = batches.next().await else {
+            if writer.options.format != Format::Binary {
+                return None;
+            }
+            let mut tail = first.unwrap_or_default();
+            tail.put_i16(-1);
+            return Some((Ok((vec![tail.freeze()], 0)), None));
+        };
+        let encoded = batch.and_then(|batch| writer.batch(&batch)).map(|(mut chunks, count)| {
+            if let Some(chunk) = chunks.first_mut()
+                && let Some(mut head) = first.take()
+            {
+                head.put_slice(chunk);
+                *chunk = head.freeze();
+            }
+            (chunks, count)
+        });
+        Some((encoded, Some((batches, writer, first))))
     });
-    let chunks = futures::stream::iter([Ok((head, 0))]).chain(rows).chain(futures::stream::iter([Ok((tail, 0))])).boxed();
+    let chunks = futures::stream::iter([Ok((head, 0))]).chain(rows).boxed();
     Ok(Outcome::CopyOut(CopyOut { binary, column_count, chunks }))
 }
 
@@ -349,24 +379,23 @@ struct RowWriter {
 }
 
 impl RowWriter {
+    fn binary_head(&self) -> BytesMut {
+        let mut head = BytesMut::from(&BINARY_SIGNATURE[..]);
+        head.put_u64(0);
+        head
+    }
+
     fn head(&self) -> Vec<Bytes> {
-        match self.options.format {
-            Format::Binary => {
-                let mut head = BytesMut::from(&BINARY_SIGNATURE[..]);
-                head.put_u64(0);
-                vec![head.freeze()]
-            }
-            _ if self.options.header => {
-                let mut line = BytesMut::new();
-                for (i, name) in self.names.iter().enumerate() {
-                    self.separate(i, &mut line);
-                    self.field(name, false, &mut line);
-                }
-                line.put_u8(b'\n');
-                vec![line.freeze()]
-            }
-            _ => Vec::new(),
+        if !self.options.header {
+            return Vec::new();
         }
+        let mut line = BytesMut::new();
+        for (i, name) in self.names.iter().enumerate() {
+            self.separate(i, &mut line);
+            self.field(name, false, &mut line);
+        }
+        line.put_u8(b'\n');
+        vec![line.freeze()]
     }
 
     fn separate(&self, column: usize, out: &mut BytesMut) {

@@ -4,6 +4,8 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::Node;
 
 use crate::error::{ErrorCode, Result, SqlError};
+use crate::parse::Source;
+use crate::session::settings::is_other_encoding;
 use crate::statement::tree;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,12 +50,17 @@ pub struct CopyOptions {
 }
 
 impl CopyOptions {
-    pub fn read(nodes: &[Node], is_from: bool) -> Result<Self> {
+    pub fn read(nodes: &[Node], is_from: bool, source: &Source) -> Result<Self> {
         let mut format = None;
         let (mut delimiter, mut null, mut quote, mut escape) = (None, None, None, None);
         let (mut header, mut header_match) = (false, false);
         let (mut force_quote, mut force_not_null, mut force_null) = (ColumnSet::None, ColumnSet::None, ColumnSet::None);
+        let mut given: Vec<&str> = Vec::new();
         for option in tree::def_elems(nodes) {
+            if given.contains(&option.defname.as_str()) {
+                return Err(SqlError::new(ErrorCode::SyntaxError, "conflicting or redundant options").at(source.position(option.location)));
+            }
+            given.push(&option.defname);
             let text = || tree::def_text(option).unwrap_or_default();
             match option.defname.as_str() {
                 "format" => {
@@ -62,7 +69,8 @@ impl CopyOptions {
                         "csv" => Format::Csv,
                         "binary" => Format::Binary,
                         other => {
-                            return Err(SqlError::new(ErrorCode::InvalidParameterValue, format!("COPY format \"{other}\" not recognized")));
+                            let message = format!("COPY format \"{other}\" not recognized");
+                            return Err(SqlError::new(ErrorCode::InvalidParameterValue, message).at(source.position(option.location)));
                         }
                     });
                 }
@@ -82,16 +90,23 @@ impl CopyOptions {
                 "force_not_null" => force_not_null = columns(option.arg.as_deref())?,
                 "force_null" => force_null = columns(option.arg.as_deref())?,
                 "encoding" => {
-                    let encoding = text().to_ascii_lowercase().replace(['-', '_'], "");
-                    if !matches!(encoding.as_str(), "utf8" | "unicode") {
+                    let encoding = text().chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+                    if is_other_encoding(&encoding) {
                         return Err(SqlError::unsupported(format_args!("COPY encoding \"{}\"", text())));
+                    }
+                    if !matches!(encoding.as_str(), "utf8" | "unicode") {
+                        let message = "argument to option \"encoding\" must be a valid encoding name";
+                        return Err(SqlError::new(ErrorCode::InvalidParameterValue, message).at(source.position(option.location)));
                     }
                 }
                 // Rows are as visible as any others: a hint for PostgreSQL's storage.
                 "freeze" => {
                     tree::def_bool(option)?;
                 }
-                other => return Err(SqlError::unsupported(format_args!("COPY option \"{other}\""))),
+                other => {
+                    let message = format!("option \"{other}\" not recognized");
+                    return Err(SqlError::new(ErrorCode::SyntaxError, message).at(source.position(option.location)));
+                }
             }
         }
         let format = format.unwrap_or(Format::Text);

@@ -143,7 +143,6 @@ fn feature_name(node: &NodeEnum) -> String {
         NodeEnum::DoStmt(_) => "DO",
         NodeEnum::ListenStmt(_) => "LISTEN",
         NodeEnum::NotifyStmt(_) => "NOTIFY",
-        NodeEnum::UnlistenStmt(_) => "UNLISTEN",
         NodeEnum::RuleStmt(_) => "CREATE RULE",
         NodeEnum::RefreshMatViewStmt(_) => "REFRESH MATERIALIZED VIEW",
         NodeEnum::CreatePublicationStmt(_) => "CREATE PUBLICATION",

@@ -41,7 +41,7 @@ impl Fault {
             Fault::FieldOverflow => value(ValueErrorCode::DatetimeFieldOverflow, "date/time field value out of range"),
             Fault::MonthDayOverflow => value(ValueErrorCode::DatetimeFieldOverflow, "date/time field value out of range")
                 .with_hint("Perhaps you need a different \"datestyle\" setting."),
-            Fault::IntervalOverflow => value(ValueErrorCode::DatetimeFieldOverflow, "interval field value out of range"),
+            Fault::IntervalOverflow => value(ValueErrorCode::IntervalFieldOverflow, "interval field value out of range"),
             Fault::ZoneOverflow => value(ValueErrorCode::InvalidTimeZoneDisplacement, "time zone displacement out of range"),
             Fault::UnknownZone(name) => unknown_zone(&name),
         }
