@@ -163,7 +163,11 @@ impl Inner {
         if conflicts.is_empty() {
             return;
         }
-        tracing::warn!(count = conflicts.len(), commit = %format_args!("{commit:.12}"), "replicated changes met local changes of the same rows; the local ones stay in the working set");
+        let name = |oid: &Oid| self.root().catalog().get(*oid).map_or_else(|| oid.to_string(), |object| object.name().to_owned());
+        let mut tables: Vec<String> = conflicts.iter().map(|(oid, _)| name(oid)).collect();
+        tables.sort_unstable();
+        tables.dedup();
+        tracing::warn!(tables = %tables.join(", "), count = conflicts.len(), commit = %format_args!("{commit:.12}"), "replicated changes met local changes of the same rows; the local ones stay in the working set");
         self.conflicts.extend(conflicts.into_iter().map(|(table, key)| (table, key, commit)));
         let surplus = self.conflicts.len().saturating_sub(CONFLICT_COUNT_MAX);
         self.conflicts.drain(..surplus);

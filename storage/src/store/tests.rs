@@ -498,6 +498,39 @@ fn a_working_set_follows_head_and_keeps_its_own_rows_also_after_recovery() {
 }
 
 #[test]
+fn a_working_set_with_local_rows_follows_a_truncation_row_by_row() {
+    let disk = FaultyDisk::default();
+    let store = made(&disk).unwrap();
+    let branch = store.branch(DATABASE, "main").unwrap();
+    let mut apply = branch.begin_apply(false).unwrap();
+    for id in 1..=4 {
+        apply.insert(TABLE, row(id, "old")).unwrap();
+    }
+    apply.commit(meta("rows", 2)).unwrap();
+    let base = branch.state();
+    let mut edit = Edit::new(base.working.clone());
+    let first = key(edit.root(), 1);
+    edit.update_columns(TABLE, &first, &[(1, Value::bytes("mine"))]).unwrap();
+    edit.insert(TABLE, row(9, "mine")).unwrap();
+    branch.commit_local(&base, edit, None).unwrap();
+
+    let mut apply = branch.begin_apply(false).unwrap();
+    apply.truncate(TABLE).unwrap();
+    apply.insert(TABLE, row(5, "theirs")).unwrap();
+    apply.commit(meta("theirs", 3)).unwrap();
+
+    store.sync().unwrap();
+    for store in [store, open_on(&disk.copy(), 1 << 16, u64::MAX).unwrap()] {
+        let state = store.branch(DATABASE, "main").unwrap().state();
+        let text = |pairs: &[(i32, &str)]| pairs.iter().map(|(id, v)| (*id, vec![v.to_string()])).collect::<BTreeMap<_, _>>();
+        assert_eq!(rows(&state.head_root, TABLE), text(&[(5, "theirs")]));
+        assert_eq!(rows(&state.working, TABLE), text(&[(1, "mine"), (5, "theirs"), (9, "mine")]));
+        let conflicts: Vec<_> = state.conflicts.iter().map(|(table, key, _)| (*table, key.as_str())).collect();
+        assert_eq!(conflicts, [(TABLE, "(id)=(1)")]);
+    }
+}
+
+#[test]
 fn a_local_transaction_is_rebased_or_conflicts_on_the_same_row() {
     let store = made(&FaultyDisk::default()).unwrap();
     let branch = store.branch(DATABASE, "main").unwrap();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::branch::WorkingSet;
 use super::rebase_checks;
-use crate::change_set::{ChangeSet, RowsChange, TableChange};
+use crate::change_set::{ChangeSet, RowsChange};
 use crate::chunk::ChunkReader;
 use crate::diff::diff_tables;
 use crate::edit::Edit;
@@ -51,8 +51,20 @@ fn follow(before: &Root, after: &Root, changes: &ChangeSet, local: &Root, confli
             continue;
         }
         root = match &change.rows {
-            RowsChange::Rows(_) => follow_rows(before, after, change, root, conflicts)?,
-            RowsChange::Replaced { .. } | RowsChange::Dropped => follow_object(before, after, root, change.table, &mut settled, conflicts)?,
+            RowsChange::Rows(rows) => {
+                let keys = rows.iter().map(|row| row.key.to_vec()).collect();
+                follow_rows(before, after, change.table, &keys, root, conflicts)?
+            }
+            // A table that is as HEAD had it takes the new one as a whole; one with local changes follows row by row.
+            RowsChange::Replaced { .. } if same_table(before.table(change.table), root.table(change.table))? => {
+                follow_object(before, after, root, change.table, &mut settled, conflicts)?
+            }
+            RowsChange::Replaced { .. } => {
+                let differences = diff_tables(before.table(change.table).map(|t| &**t), after.table(change.table).map(|t| &**t));
+                let keys = differences.map(|difference| Ok(difference?.key)).collect::<Result<_>>()?;
+                follow_rows(before, after, change.table, &keys, root, conflicts)?
+            }
+            RowsChange::Dropped => follow_object(before, after, root, change.table, &mut settled, conflicts)?,
         };
     }
     Ok(root)
@@ -147,9 +159,8 @@ impl Shape {
     }
 }
 
-fn follow_rows(before: &Root, after: &Root, change: &TableChange, local: Root, conflicts: &mut Conflicts) -> Result<Root> {
-    let oid = change.table;
-    let RowsChange::Rows(rows) = &change.rows else { return Ok(local) };
+/// Lets the rows with these keys follow.
+fn follow_rows(before: &Root, after: &Root, oid: Oid, keys: &BTreeSet<Vec<u8>>, local: Root, conflicts: &mut Conflicts) -> Result<Root> {
     let (Some(new_table), Some(my_table)) = (after.table(oid).cloned(), local.table(oid).cloned()) else {
         // Dropped here: nothing to follow, and the drop stays; that HEAD's table went on is a conflict.
         if after.table(oid).is_some() {
@@ -167,7 +178,6 @@ fn follow_rows(before: &Root, after: &Root, change: &TableChange, local: Root, c
     }
     // Deletions first and insertions last, so that a unique value may move from one row to another.
     let mut steps: [Vec<(&[u8], Row)>; 3] = Default::default();
-    let keys: BTreeSet<&[u8]> = rows.iter().map(|r| &*r.key).collect();
     for key in keys {
         let old = old_table.map(|t| t.get(key)).transpose()?.flatten();
         let new = new_table.get(key)?;
