@@ -6,7 +6,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 /// The environment variable that overrides `user.password`.
 pub const USER_PASSWORD_ENV: &str = "STRANDLINE_USER_PASSWORD";
@@ -166,11 +167,37 @@ impl PostgresReplication {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OneOrMany {
     One(String),
     Many(Vec<String>),
+}
+
+/// By hand, so that a mistake is reported where it is.
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = OneOrMany;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name or a list of names")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<OneOrMany, E> {
+                Ok(OneOrMany::One(name.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<OneOrMany, A::Error> {
+                let mut names = Vec::new();
+                while let Some(name) = items.next_element()? {
+                    names.push(name);
+                }
+                Ok(OneOrMany::Many(names))
+            }
+        }
+        deserializer.deserialize_any(Names)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -192,12 +219,17 @@ impl Config {
     /// The file cannot be read, is not YAML, has an unknown key or a value that its key does not take.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
         let shown = path.display();
-        let text = std::fs::read_to_string(path).map_err(|e| ConfigError(format!("could not read configuration file \"{shown}\": {e}")))?;
+        let bytes = std::fs::read(path).map_err(|e| ConfigError(format!("could not read configuration file \"{shown}\": {e}")))?;
+        let text = String::from_utf8(bytes).map_err(|e| {
+            let valid = &e.as_bytes()[..e.utf8_error().valid_up_to()];
+            let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+            ConfigError(format!("{shown}:{line}: {}the file is not UTF-8 text", key_shown(&String::from_utf8_lossy(e.as_bytes()), line)))
+        })?;
         let mut config = Config::parse(&text, &shown.to_string())?;
-        if let Ok(password) = std::env::var(USER_PASSWORD_ENV) {
+        if let Some(password) = environment(USER_PASSWORD_ENV)? {
             config.user.password = Secret(password);
         }
-        if let (Ok(password), Some(source)) = (std::env::var(SOURCE_PASSWORD_ENV), &mut config.postgres_replication) {
+        if let (Some(password), Some(source)) = (environment(SOURCE_PASSWORD_ENV)?, &mut config.postgres_replication) {
             source.postgres_password = Secret(password);
         }
         Ok(config)
@@ -211,12 +243,21 @@ impl Config {
         // A file of nothing but comments is an empty configuration.
         let value: Option<Config> = serde_yaml::from_str(text).map_err(|e| describe(&e, file, text))?;
         let config = value.unwrap_or_default();
-        config.validate(file)?;
+        config.validate(file, text)?;
         Ok(config)
     }
 
-    fn validate(&self, file: &str) -> Result<(), ConfigError> {
-        let refuse = |key: &str, why: &str| Err(ConfigError(format!("{file}: setting \"{key}\" {why}")));
+    fn validate(&self, file: &str, text: &str) -> Result<(), ConfigError> {
+        let refuse = |key: &str, why: &str| {
+            let place = line_of(text, key).map_or_else(|| file.to_owned(), |line| format!("{file}:{line}"));
+            Err(ConfigError(format!("{place}: setting \"{key}\" {why}")))
+        };
+        if self.data_dir.as_os_str().is_empty() {
+            return refuse("data_dir", "must not be empty");
+        }
+        if self.cfg_dir.as_ref().is_some_and(|folder| folder.as_os_str().is_empty()) {
+            return refuse("cfg_dir", "must not be empty");
+        }
         if self.user.name.is_empty() {
             return refuse("user.name", "must not be empty");
         }
@@ -237,6 +278,20 @@ impl Config {
             if source.postgres_port == 0 {
                 return refuse("postgres_replication.postgres_port", "must not be 0");
             }
+            for (key, value) in [
+                ("postgres_replication.postgres_server_address", &source.postgres_server_address),
+                ("postgres_replication.postgres_user", &source.postgres_user),
+                ("postgres_replication.postgres_database", &source.postgres_database),
+                ("postgres_replication.replica_database", &source.replica_database),
+                ("postgres_replication.branch", &source.branch),
+            ] {
+                if value.is_empty() {
+                    return refuse(key, "must not be empty");
+                }
+                if value.contains('\0') {
+                    return refuse(key, "must not contain a NUL character");
+                }
+            }
             if source.publications().iter().any(String::is_empty) || source.publications().is_empty() {
                 return refuse("postgres_replication.publication_names", "must name at least one publication");
             }
@@ -254,26 +309,85 @@ impl Config {
 /// quote a scalar of the file, which could be a password: values are never repeated.
 fn describe(error: &serde_yaml::Error, file: &str, text: &str) -> ConfigError {
     let full = error.to_string();
-    let place = match error.location() {
-        Some(location) => format!("{file}:{}", location.line()),
-        None => file.to_owned(),
-    };
     let mut message = full.split(" at line ").next().unwrap_or("malformed").to_owned();
-    if let (Some(start), Some(end)) = (message.find("invalid type: "), message.find(", expected")) {
-        message.replace_range(start..end, "invalid value");
+    // The parser places a repeated key where its mapping begins.
+    let repeated = message.rsplit_once("duplicate field `").and_then(|(_, rest)| rest.split('`').next());
+    let line = match repeated.and_then(|key| repeated_line(text, key, error.location().map_or(1, |l| l.line()))) {
+        Some(line) => Some(line),
+        None => error.location().map(|location| location.line()),
+    };
+    let place = line.map_or_else(|| file.to_owned(), |line| format!("{file}:{line}"));
+    for cause in ["invalid type: ", "invalid value: ", "unknown variant `"] {
+        if let (Some(start), Some(end)) = (message.find(cause), message.find(", expected")) {
+            message.replace_range(start..end, "invalid value");
+        }
     }
-    if let (Some(start), Some(end)) = (message.find("unknown variant `"), message.find(", expected")) {
-        message.replace_range(start..end, "invalid value");
+    let words = [
+        ("unknown field", "unknown setting"),
+        ("duplicate field", "duplicate setting"),
+        ("expected u16", "expected a number from 0 to 65535"),
+        ("deserializing from YAML containing more than one document is not supported", "more than one YAML document"),
+    ];
+    for (theirs, ours) in words {
+        message = message.replace(theirs, ours);
     }
-    let key = error
-        .location()
-        .and_then(|l| text.lines().nth(l.line().saturating_sub(1)))
-        .and_then(|line| line.split_once(':'))
-        .map(|(k, _)| k.trim());
-    let message = message.replace("unknown field", "unknown setting");
+    if let Some(at) = message.find("expected struct ") {
+        message.truncate(at);
+        message.push_str("expected a mapping of settings");
+    }
+    let key = line.map_or_else(String::new, |line| key_shown(text, line));
+    let is_named = key.split('"').nth(1).is_some_and(|key| message.contains(key));
+    ConfigError(if is_named { format!("{place}: {message}") } else { format!("{place}: {key}{message}") })
+}
+
+/// `setting "KEY": ` for the key on a line, nothing where it has none.
+fn key_shown(text: &str, line: usize) -> String {
+    let key = text.lines().nth(line.saturating_sub(1)).and_then(|line| line.split_once(':')).map(|(key, _)| key.trim());
     match key {
-        Some(key) if !key.is_empty() && !message.contains(key) => ConfigError(format!("{place}: setting \"{key}\": {message}")),
-        _ => ConfigError(format!("{place}: {message}")),
+        Some(key) if !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => format!("setting \"{key}\": "),
+        _ => String::new(),
+    }
+}
+
+/// The line of a dotted key, or of the mapping that lacks it. For block style, which is what people write.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let mut parts = key.split('.');
+    let mut part = parts.next()?;
+    let mut found = None;
+    for (index, line) in text.lines().enumerate() {
+        let is_nested = line.starts_with([' ', '\t']);
+        if is_nested == found.is_some() && is_key(line, part) {
+            found = Some(index + 1);
+            match parts.next() {
+                Some(next) => part = next,
+                None => break,
+            }
+        } else if found.is_some() && !is_nested && !line.is_empty() && !line.starts_with('#') {
+            break;
+        }
+    }
+    found
+}
+
+/// The line of the second `key` of the mapping that begins on or before line `from`.
+fn repeated_line(text: &str, key: &str, from: usize) -> Option<usize> {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let mut places = text.lines().enumerate().skip(from.saturating_sub(1)).filter(|(_, line)| is_key(line, key));
+    let (_, first) = places.next()?;
+    let (second, _) = places.find(|(_, line)| indent(line) == indent(first))?;
+    Some(second + 1)
+}
+
+fn is_key(line: &str, key: &str) -> bool {
+    line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(':'))
+}
+
+/// A password from the environment.
+fn environment(name: &str) -> Result<Option<String>, ConfigError> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(ConfigError(format!("environment variable {name} is not UTF-8 text"))),
     }
 }
 
@@ -340,6 +454,39 @@ mod tests {
     fn a_replica_needs_a_valid_slot_name() {
         assert!(error("postgres_replication: {postgres_port: 1}\n").contains("postgres_replication.slot_name"));
         assert!(error("postgres_replication: {slot_name: Bad-Slot}\n").contains("lower case"));
+    }
+
+    #[test]
+    fn a_setting_given_twice_is_named_with_its_second_line() {
+        let text = error("log_level: info\nuser:\n  name: a\nlog_level: debug\n");
+        assert!(text.starts_with("config.yaml:4: ") && text.contains("duplicate setting `log_level`"), "{text}");
+        let text = error("user:\n  name: a\n  password: b\n  name: c\n");
+        assert!(text.starts_with("config.yaml:4: ") && text.contains("name"), "{text}");
+    }
+
+    #[test]
+    fn what_is_required_or_empty_is_named_with_its_line() {
+        let text = error("listener:\n  port: 1\npostgres_replication:\n  postgres_port: 5432\n");
+        assert!(text.starts_with("config.yaml:3: ") && text.contains("postgres_replication.slot_name"), "{text}");
+        let text = error("postgres_replication:\n  # comment\n  slot_name: a\n  branch: ''\n");
+        assert!(text.starts_with("config.yaml:4: ") && text.contains("postgres_replication.branch"), "{text}");
+        let text = error("data_dir: ''\n");
+        assert!(text.starts_with("config.yaml:1: ") && text.contains("data_dir"), "{text}");
+    }
+
+    #[test]
+    fn texts_are_for_users_not_for_programmers() {
+        for (file, wanted) in [
+            ("user: x\n", "user: invalid value, expected a mapping of settings"),
+            ("listener:\n  port: 99999\n", "listener.port: invalid value, expected a number from 0 to 65535"),
+            (
+                "postgres_replication:\n  slot_name: a\n  publication_names: {a: b}\n",
+                "publication_names: invalid value, expected a name or a list of names",
+            ),
+        ] {
+            let text = error(file);
+            assert!(text.contains(wanted), "{text}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use strandline_server::cli::{Cli, Command};
 use strandline_server::config::Config;
 use strandline_server::run;
@@ -17,8 +18,18 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    // clap prints its own errors in a few lines and exits with 2.
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) if !answer.use_stderr() || answer.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => answer.exit(),
+        Err(error) => {
+            // clap's first line says what is wrong; the rest repeats the usage.
+            let text = error.render().to_string();
+            let what: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+            let what = what.join(" ");
+            eprintln!("strandline: {} (see strandline --help)", what.strip_prefix("error: ").unwrap_or(&what));
+            return ExitCode::from(USAGE);
+        }
+    };
     match cli.command {
         Some(Command::Fsck { data_dir }) => fsck(&data_dir),
         None => serve(&cli),

@@ -32,9 +32,12 @@ fn help_and_version_are_answered() {
 
 #[test]
 fn wrong_flags_exit_with_2() {
-    assert_eq!(strandline(&["--nonsense"]).status.code(), Some(2));
-    assert_eq!(strandline(&["fsck"]).status.code(), Some(2));
-    assert_eq!(strandline(&["--data-dir", "x"]).status.code(), Some(2));
+    for args in [&["--nonsense"][..], &["fsck"], &["--data-dir", "x"], &["--config"], &["nonsense"], &["fsck", "--data-dir", "x", "y"]] {
+        let output = strandline(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(error.trim_end().lines().count(), 1, "one line: {error}");
+    }
 }
 
 #[test]
@@ -47,9 +50,24 @@ fn a_configuration_that_cannot_be_used_is_one_line_with_file_line_and_key() {
     assert!(error.contains("config.yaml:"), "{error}");
     let error = refused_config("postgres_replication:\n  postgres_port: 5432\n");
     assert!(error.contains("slot_name"), "{error}");
+    let error = refused_config("log_level: info\nuser:\n  name: a\nlog_level: debug\n");
+    assert!(error.contains("config.yaml:4") && error.contains("log_level"), "{error}");
+    let error = refused_config("postgres_replication:\n  slot_name: Bad-Slot\n");
+    assert!(error.contains("config.yaml:2") && error.contains("slot_name"), "{error}");
     let missing = strandline(&["--config", "/nowhere/config.yaml"]);
     assert_eq!(missing.status.code(), Some(2));
     assert!(String::from_utf8(missing.stderr).unwrap().contains("/nowhere/config.yaml"));
+}
+
+#[test]
+fn a_configuration_that_is_not_utf_8_is_named_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.yaml");
+    std::fs::write(&file, b"log_level: info\nuser:\n  name: \"\xff\"\n").unwrap();
+    let output = strandline(&["--config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("config.yaml:3") && error.contains("name") && error.contains("UTF-8"), "{error}");
 }
 
 #[test]
