@@ -17,7 +17,7 @@ use strandline_storage::value::{Row, TextSettings};
 use strandline_storage::{CommitMeta, Error as StoreError, Lsn, Source, Timestamp};
 use tokio::sync::mpsc;
 
-use crate::apply::{self, Context, Mapping, SourceColumn, SourceRelation, Writer, adopt_tables};
+use crate::apply::{self, Context, Definition, KnownRelation, Mapping, SourceColumn, SourceRelation, Writer, adopt_tables};
 use crate::catalog::{self, CatalogClient, PublishedTable, RemoteTable, RemoteTypes};
 use crate::client::{Connection, quote_identifier, quote_literal};
 use crate::config::{CommitMode, CreateTables};
@@ -215,6 +215,10 @@ fn write_tables(context: &Context, tasks: &[Task], types: &RemoteTypes, receiver
         source: Some(Source { end_lsn: point, commit_lsn: point, xid: 0, commit_time: now, origin: None, context: None }),
     };
     writer.commit(meta)?;
+    for task in tasks {
+        let definition = Definition { table: Some(task.remote.clone()), types: RemoteTypes::default(), may_create: false };
+        context.records.set_relation(task.relation.oid, Some(&KnownRelation::new(&task.relation, &definition, None)))?;
+    }
     Ok(row_count)
 }
 

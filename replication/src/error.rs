@@ -34,7 +34,7 @@ pub enum Error {
     #[error("could not apply transaction {xid} at {lsn}: {what}")]
     Busy { xid: u32, lsn: Lsn, what: String },
     /// The store refused.
-    #[error("{0}")]
+    #[error(transparent)]
     Store(#[from] strandline_storage::Error),
     /// The operating system refused something on our side.
     #[error("could not {action} \"{path}\": {source}")]

@@ -256,7 +256,7 @@ impl Replicator {
         let queue = Arc::new(Queue::default());
         let (batches, input) = mpsc::channel();
         let (done, mut applier) = oneshot::channel();
-        let applying = Applier::new(Arc::clone(&context), start, last_commit);
+        let applying = Applier::new(Arc::clone(&context), start, last_commit)?;
         let applier_queue = Arc::clone(&queue);
         std::thread::Builder::new()
             .name("replication-apply".into())

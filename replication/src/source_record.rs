@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `source` | system identifier, timeline, slot's name, phase (with the consistent point) |
 //! | `position` | an LSN, the id of the last replicated commit at that time (`-`: none), and the working set's position at that time |
+//! | `relation/OID` | the primary's table of this oid as it was last replicated |
 //! | `location` | the LSNs that `pg_wal_location` may hold by our own hand: the last written and the one before |
 //!
 //! A replicated commit carries its end LSN, so position and data move in one record. `position` is for progress without a commit: an idle
 //! stream, a start given by the user. Changes that only go to the working set carry their end LSN in the working set's record.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use std::sync::Arc;
 use strandline_storage::store::{Branch, JournalPosition, Store};
 use strandline_storage::{CommitId, Error as StoreError, Lsn};
 
+use crate::apply::KnownRelation;
 use crate::error::{Error, Result};
 
 /// The source that a branch follows.
@@ -102,6 +105,23 @@ impl SourceRecords {
     pub(crate) fn set_locations(&self, locations: &[Lsn]) -> Result<JournalPosition> {
         let text = locations.iter().map(Lsn::to_string).collect::<Vec<_>>().join(" ");
         Ok(self.store.put_state(&format!("{}location", self.prefix), Some(text.as_bytes()))?)
+    }
+
+    /// The primary's tables as they were last replicated, by oid.
+    pub(crate) fn relations(&self) -> Result<HashMap<u32, KnownRelation>> {
+        let prefix = format!("{}relation/", self.prefix);
+        let read = |(key, value): (String, Vec<u8>)| {
+            let oid = key.strip_prefix(&prefix).and_then(|oid| oid.parse().ok());
+            let relation = KnownRelation::decode(&value);
+            oid.zip(relation).ok_or_else(|| self.damaged(key.strip_prefix(&self.prefix).unwrap_or("relation")))
+        };
+        self.store.list_state(&prefix).into_iter().map(read).collect()
+    }
+
+    /// Remembers, or (`None`) forgets a table of the primary.
+    pub(crate) fn set_relation(&self, oid: u32, relation: Option<&KnownRelation>) -> Result<JournalPosition> {
+        let value = relation.map(KnownRelation::encode);
+        Ok(self.store.put_state(&format!("{}relation/{oid}", self.prefix), value.as_deref())?)
     }
 
     fn read<T: FromStr>(&self, key: &str) -> Result<Option<T>> {

@@ -18,6 +18,9 @@ const FILE_NAME: &str = "pg_wal_location";
 /// The longest content that is read: an LSN has at most 17 characters.
 const CONTENT_SIZE_MAX: u64 = 4096;
 
+/// How much of a content that is no LSN is shown.
+const CONTENT_SHOWN_MAX: usize = 40;
+
 /// The file and what we last wrote into it.
 pub(crate) struct WalLocation {
     path: PathBuf,
@@ -78,6 +81,8 @@ impl WalLocation {
     }
 
     fn malformed(&self, content: &str) -> Error {
+        // What is no text shall not spoil the log, nor the table that shows this.
+        let content: String = content.chars().take(CONTENT_SHOWN_MAX).flat_map(char::escape_default).collect();
         Error::Setup(format!(
             "file \"{}\" does not hold an LSN (\"{content}\"); write one like 0/16B3748, or remove the file",
             self.path.display()
@@ -87,5 +92,16 @@ impl WalLocation {
     fn failed(&self, action: &'static str) -> impl Fn(io::Error) -> Error + use<> {
         let path = self.path.display().to_string();
         move |source| Error::File { action, path: path.clone(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_that_is_no_text_is_shown_as_text() {
+        let error = WalLocation::new(Path::new("f")).malformed("\u{fffd}\0\n").to_string();
+        assert!(error.contains(r"\u{fffd}\u{0}\n") && !error.contains('\0'), "{error}");
     }
 }

@@ -11,6 +11,7 @@
 mod adopt;
 mod change;
 mod constant;
+mod definition;
 mod relation;
 mod writer;
 
@@ -20,12 +21,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use strandline_storage::store::{Branch, Store};
+use strandline_storage::store::{Branch, JournalPosition, Store};
 use strandline_storage::value::TextSettings;
 use strandline_storage::{CommitId, CommitMeta, Error as StoreError, Identity, Lsn, Source, Timestamp};
 use tokio::runtime::Handle;
 
-use crate::catalog::{self, CatalogClient, RemoteTable, RemoteTypes};
+use crate::catalog::{self, CatalogClient, RemoteTable};
 use crate::client::{Batch, StreamMessage, StreamMessages};
 use crate::config::{CommitMode, Config, CreateTables};
 use crate::error::{Error, Result};
@@ -36,6 +37,7 @@ use crate::status::Status;
 use crate::stream::Queue;
 
 pub(crate) use adopt::adopt_tables;
+pub(crate) use definition::{Definition, KnownRelation};
 pub(crate) use relation::{Mapping, SourceColumn, SourceRelation};
 pub(crate) use writer::Writer;
 
@@ -50,6 +52,9 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How often a transaction is started over because of tables that had to be made or of local changes at the same moment.
 const ATTEMPT_COUNT_MAX: usize = 1000;
+
+/// How often one message of a large transaction is tried again after what it needs was had: more than the tables of any TRUNCATE.
+const LARGE_ATTEMPT_COUNT_MAX: usize = 10_000;
 
 /// What the applier works with.
 pub(crate) struct Context {
@@ -72,8 +77,12 @@ pub(crate) struct Applier {
     replaced_relations: Vec<(u32, Option<Entry>)>,
     /// Names of types that are not built in.
     types: HashMap<u32, (String, String)>,
-    /// Definitions read for tables to be created in the next attempt.
-    definitions: HashMap<u32, (RemoteTable, RemoteTypes)>,
+    /// Definitions read for tables to be created or compared in the next attempt.
+    definitions: HashMap<u32, Definition>,
+    /// The primary's tables as they were last replicated.
+    known: HashMap<u32, KnownRelation>,
+    /// What of it the transaction under way changes; `None`: it goes.
+    known_changes: HashMap<u32, Option<KnownRelation>>,
     catalog: Option<CatalogClient>,
     current: Current,
     /// Transactions whose commit record lies before this are here already.
@@ -130,6 +139,8 @@ struct Running {
 enum Interruption {
     /// The table is not here, and its definition must be had first.
     TableMissing(Arc<SourceRelation>),
+    /// The table is new or changed on the primary, and what its catalog says must be had first.
+    DefinitionMissing(Arc<SourceRelation>),
     /// Somebody else changed the same rows.
     Conflict(String),
     Failed(Error),
@@ -142,9 +153,12 @@ impl From<Error> for Interruption {
 }
 
 impl Applier {
-    pub(crate) fn new(context: Arc<Context>, position: Lsn, last_commit: Option<CommitId>) -> Self {
+    /// # Errors
+    /// `Store` for records that are damaged.
+    pub(crate) fn new(context: Arc<Context>, position: Lsn, last_commit: Option<CommitId>) -> Result<Self> {
         let author = author(&context.config);
-        Applier {
+        let known = context.records.relations()?;
+        Ok(Applier {
             context,
             author,
             changer: change::Changer::default(),
@@ -152,6 +166,8 @@ impl Applier {
             replaced_relations: Vec::new(),
             types: HashMap::new(),
             definitions: HashMap::new(),
+            known,
+            known_changes: HashMap::new(),
             catalog: None,
             current: Current::Outside,
             position,
@@ -160,7 +176,7 @@ impl Applier {
             idle_recorded_at: Instant::now(),
             status_at: Instant::now(),
             transaction_count: 0,
-        }
+        })
     }
 
     /// Applies what comes until the reader ends or a change cannot be applied. An incomplete transaction is dropped.
@@ -284,6 +300,7 @@ impl Applier {
     /// Applies a transaction whose messages are all here.
     fn apply_buffered(&mut self, begin: &Begin, parts: &[Bytes], commit: &Commit) -> Result<()> {
         let mut attempt_count = 0;
+        self.known_changes.clear();
         loop {
             attempt_count += 1;
             self.replaced_relations.clear();
@@ -292,13 +309,15 @@ impl Applier {
                 Err(interruption) => interruption,
             };
             match interruption {
-                Interruption::TableMissing(source) if attempt_count < ATTEMPT_COUNT_MAX => self.provide_table(&source)?,
+                Interruption::TableMissing(source) if attempt_count < ATTEMPT_COUNT_MAX => self.provide_table(&source, begin.xid)?,
+                Interruption::DefinitionMissing(source) if attempt_count < ATTEMPT_COUNT_MAX => self.read_definition(&source)?,
                 Interruption::Conflict(_) if attempt_count < ATTEMPT_COUNT_MAX => {
                     tracing::debug!(xid = begin.xid, "a local change came first; trying again");
                 }
                 other => return Err(self.give_up(begin, other)),
             }
             // The messages are about to be read again from the first one.
+            self.known_changes.clear();
             for (oid, entry) in std::mem::take(&mut self.replaced_relations).into_iter().rev() {
                 match entry {
                     Some(entry) => self.relations.insert(oid, entry),
@@ -325,6 +344,7 @@ impl Applier {
         let Current::Buffering { begin, parts, .. } = std::mem::replace(&mut self.current, Current::Outside) else { return Ok(()) };
         tracing::debug!(xid = begin.xid, "a large transaction is applied as it comes");
         self.replaced_relations.clear();
+        self.known_changes.clear();
         let mut running = Box::new(Running { begin, origin: None, large: true, writer: None, change_count: 0 });
         for part in parts {
             for message in StreamMessages::new(&part) {
@@ -338,20 +358,23 @@ impl Applier {
     }
 
     fn apply_large_message(&mut self, running: &mut Running, lsn: Lsn, payload: &[u8]) -> Result<()> {
-        match self.apply_message(running, lsn, payload) {
-            Ok(()) => Ok(()),
-            Err(Interruption::TableMissing(source)) => {
-                if self.context.config.commit_mode == CommitMode::EachTransaction && self.is_in_working_set(running, &source) {
-                    // HEAD must change under this transaction, so it has to be sent again.
-                    running.writer = None;
-                    self.provide_table(&source)?;
-                    return Err(busy(&running.begin, "a table that was made by hand had to be committed first"));
+        for _ in 0..LARGE_ATTEMPT_COUNT_MAX {
+            match self.apply_message(running, lsn, payload) {
+                Ok(()) => return Ok(()),
+                Err(Interruption::DefinitionMissing(source)) => self.read_definition(&source)?,
+                Err(Interruption::TableMissing(source)) => {
+                    if self.context.config.commit_mode == CommitMode::EachTransaction && self.is_in_working_set(running, &source) {
+                        // HEAD must change under this transaction, so it has to be sent again.
+                        running.writer = None;
+                        self.provide_table(&source, running.begin.xid)?;
+                        return Err(busy(&running.begin, "a table that was made by hand had to be committed first"));
+                    }
+                    self.read_definition_to_create(&source, running.begin.xid)?;
                 }
-                self.read_definition(&source)?;
-                self.apply_message(running, lsn, payload).map_err(|i| self.give_up(&running.begin, i))
+                Err(interruption) => return Err(self.give_up(&running.begin, interruption)),
             }
-            Err(interruption) => Err(self.give_up(&running.begin, interruption)),
         }
+        self.apply_message(running, lsn, payload).map_err(|i| self.give_up(&running.begin, i))
     }
 
     /// A large transaction's writer edits a clone, so the branch may be asked.
@@ -454,6 +477,8 @@ impl Applier {
             return Ok(Arc::clone(mapping));
         }
         let source = Arc::clone(&entry.source);
+        self.follow_definition(running, &source, lsn)?;
+        let writer = writer_of(running, &self.context)?;
         let catalog = writer.root().catalog();
         let oid = match catalog.relation(&source.schema, &source.name) {
             Some(object) => match catalog.table(object.oid()) {
@@ -463,14 +488,16 @@ impl Applier {
                     return Err(Interruption::Failed(apply_error(&running.begin, &source.qualified_name(), lsn, what)));
                 }
             },
-            None => match self.definitions.remove(&relation) {
-                Some((remote, types)) => {
+            None if self.context.config.create_tables == CreateTables::Never => return Err(Interruption::TableMissing(source)),
+            None => match self.definitions.get(&relation) {
+                Some(definition) if definition.may_create => {
                     let published: Vec<String> = source.columns.iter().map(|c| c.name.clone()).collect();
-                    let oid = catalog::create_table(&self.context.store, writer, &remote, &types, Some(&published))?;
+                    let remote = reconcile(&source, definition.table.clone());
+                    let oid = catalog::create_table(&self.context.store, writer, &remote, &definition.types, Some(&published))?;
                     tracing::info!(table = %source.qualified_name(), "created a published table");
                     oid
                 }
-                None => return Err(Interruption::TableMissing(source)),
+                _ => return Err(Interruption::TableMissing(source)),
             },
         };
         let Some(schema) = writer.table_schema(oid) else {
@@ -482,43 +509,125 @@ impl Applier {
         if !absent.is_empty() {
             tracing::info!(table = %mapping.name, columns = %absent.join(", "), "columns that are not here are not replicated");
         }
-        entry.mapping = Some(Arc::clone(&mapping));
+        if let Some(entry) = self.relations.get_mut(&relation) {
+            entry.mapping = Some(Arc::clone(&mapping));
+        }
         Ok(mapping)
     }
 
+    /// Compares a relation with what was last replicated of it, and lets the table here follow.
+    fn follow_definition(&mut self, running: &mut Running, source: &Arc<SourceRelation>, lsn: Lsn) -> Result<(), Interruption> {
+        let known = match self.known_changes.get(&source.oid) {
+            Some(changed) => changed.as_ref(),
+            None => self.known.get(&source.oid),
+        };
+        if known.is_some_and(|known| known.is_same(source)) {
+            return Ok(());
+        }
+        let Some(definition) = self.definitions.get(&source.oid) else { return Err(Interruption::DefinitionMissing(Arc::clone(source))) };
+        let changed = KnownRelation::new(source, definition, known);
+        let writer = writer_of(running, &self.context)?;
+        let others = self.known.iter().filter(|(oid, _)| !self.known_changes.contains_key(oid));
+        let others = others.chain(self.known_changes.iter().filter_map(|(oid, known)| Some((oid, known.as_ref()?))));
+        let mut others = others.filter(|(oid, _)| **oid != source.oid);
+        let is_claimed = known.is_some_and(|known| others.clone().any(|(_, other)| other.has_name_of(known)));
+        let former = others.find(|(_, other)| other.is_named(source)).map(|(oid, _)| *oid).filter(|_| known.is_none());
+        let mut follower = definition::Follower {
+            store: &self.context.store,
+            edit: writer,
+            settings: &self.changer.settings,
+            create_tables: self.context.config.create_tables,
+            source,
+            definition,
+            is_claimed,
+        };
+        match (known, former) {
+            (Some(known), _) => follower.follow(known)?,
+            (None, None) => {}
+            (None, Some(former)) => {
+                let catalog = follower.edit.root().catalog();
+                let table = catalog.table_by_name(&source.schema, &source.name).and_then(|table| follower.edit.root().table(table.oid));
+                if table.is_some_and(|table| !table.is_empty()) {
+                    let what = "on the primary this is another table than before (dropped and made again, or another one was renamed to it), and the \
+                                rows here are of the former one; empty or drop it here, commit, and restart";
+                    return Err(Interruption::Failed(apply_error(&running.begin, &source.qualified_name(), lsn, what.to_owned())));
+                }
+                follower.complete()?;
+                self.known_changes.insert(former, None);
+            }
+        }
+        self.known_changes.insert(source.oid, Some(changed));
+        Ok(())
+    }
+
+    /// Keeps what the committed transaction taught about the primary's tables. Returns where in the journal that lies, if it was anything.
+    fn remember_definitions(&mut self) -> Result<Option<JournalPosition>> {
+        self.definitions.clear();
+        let mut position = None;
+        for (oid, relation) in self.known_changes.drain() {
+            position = Some(self.context.records.set_relation(oid, relation.as_ref())?);
+            match relation {
+                Some(relation) => self.known.insert(oid, relation),
+                None => self.known.remove(&oid),
+            };
+        }
+        Ok(position)
+    }
+
     /// Gets a table that HEAD lacks: from the working set, or its definition from the primary.
-    fn provide_table(&mut self, source: &SourceRelation) -> Result<()> {
+    fn provide_table(&mut self, source: &SourceRelation, xid: u32) -> Result<()> {
         if self.context.config.commit_mode == CommitMode::EachTransaction {
             let name = (source.schema.clone(), source.name.clone());
             if adopt_tables(&self.context.branch, &[name], &self.author)? > 0 {
                 return Ok(());
             }
         }
-        self.read_definition(source)
+        self.read_definition_to_create(source, xid)
     }
 
-    fn read_definition(&mut self, source: &SourceRelation) -> Result<()> {
+    fn read_definition_to_create(&mut self, source: &SourceRelation, xid: u32) -> Result<()> {
         if self.context.config.create_tables == CreateTables::Never {
             return Err(Error::Setup(format!(
                 "table \"{}\" is published and does not exist here; create it, or set create_tables to auto",
                 source.qualified_name()
             )));
         }
+        self.read_definition(source)?;
+        if let Some(definition) = self.definitions.get_mut(&source.oid) {
+            definition.may_create = true;
+            let table = definition.table.clone();
+            if let (Some(table), Some(catalog)) = (table, &self.catalog)
+                && self.context.runtime.block_on(catalog::has_older_rows(&catalog.client, &table, xid))
+            {
+                let what = format!(
+                    "table \"{}\" has rows on the primary from before it was published, and they are not here: changes are replicated from now on",
+                    source.qualified_name()
+                );
+                tracing::warn!("{what}");
+                self.context.status.note_error(what);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_definition(&mut self, source: &SourceRelation) -> Result<()> {
         let context = Arc::clone(&self.context);
-        let (remote, mut types) = context.runtime.block_on(async {
+        let (table, mut types) = context.runtime.block_on(async {
             if self.catalog.as_ref().is_none_or(CatalogClient::is_closed) {
                 self.catalog = Some(CatalogClient::connect(&context.config.connection()).await?);
             }
             let client = &self.catalog.as_ref().expect("BUG: just connected").client;
-            let remote = catalog::read_tables(client, &[source.oid]).await?.pop();
-            let types = catalog::read_types(client, source.columns.iter().map(|c| c.type_oid)).await?;
-            Ok::<_, Error>((remote, types))
+            let table: Option<RemoteTable> = catalog::read_tables(client, &[source.oid]).await?.pop();
+            // Types of now, of the stream, and of the last time, to tell what a column's type was.
+            let known = self.known.get(&source.oid).into_iter().flat_map(KnownRelation::type_oids);
+            let now = table.iter().flat_map(|table| &table.columns).map(|c| c.type_oid);
+            let types = catalog::read_types(client, source.columns.iter().map(|c| c.type_oid).chain(known).chain(now)).await?;
+            Ok::<_, Error>((table, types))
         })?;
         for (oid, (schema, name)) in &self.types {
             types.add_named(*oid, schema, name);
         }
-        let remote = reconcile(source, remote);
-        self.definitions.insert(source.oid, (remote, types));
+        self.definitions.insert(source.oid, Definition { table, types, may_create: false });
         Ok(())
     }
 
@@ -542,7 +651,6 @@ impl Applier {
             message: format!("replicated transaction {} at {}", begin.xid, commit.commit_lsn),
             source: Some(source),
         };
-        let store = &self.context.store;
         let (id, position) = writer.commit(meta).map_err(|error| match error {
             StoreError::Conflict { what } => Interruption::Conflict(what),
             other => Interruption::Failed(Error::Store(other)),
@@ -556,10 +664,11 @@ impl Applier {
                 tracing::info!(xid = begin.xid, lsn = %commit.commit_lsn, changes = change_count, "transaction put into the working set");
             }
         }
+        let position = self.remember_definitions()?.unwrap_or(position);
         self.position = end;
         self.idle = self.idle.max(end);
         self.transaction_count += 1;
-        self.context.progress.note_applied(end, position, store.durable());
+        self.context.progress.note_applied(end, position, self.context.store.durable());
         Ok(())
     }
 
@@ -606,7 +715,7 @@ impl Applier {
         match interruption {
             Interruption::Failed(error) => error,
             Interruption::Conflict(what) => busy(begin, &format!("local changes of {what} came first")),
-            Interruption::TableMissing(source) => {
+            Interruption::TableMissing(source) | Interruption::DefinitionMissing(source) => {
                 apply_error(begin, &source.qualified_name(), begin.commit_lsn, "the table does not exist".into())
             }
         }

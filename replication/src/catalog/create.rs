@@ -24,21 +24,7 @@ pub(crate) fn create_table(
     let chosen: Vec<&RemoteColumn> = remote.columns.iter().filter(wanted).collect();
     let mut columns = Vec::with_capacity(chosen.len());
     for (position, column) in chosen.iter().enumerate() {
-        columns.push(Column {
-            name: column.name.clone(),
-            attnum: position as i16 + 1,
-            data_type: types.translate(store, edit, column.type_oid, column.typmod)?,
-            not_null: column.not_null,
-            default: column.default.clone(),
-            identity: match column.identity.as_str() {
-                "a" => Some(Identity::Always),
-                "d" => Some(Identity::ByDefault),
-                _ => None,
-            },
-            generated: None,
-            collation: column.collation.clone(),
-            comment: column.comment.clone(),
-        });
+        columns.push(local_column(store, edit, column, position as i16 + 1, types)?);
     }
     let position_of = |attnum: i16| chosen.iter().position(|c| c.attnum == attnum);
     let oid = store.next_oid()?;
@@ -76,6 +62,25 @@ pub(crate) fn create_table(
     Ok(oid)
 }
 
+/// Our column for one of the primary's.
+pub(crate) fn local_column(store: &Store, edit: &mut Edit, remote: &RemoteColumn, attnum: i16, types: &RemoteTypes) -> Result<Column> {
+    Ok(Column {
+        name: remote.name.clone(),
+        attnum,
+        data_type: types.translate(store, edit, remote.type_oid, remote.typmod)?,
+        not_null: remote.not_null,
+        default: remote.default.clone(),
+        identity: match remote.identity.as_str() {
+            "a" => Some(Identity::Always),
+            "d" => Some(Identity::ByDefault),
+            _ => None,
+        },
+        generated: None,
+        collation: remote.collation.clone(),
+        comment: remote.comment.clone(),
+    })
+}
+
 /// A description made of what the stream itself says, for a table that the primary's catalog no longer has.
 pub(crate) fn table_from_relation(relation: &Relation<'_>) -> RemoteTable {
     let columns: Vec<RemoteColumn> = relation
@@ -91,6 +96,7 @@ pub(crate) fn table_from_relation(relation: &Relation<'_>) -> RemoteTable {
             default: None,
             identity: String::new(),
             generated: false,
+            missing: None,
             collation: None,
             comment: None,
         })
@@ -117,6 +123,8 @@ pub(crate) fn table_from_relation(relation: &Relation<'_>) -> RemoteTable {
         schema: relation.schema.into(),
         name: relation.name.into(),
         partitioned: false,
+        attribute_count: 0,
+        has_column_list: false,
         comment: None,
         columns,
         indexes: has_key.then_some(index).into_iter().collect(),
@@ -198,7 +206,7 @@ fn ensure_sequence(
 }
 
 /// The oid of the schema with this name, which is made if it is missing.
-pub(super) fn ensure_schema(store: &Store, edit: &mut Edit, name: &str) -> Result<Oid> {
+pub(crate) fn ensure_schema(store: &Store, edit: &mut Edit, name: &str) -> Result<Oid> {
     if let Some(schema) = edit.root().catalog().schema(name) {
         return Ok(schema.oid);
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use tokio_postgres::{Client, Row};
 
+use crate::client::quote_identifier;
 use crate::error::{Error, Result};
 
 /// A table of the primary.
@@ -13,6 +14,10 @@ pub(crate) struct RemoteTable {
     pub(crate) schema: String,
     pub(crate) name: String,
     pub(crate) partitioned: bool,
+    /// How many columns it has ever had.
+    pub(crate) attribute_count: i16,
+    /// A publication sends some of its columns only.
+    pub(crate) has_column_list: bool,
     pub(crate) comment: Option<String>,
     pub(crate) columns: Vec<RemoteColumn>,
     pub(crate) indexes: Vec<RemoteIndex>,
@@ -30,6 +35,8 @@ pub(crate) struct RemoteColumn {
     /// `a`, `d` or empty.
     pub(crate) identity: String,
     pub(crate) generated: bool,
+    /// What rows from before the column was added hold, if that is not NULL and they were not rewritten.
+    pub(crate) missing: Option<String>,
     /// Where it is not the type's own.
     pub(crate) collation: Option<String>,
     pub(crate) comment: Option<String>,
@@ -72,14 +79,16 @@ pub(crate) struct RemoteSequence {
 }
 
 const TABLES: &str = "\
-SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', pg_catalog.obj_description(c.oid, 'pg_class') \
+SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', pg_catalog.obj_description(c.oid, 'pg_class'), c.relnatts, \
+EXISTS (SELECT FROM pg_catalog.pg_publication_rel p WHERE p.prrelid = c.oid AND pg_catalog.to_jsonb(p) ->> 'prattrs' IS NOT NULL) \
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
 WHERE c.oid = ANY($1) AND c.relkind IN ('r', 'p')";
 
 const COLUMNS: &str = "\
 SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod, a.attnotnull, \
 CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END, a.attidentity::text, a.attgenerated <> '', \
-CASE WHEN a.attcollation <> t.typcollation THEN co.collname::text END, pg_catalog.col_description(a.attrelid, a.attnum) \
+CASE WHEN a.attcollation <> t.typcollation THEN co.collname::text END, pg_catalog.col_description(a.attrelid, a.attnum), \
+CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END \
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
 LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
 LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation \
@@ -129,6 +138,22 @@ pub(crate) async fn read_tables(client: &Client, oids: &[u32]) -> Result<Vec<Rem
     Ok(oids.iter().filter_map(|oid| tables.remove(oid)).collect())
 }
 
+/// How many rows are looked at for their age: those from before lie in front as a rule.
+const OLDER_ROWS_SEEN_MAX: u32 = 10_000;
+
+/// Whether the table holds rows that are older than a transaction. A hint: `false` also where it cannot be read.
+pub(crate) async fn has_older_rows(client: &Client, table: &RemoteTable, xid: u32) -> bool {
+    // Rows of a partitioned table are its partitions'.
+    let only = if table.partitioned { "" } else { "ONLY " };
+    let sql = format!(
+        "SELECT EXISTS (SELECT FROM (SELECT xmin FROM {only}{}.{} LIMIT {OLDER_ROWS_SEEN_MAX}) t \
+         WHERE pg_catalog.age(xmin) > pg_catalog.age('{xid}'::xid))",
+        quote_identifier(&table.schema),
+        quote_identifier(&table.name)
+    );
+    client.query_one(&sql, &[]).await.is_ok_and(|row| row.try_get(0).unwrap_or(false))
+}
+
 type Decoded<T> = std::result::Result<T, tokio_postgres::Error>;
 
 fn decode_table(row: &Row) -> Decoded<RemoteTable> {
@@ -138,6 +163,8 @@ fn decode_table(row: &Row) -> Decoded<RemoteTable> {
         name: row.try_get(2)?,
         partitioned: row.try_get(3)?,
         comment: row.try_get(4)?,
+        attribute_count: row.try_get(5)?,
+        has_column_list: row.try_get(6)?,
         columns: Vec::new(),
         indexes: Vec::new(),
         sequences: Vec::new(),
@@ -156,6 +183,7 @@ fn decode_column(row: &Row) -> Decoded<RemoteColumn> {
         generated: row.try_get(8)?,
         collation: row.try_get(9)?,
         comment: row.try_get(10)?,
+        missing: row.try_get(11)?,
     })
 }
 

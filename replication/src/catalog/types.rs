@@ -93,7 +93,10 @@ impl RemoteTypes {
 
     fn translate_within(&self, store: &Store, edit: &mut Edit, oid: u32, typmod: i32, depth: usize) -> Result<DataType> {
         if let Some(data_type) = DataType::builtin(oid, typmod) {
-            return Ok(data_type);
+            // The primary prints what the oid names there (a table, a type), which means nothing here: the text is kept.
+            let is_alias = |t: &DataType| t.kind == Kind::Oid && t.name.starts_with("reg");
+            let keeps_text = is_alias(&data_type) || data_type.element.as_ref().is_some_and(|element| is_alias(element));
+            return Ok(if keeps_text { DataType { oid: 0, kind: Kind::Other, element: None, ..data_type } } else { data_type });
         }
         let unknown = || DataType { oid: 0, typmod: -1, name: format!("type {oid}").into(), kind: Kind::Other, element: None };
         let Some(remote) = self.types.get(&oid).filter(|_| depth < DEPTH_MAX) else { return Ok(unknown()) };

@@ -1,0 +1,128 @@
+//! Tables that change on the primary while they are followed: followed here, or a stop that says what to do; never rows that silently differ.
+
+use strandline_tests::replica::Options;
+use strandline_tests::{Db, Primary, Replica, wait_until};
+
+fn started(schema: &str) -> (Primary, Db, Replica) {
+    let primary = Primary::start(&[]);
+    let source = primary.db();
+    source.execute(schema);
+    source.execute("CREATE PUBLICATION strandline FOR ALL TABLES");
+    let replica = Replica::start(Some(&primary), &Options::default());
+    replica.catch_up(&primary, &source);
+    (primary, source, replica)
+}
+
+fn lines(db: &Db, table: &str) -> Vec<String> {
+    let mut lines = db.lines(&format!("SELECT * FROM {table}"));
+    lines.sort();
+    lines
+}
+
+/// The error with which replication stops.
+fn stopped(replica: &Replica) -> String {
+    let db = replica.db();
+    wait_until(|| db.value("SELECT state FROM pg_stat_subscription") == "failed", || "replication to stop".into());
+    db.value("SELECT last_error FROM pg_stat_subscription")
+}
+
+#[test]
+fn columns_added_renamed_and_dropped_on_the_primary_are_so_here_with_the_values_of_old_rows() {
+    let (primary, source, mut replica) = started(
+        "CREATE TABLE t (id int PRIMARY KEY, v text, n int);
+         INSERT INTO t VALUES (1, 'a', 1), (2, 'b', 2);
+         CREATE TABLE wide (id int PRIMARY KEY, v varchar(3), n numeric(4,1));
+         INSERT INTO wide VALUES (1, 'abc', 1.5)",
+    );
+    let steps = [
+        "ALTER TABLE t ADD COLUMN x int DEFAULT 7, ADD COLUMN y text; INSERT INTO t VALUES (3, 'c', 3, 33)",
+        "ALTER TABLE t RENAME COLUMN v TO w; INSERT INTO t VALUES (4, 'd')",
+        "ALTER TABLE t RENAME COLUMN w TO z; ALTER TABLE t RENAME COLUMN y TO w; ALTER TABLE t RENAME COLUMN z TO y; INSERT INTO t VALUES (5, 'y', 5, 5, 'w')",
+        "ALTER TABLE t DROP COLUMN n; UPDATE t SET y = 'dropped' WHERE id = 1",
+        "ALTER TABLE t ADD COLUMN n text DEFAULT 'again'; UPDATE t SET n = 'other' WHERE id = 2",
+        "ALTER TABLE t RENAME COLUMN id TO key; DELETE FROM t WHERE key = 3",
+        "BEGIN; INSERT INTO t VALUES (6, 'six'); ALTER TABLE t ADD COLUMN late int DEFAULT 1; INSERT INTO t VALUES (7, 'seven');
+         ALTER TABLE t RENAME COLUMN late TO later; UPDATE t SET later = 2 WHERE key = 7; COMMIT",
+        "ALTER TABLE t RENAME TO moved; CREATE SCHEMA other; ALTER TABLE moved SET SCHEMA other; ALTER TABLE other.moved RENAME TO t; UPDATE other.t SET x = 1 WHERE key = 1",
+        "ALTER TABLE other.t SET SCHEMA public; INSERT INTO t VALUES (8, 'back')",
+        "ALTER TABLE wide ALTER v TYPE varchar(30), ALTER n TYPE numeric(9,1); INSERT INTO wide VALUES (2, 'abcdefgh', 12345678.9)",
+    ];
+    source.execute(
+        "BEGIN; CREATE TABLE late (id int PRIMARY KEY); INSERT INTO late VALUES (1); ALTER TABLE late ADD COLUMN v text DEFAULT 'v';
+         INSERT INTO late VALUES (2, 'w'); ALTER TABLE late RENAME TO later; INSERT INTO later VALUES (3); COMMIT",
+    );
+    replica.catch_up(&primary, &source);
+    assert_eq!(lines(&replica.db(), "later"), lines(&source, "later"));
+    for step in steps {
+        source.execute(step);
+        replica.catch_up(&primary, &source);
+        let table = if step.contains("UPDATE other.t") { "other.t" } else { "t" };
+        for table in [table, "wide"] {
+            assert_eq!(lines(&replica.db(), table), lines(&source, table), "{table} after {step}");
+        }
+    }
+    // What happens while the replica is away arrives in order when the primary's catalog is far ahead.
+    replica.stop();
+    source.execute("ALTER TABLE t ADD COLUMN p int DEFAULT 1; INSERT INTO t (key) VALUES (20)");
+    source.execute("ALTER TABLE t RENAME COLUMN y TO yy; INSERT INTO t (key, yy) VALUES (21, 'yy')");
+    source.execute("ALTER TABLE t RENAME COLUMN p TO q; INSERT INTO t (key, q) VALUES (22, 2)");
+    replica.start_again();
+    replica.catch_up(&primary, &source);
+    let db = replica.db();
+    assert_eq!(lines(&db, "t"), lines(&source, "t"));
+    let columns =
+        "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = 'public' AND table_name = 't' ORDER BY 1";
+    assert_eq!(db.lines(columns), source.lines(columns));
+    // Older commits have the table as it was.
+    let base = db.value("SELECT commit_hash FROM dolt_log WHERE message LIKE 'initial copy%'");
+    assert_eq!(db.lines(&format!("SELECT id, v, n FROM t AS OF '{base}' ORDER BY id")), ["1|a|1", "2|b|2"]);
+    assert_eq!(replica.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn what_the_stream_cannot_tell_stops_replication_and_goes_on_after_the_same_was_done_here() {
+    let (primary, source, mut replica) = started("CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 1), (2, 2)");
+    let again = |replica: &mut Replica, what: &[&str], sql: &str| {
+        let error = stopped(replica);
+        assert!(what.iter().all(|part| error.contains(part)), "{error}");
+        replica.db().execute(sql);
+        replica.stop();
+        replica.start_again();
+        replica.catch_up(&primary, &source);
+        assert_eq!(lines(&replica.db(), "t"), lines(&source, "t"));
+    };
+    // The primary rewrote the table, perhaps with other values.
+    source.execute("ALTER TABLE t ALTER n TYPE bigint USING n * 10; INSERT INTO t VALUES (3, 30000000000)");
+    again(
+        &mut replica,
+        &["\"n\"", "bigint", "integer", "ALTER TABLE"],
+        "ALTER TABLE t ALTER n TYPE bigint USING n * 10; SELECT dolt_commit('-Am', 'as there')",
+    );
+    // Each row has another value.
+    source.execute("ALTER TABLE t ADD COLUMN s serial; INSERT INTO t VALUES (4, 4)");
+    again(
+        &mut replica,
+        &["\"s\"", "default"],
+        "ALTER TABLE t ADD COLUMN s int; UPDATE t SET s = id; SELECT dolt_commit('-Am', 'as there')",
+    );
+    // Another table of the same name.
+    source.execute("DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY, n int, s int); INSERT INTO t VALUES (9, 9, 9)");
+    again(&mut replica, &["public.t", "another table"], "TRUNCATE t; SELECT dolt_commit('-Am', 'as there')");
+}
+
+#[test]
+fn a_table_that_was_filled_before_it_was_published_is_announced_as_incomplete() {
+    let primary = Primary::start(&[]);
+    let source = primary.db();
+    source.execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (1)");
+    source.execute("CREATE PUBLICATION strandline FOR TABLE t");
+    let replica = Replica::start(Some(&primary), &Options::default());
+    replica.catch_up(&primary, &source);
+    source.execute("ALTER PUBLICATION strandline ADD TABLE u");
+    source.execute("INSERT INTO u VALUES (2)");
+    replica.catch_up(&primary, &source);
+    let db = replica.db();
+    assert_eq!(lines(&db, "u"), ["2"]);
+    assert!(db.value("SELECT last_error FROM pg_stat_subscription").contains("public.u"));
+    assert_eq!(replica.complaints().len(), 1, "{:?}", replica.complaints());
+}
