@@ -30,7 +30,7 @@ pub struct StatementContext {
     pub backend_pid: i32,
     pub cancel: Arc<AtomicBool>,
     /// Nobody waits for the statement's rows any more. Apart from `cancel`, which is the session's and which its next statement clears.
-    pub abandoned: AtomicBool,
+    pub abandoned: Arc<AtomicBool>,
     pub params: Vec<strandline_storage::Value>,
 }
 
@@ -64,6 +64,7 @@ impl StatementContext {
             statement_time: self.statement_time,
             backend_pid: self.backend_pid,
             cancel: Arc::clone(&self.cancel),
+            abandoned: Arc::clone(&self.abandoned),
             params: self.params.clone(),
         }
     }

@@ -237,7 +237,7 @@ impl SessionCore {
             statement_time: state.query_started.map_or(transaction.started, |at| Timestamp(at.0.max(transaction.started.0))),
             backend_pid: self.pid,
             cancel: self.cancel.flag.clone(),
-            abandoned: false.into(),
+            abandoned: Arc::default(),
             params,
         }))
     }
