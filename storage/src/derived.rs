@@ -52,16 +52,16 @@ impl Derived {
 
     pub fn put_root(&self, commit: &CommitId, address: &ChunkAddress) {
         if let Some(roots) = self.roots() {
-            // Forgetting a fact costs time only.
-            let _ = roots.tree.insert(commit.0, &address.0);
+            // Forgetting a fact costs time only. It took longer to find than it takes to sync.
+            let _ = roots.tree.insert(commit.0, &address.0).and_then(|_| roots.tree.flush());
         }
     }
 }
 
-/// Opens the cache. sled panics on some damaged files; that is no more than an error here.
+/// Opens the cache. Without a thread that flushes it, which would hold its lock for a while after it is closed. sled panics on some damaged files; that is no more than an error here.
 fn open(folder: &Path) -> Result<Roots, String> {
     let open = || -> Result<Roots, sled::Error> {
-        let database = sled::Config::new().path(folder).cache_capacity(CACHE_SIZE).flush_every_ms(Some(1000)).open()?;
+        let database = sled::Config::new().path(folder).cache_capacity(CACHE_SIZE).flush_every_ms(None).open()?;
         Ok(Roots { tree: database.open_tree("commit roots")?, _database: database })
     };
     match std::panic::catch_unwind(open) {
