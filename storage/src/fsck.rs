@@ -27,7 +27,7 @@ use crate::root::Root;
 use crate::row_index::RowIndex;
 use crate::schema::Catalog;
 use crate::store::shared::Shared;
-use crate::store::{JOURNAL_FOLDER, STORE_FOLDER, check_format, take_lock};
+use crate::store::{JOURNAL_FOLDER, STORE_FOLDER, check_format, take_read_lock};
 
 /// One finding of [`fsck`].
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ pub fn fsck(path: &Path) -> Result<FsckReport> {
 
 pub(crate) fn fsck_on(disk: Arc<dyn Disk>, path: &Path) -> Result<FsckReport> {
     let folder = path.join(STORE_FOLDER);
-    let lock = take_lock(&*disk, &folder)?;
+    let lock = take_read_lock(&*disk, &folder)?;
     let mut report = FsckReport::default();
     match check_format(&*disk, &folder, false) {
         Err(error @ Error::Format { .. }) => return Err(error),
@@ -86,14 +86,15 @@ pub(crate) fn fsck_on(disk: Arc<dyn Disk>, path: &Path) -> Result<FsckReport> {
     report.note(scanned)?;
     // What cannot be opened is not replayed: the findings above say why.
     let options = JournalOptions { group_commit: Duration::ZERO, segment_size: SEGMENT_SIZE };
-    let (journal, opened) = match Journal::open(disk, &journal_folder, options) {
+    let (journal, opened) = match Journal::open(disk.clone(), &journal_folder, options) {
         Ok(opened) => opened,
         Err(error) => {
             report.note(Err(error))?;
             return Ok(report);
         }
     };
-    let shared = Arc::new(Shared::new(path.into(), Arc::new(journal), None, RowIndex::new(None, 0), u64::MAX, lock));
+    let row_index = RowIndex::new(disk, None, 0);
+    let shared = Arc::new(Shared::new(path.into(), Arc::new(journal), None, row_index, u64::MAX, lock));
     match recovery::recover(&shared, opened) {
         // Branches and tags were resolved on the way.
         Ok(registry) => {

@@ -18,13 +18,13 @@ use super::segment::{
 };
 use super::writer::{SyncedMark, Writer};
 use super::{Core, FORMAT_VERSION, JournalOptions, Locations, Opened, Pending, io_error};
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, create_dirs};
 use crate::encoding::Malformed;
 use crate::error::{Error, Result};
 use crate::id::ChunkAddress;
 
 pub(super) fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions) -> Result<(Arc<Core>, Writer, Opened)> {
-    disk.create_dir(folder).map_err(io_error("create", folder))?;
+    create_dirs(&*disk, folder).map_err(io_error("create", folder))?;
     let mut numbers: Vec<u32> = disk.list(folder).map_err(io_error("list", folder))?.iter().filter_map(|n| segment_number(n)).collect();
     numbers.sort_unstable();
     if let Some(missing) = numbers.iter().zip(1..).find(|(found, expected)| **found != *expected).map(|(_, expected)| expected) {

@@ -31,6 +31,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::change_set::{ChangeSet, RowsChange};
 use crate::commit_index::CommitNumber;
+use crate::disk::{Disk, create_dirs};
 use crate::error::{Error, Result};
 use crate::journal::JournalPosition;
 use crate::schema::Oid;
@@ -98,7 +99,17 @@ impl Candidates {
     }
 }
 
+/// How the row index is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowIndexOptions {
+    /// Entries in memory after which a run is written.
+    pub entry_count: usize,
+    /// Work in a thread of its own; otherwise where somebody calls [`RowIndex::work`].
+    pub thread: bool,
+}
+
 pub(crate) struct RowIndex {
+    disk: Arc<dyn Disk>,
     /// Where the runs are; without it nothing is indexed.
     folder: Option<PathBuf>,
     run_entry_count: usize,
@@ -135,8 +146,8 @@ enum Wish {
 }
 
 impl RowIndex {
-    pub fn new(folder: Option<PathBuf>, run_entry_count: usize) -> RowIndex {
-        RowIndex { folder, run_entry_count, state: RwLock::default(), wish: Mutex::default(), changed: Condvar::new() }
+    pub fn new(disk: Arc<dyn Disk>, folder: Option<PathBuf>, run_entry_count: usize) -> RowIndex {
+        RowIndex { disk, folder, run_entry_count, state: RwLock::default(), wish: Mutex::default(), changed: Condvar::new() }
     }
 
     /// Finds the runs of the store's commits, whose index is complete. Later commits are to be [entered](Self::enter).
@@ -144,7 +155,9 @@ impl RowIndex {
         let mut state = self.state.write();
         let index = shared.index.read();
         if let Some(folder) = &self.folder {
-            state.runs = find_runs(folder, |run| run.commits.end <= index.len() && index.entry(run.commits.end - 1).id == run.last_commit);
+            state.runs = find_runs(&*self.disk, folder, |run| {
+                run.commits.end <= index.len() && index.entry(run.commits.end - 1).id == run.last_commit
+            });
         }
         state.early_end = state.covered();
         (state.fresh_start, state.fresh_end) = (index.len(), index.len());
@@ -197,7 +210,7 @@ impl RowIndex {
         tracing::warn!(%error, "the row index is damaged and is made anew");
         let mut state = self.state.write();
         for run in std::mem::take(&mut state.runs) {
-            remove(run.path());
+            remove(&*self.disk, run.path());
         }
         state.early.clear();
         state.early_end = 0;
@@ -217,9 +230,9 @@ impl RowIndex {
     }
 
     /// Works until told to stop.
-    fn run(&self, shared: &Shared, folder: &Path) {
+    fn run(&self, shared: &Shared) {
         loop {
-            if let Err(error) = self.work(shared, folder) {
+            if let Err(error) = self.work(shared) {
                 // What is not indexed is read commit by commit. A damaged run has said so where it was read.
                 tracing::warn!(%error, "could not go on with the row index");
             }
@@ -234,8 +247,12 @@ impl RowIndex {
         }
     }
 
-    fn work(&self, shared: &Shared, folder: &Path) -> Result<()> {
-        std::fs::create_dir_all(folder).map_err(|source| Error::Io { action: "create", path: folder.into(), source })?;
+    /// Indexes what is to be indexed and writes it out where there is enough of it.
+    /// # Errors
+    /// `Io`, `Damaged`, `Stopped`; what is done stays done.
+    pub fn work(&self, shared: &Shared) -> Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        create_dirs(&*self.disk, folder).map_err(|source| Error::Io { action: "create", path: folder.clone(), source })?;
         while !self.is_stopping() {
             let in_memory = {
                 let state = self.state.read();
@@ -296,7 +313,7 @@ impl RowIndex {
         };
         shared.journal.wait_durable(position)?;
         entries.sort_unstable();
-        let run = Run::write(folder, commits.clone(), last_commit, entries.into_iter().map(Ok))?;
+        let run = Run::write(&*self.disk, folder, commits.clone(), last_commit, entries.into_iter().map(Ok))?;
         let mut state = self.state.write();
         if state.covered() == commits.start && state.early_end >= commits.start {
             let is_later = |entry: &Entry| entry.1 >= commits.end;
@@ -321,7 +338,7 @@ impl RowIndex {
         let merged = &runs[runs.len() - MERGE_RUN_COUNT..];
         let last = merged.last().expect("BUG: no run");
         let commits = merged[0].commits.start..last.commits.end;
-        let written = Run::write(folder, commits, last.last_commit, Merge::new(merged));
+        let written = Run::write(&*self.disk, folder, commits, last.last_commit, Merge::new(merged));
         let run = match written {
             Err(error @ Error::Damaged { .. }) => {
                 self.forget(&error);
@@ -334,10 +351,10 @@ impl RowIndex {
         if state.runs.get(from..).is_some_and(|now| now.len() == merged.len() && now.iter().zip(merged).all(|(a, b)| Arc::ptr_eq(a, b))) {
             state.runs.truncate(from);
             state.runs.push(run);
-            merged.iter().for_each(|run| remove(run.path()));
+            merged.iter().for_each(|run| remove(&*self.disk, run.path()));
             return Ok(true);
         }
-        remove(run.path());
+        remove(&*self.disk, run.path());
         Ok(false)
     }
 }
@@ -351,12 +368,12 @@ pub(crate) struct RowIndexer {
 impl RowIndexer {
     /// # Errors
     /// `Io`.
-    pub fn start(shared: Arc<Shared>) -> Result<RowIndexer> {
-        let thread = match shared.row_index.folder.clone() {
-            None => None,
-            Some(folder) => {
+    pub fn start(shared: Arc<Shared>, thread: bool) -> Result<RowIndexer> {
+        let thread = match thread {
+            false => None,
+            true => {
                 let of_thread = shared.clone();
-                let run = move || of_thread.row_index.run(&of_thread, &folder);
+                let run = move || of_thread.row_index.run(&of_thread);
                 let started = std::thread::Builder::new().name("row index".into()).spawn(run);
                 Some(started.map_err(|source| Error::Io { action: "start the row index thread for", path: shared.path.clone(), source })?)
             }
@@ -414,13 +431,15 @@ impl Iterator for Merge<'_> {
 }
 
 /// The runs in a folder that follow each other from the first commit on and for which `fits` holds; the others are deleted.
-fn find_runs(folder: &Path, fits: impl Fn(&Run) -> bool) -> Vec<Arc<Run>> {
+fn find_runs(disk: &dyn Disk, folder: &Path, fits: impl Fn(&Run) -> bool) -> Vec<Arc<Run>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        match Run::open(&entry.path()) {
+    // Without the folder there are none; where it cannot be read they are made again.
+    for name in disk.list(folder).unwrap_or_default() {
+        let path = folder.join(name);
+        match Run::open(disk, &path) {
             Ok(run) => found.push(run),
             // Also what a crash left half written.
-            Err(_) => remove(&entry.path()),
+            Err(_) => remove(disk, &path),
         }
     }
     // Of runs that begin with the same commit the longest: the others were merged into it.
@@ -431,14 +450,14 @@ fn find_runs(folder: &Path, fits: impl Fn(&Run) -> bool) -> Vec<Arc<Run>> {
         if run.commits.start == next && fits(&run) {
             runs.push(Arc::new(run));
         } else {
-            remove(run.path());
+            remove(disk, run.path());
         }
     }
     runs
 }
 
-fn remove(path: &Path) {
-    if let Err(error) = std::fs::remove_file(path) {
+fn remove(disk: &dyn Disk, path: &Path) {
+    if let Err(error) = disk.remove(path) {
         tracing::warn!(%error, path = %path.display(), "could not delete a file of the row index");
     }
 }

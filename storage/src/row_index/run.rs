@@ -18,14 +18,14 @@
 //! | 4 | 2 | number of entries |
 //! | 6 | | entries: the distance from the hash before (varint), and the commit: its distance from the entry before where the hash is the same, otherwise from the run's first commit (varint) |
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Entry;
 use crate::commit_index::CommitNumber;
+use crate::disk::{Disk, DiskFile};
 use crate::encoding::{ByteReader, Malformed, put_varint};
 use crate::error::{Error, Result};
 use crate::id::CommitId;
@@ -34,12 +34,14 @@ const MAGIC: [u8; 8] = *b"STRROWS1";
 const HEADER_SIZE: usize = 64;
 const BLOCK_SIZE: usize = 4096;
 const BLOCK_HEADER_SIZE: usize = 6;
+/// Blocks are written in pieces of about this size.
+const WRITE_SIZE: usize = 1 << 16;
 
 /// An open run. Holds four bytes of memory for each block of some 800 entries.
 #[derive(Debug)]
 pub(super) struct Run {
     path: PathBuf,
-    file: File,
+    file: Arc<dyn DiskFile>,
     pub commits: Range<CommitNumber>,
     pub entry_count: u64,
     pub last_commit: CommitId,
@@ -60,6 +62,7 @@ impl Run {
     /// # Errors
     /// `Io`, and what the entries' source gives.
     pub fn write(
+        disk: &dyn Disk,
         folder: &Path,
         commits: Range<CommitNumber>,
         last_commit: CommitId,
@@ -67,10 +70,9 @@ impl Run {
     ) -> Result<Run> {
         let path = folder.join(file_name(&commits));
         let temporary = path.with_extension("tmp");
-        let write_error = |e| io_error("write", &temporary)(e);
-        let options = File::options().read(true).write(true).create(true).truncate(true).open(&temporary);
-        let mut out = BufWriter::with_capacity(1 << 16, options.map_err(io_error("create", &temporary))?);
-        out.write_all(&[0; HEADER_SIZE]).map_err(write_error)?;
+        let file = disk.open(&temporary, true).map_err(io_error("create", &temporary))?;
+        file.set_size(0).map_err(io_error("truncate", &temporary))?;
+        let mut out = Output { file: &*file, path: &temporary, offset: 0, buffer: vec![0; HEADER_SIZE] };
         let mut firsts = Vec::new();
         let mut block = Block::default();
         let mut entry_count = 0u64;
@@ -78,7 +80,7 @@ impl Run {
             let entry = entry?;
             entry_count += 1;
             if !block.push(entry, commits.start) {
-                out.write_all(&block.finish()).map_err(write_error)?;
+                out.put(&block.finish())?;
                 block.push(entry, commits.start);
             }
             if block.count == 1 {
@@ -86,10 +88,10 @@ impl Run {
             }
         }
         if block.count > 0 {
-            out.write_all(&block.finish()).map_err(write_error)?;
+            out.put(&block.finish())?;
         }
-        out.write_all(&encode_firsts(&firsts)).map_err(write_error)?;
-        let file = out.into_inner().map_err(|e| write_error(e.into_error()))?;
+        out.put(&encode_firsts(&firsts))?;
+        out.flush()?;
         let mut header = [0; HEADER_SIZE];
         header[..8].copy_from_slice(&MAGIC);
         header[8..12].copy_from_slice(&commits.start.to_le_bytes());
@@ -99,19 +101,19 @@ impl Run {
         header[28..60].copy_from_slice(&last_commit.0);
         let crc = crc32c::crc32c(&header[..60]);
         header[60..].copy_from_slice(&crc.to_le_bytes());
-        file.write_all_at(&header, 0).map_err(write_error)?;
+        file.write_at(&header, 0).map_err(io_error("write", &temporary))?;
         // Not synced: what a power loss damages fails its checksum and is made again.
-        std::fs::rename(&temporary, &path).map_err(io_error("rename", &temporary))?;
+        disk.rename(&temporary, &path).map_err(io_error("rename", &temporary))?;
         Ok(Run { path, file, commits, entry_count, last_commit, firsts })
     }
 
     /// # Errors
     /// `Io`, `Damaged`.
-    pub fn open(path: &Path) -> Result<Run> {
+    pub fn open(disk: &dyn Disk, path: &Path) -> Result<Run> {
         let damaged = |what: &str| Error::Damaged { place: path.display().to_string(), what: what.into() };
-        let file = File::open(path).map_err(io_error("open", path))?;
+        let file = disk.open_read(path).map_err(io_error("open", path))?;
         let mut header = [0; HEADER_SIZE];
-        file.read_exact_at(&mut header, 0).map_err(io_error("read", path))?;
+        file.read_at(&mut header, 0).map_err(io_error("read", path))?;
         let number = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         if header[..8] != MAGIC || number(60) != crc32c::crc32c(&header[..60]) {
             return Err(damaged("header is damaged"));
@@ -120,13 +122,13 @@ impl Run {
         let entry_count = u64::from(number(16)) | u64::from(number(20)) << 32;
         let block_count = number(24) as usize;
         let last_commit = CommitId(*header[28..60].first_chunk().expect("BUG: an id has 32 bytes"));
-        let size = file.metadata().map_err(io_error("read", path))?.len();
+        let size = file.size().map_err(io_error("read", path))?;
         let firsts_at = HEADER_SIZE + block_count * BLOCK_SIZE;
         if size != (firsts_at + block_count * 4 + 4) as u64 || commits.is_empty() {
             return Err(damaged("size does not fit the header"));
         }
         let mut bytes = vec![0; block_count * 4 + 4];
-        file.read_exact_at(&mut bytes, firsts_at as u64).map_err(io_error("read", path))?;
+        file.read_at(&mut bytes, firsts_at as u64).map_err(io_error("read", path))?;
         let firsts: Vec<u32> = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         let (crc, firsts) = firsts.split_last().expect("BUG: no checksum");
         if *crc != crc32c::crc32c(&bytes[..block_count * 4]) {
@@ -164,7 +166,7 @@ impl Run {
     fn block(&self, at: usize) -> Result<Vec<Entry>> {
         let offset = (HEADER_SIZE + at * BLOCK_SIZE) as u64;
         let mut bytes = [0; BLOCK_SIZE];
-        self.file.read_exact_at(&mut bytes, offset).map_err(io_error("read", &self.path))?;
+        self.file.read_at(&mut bytes, offset).map_err(io_error("read", &self.path))?;
         let place = || format!("{} at offset {offset}", self.path.display());
         if u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) != crc32c::crc32c(&bytes[4..]) {
             return Err(Malformed("block fails its checksum").at(place()));
@@ -193,6 +195,29 @@ fn encode_firsts(firsts: &[u32]) -> Vec<u8> {
     let crc = crc32c::crc32c(&bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
     bytes
+}
+
+/// A file that is written from its beginning on, in large pieces.
+struct Output<'a> {
+    file: &'a dyn DiskFile,
+    path: &'a Path,
+    /// Where the buffer goes.
+    offset: u64,
+    buffer: Vec<u8>,
+}
+
+impl Output<'_> {
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= WRITE_SIZE { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.file.write_at(&self.buffer, self.offset).map_err(io_error("write", self.path))?;
+        self.offset += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
 }
 
 /// A block in the making.
@@ -234,6 +259,7 @@ impl Block {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::RealDisk;
 
     /// Hashes of all sizes, some of them of many commits.
     fn sample(count: u32, first: CommitNumber) -> Vec<Entry> {
@@ -253,8 +279,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (commits, last) = (1000..20_000, CommitId([7; 32]));
         let entries = sample(2000, commits.start);
-        let written = Run::write(folder.path(), commits.clone(), last, entries.iter().copied().map(Ok)).unwrap();
-        let run = Run::open(written.path()).unwrap();
+        let written = Run::write(&RealDisk, folder.path(), commits.clone(), last, entries.iter().copied().map(Ok)).unwrap();
+        let run = Run::open(&RealDisk, written.path()).unwrap();
         assert_eq!((&run.commits, run.entry_count, run.last_commit), (&commits, entries.len() as u64, last));
         assert!(run.entries().map(Result::unwrap).eq(entries.iter().copied()));
         for probe in (0..2000u32).map(|i| i.wrapping_mul(2_654_435_761) >> (i % 7 * 4)).chain([0, 5, u32::MAX]) {
@@ -267,20 +293,20 @@ mod tests {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1 << (at % 8);
             std::fs::write(run.path(), &damaged).unwrap();
-            let intact = Run::open(run.path()).is_ok_and(|run| run.entries().all(|e| e.is_ok()));
+            let intact = Run::open(&RealDisk, run.path()).is_ok_and(|run| run.entries().all(|e| e.is_ok()));
             assert!(!intact, "a flipped bit at {at}");
         }
         for size in [0, 10, HEADER_SIZE, bytes.len() / 2, bytes.len() - 1] {
             std::fs::write(run.path(), &bytes[..size]).unwrap();
-            assert!(Run::open(run.path()).is_err(), "cut to {size}");
+            assert!(Run::open(&RealDisk, run.path()).is_err(), "cut to {size}");
         }
     }
 
     #[test]
     fn a_run_without_entries_finds_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let run = Run::write(folder.path(), 0..3, CommitId([1; 32]), std::iter::empty()).unwrap();
-        let run = Run::open(run.path()).unwrap();
+        let run = Run::write(&RealDisk, folder.path(), 0..3, CommitId([1; 32]), std::iter::empty()).unwrap();
+        let run = Run::open(&RealDisk, run.path()).unwrap();
         let mut found = Vec::new();
         run.find(0, &mut found).unwrap();
         assert!(found.is_empty() && run.entries().next().is_none());

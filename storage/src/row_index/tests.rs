@@ -24,7 +24,7 @@ fn open(path: &Path, entry_count: usize) -> Arc<Store> {
         journal: JournalOptions { group_commit: Duration::ZERO, segment_size: 1 << 16 },
         checkpoint_row_count: u64::MAX,
         derived: true,
-        row_index_entry_count: entry_count,
+        row_index: Some(RowIndexOptions { entry_count, thread: true }),
     };
     Store::open_with(path, with).unwrap()
 }
@@ -179,7 +179,7 @@ fn what_is_not_read_yet_is_a_candidate() {
     make_history(&store, 0, 100);
     let elsewhere = tempfile::tempdir().unwrap();
     // Without its thread, so that nothing is read.
-    let index = RowIndex::new(Some(elsewhere.path().into()), 40);
+    let index = RowIndex::new(Arc::new(RealDisk), Some(elsewhere.path().into()), 40);
     index.open(&store.shared);
     let count = store.shared.index.read().len();
     let new = hashes_of(store.shared.commit_numbered(count - 1).unwrap().changes().unwrap());

@@ -33,11 +33,11 @@ pub use crate::fsck::{Finding, FsckReport, fsck};
 pub use crate::journal::JournalPosition;
 
 use crate::checkpoint::Checkpointer;
-use crate::disk::{Disk, RealDisk};
+use crate::disk::{Disk, RealDisk, create_dirs};
 use crate::error::{Error, Result};
 use crate::journal::{FORMAT_VERSION, Journal, JournalOptions, SEGMENT_SIZE};
 use crate::recovery;
-use crate::row_index::{RowIndex, RowIndexer};
+use crate::row_index::{RowIndex, RowIndexOptions, RowIndexer};
 use registry::Registry;
 use shared::Shared;
 
@@ -63,10 +63,10 @@ pub(crate) struct OpenWith {
     pub journal: JournalOptions,
     /// Row changes after which a checkpoint is made in the background.
     pub checkpoint_row_count: u64,
-    /// Keep derived facts beside the journal: sled's and the row index.
+    /// Keep sled's cache of derived facts beside the journal.
     pub derived: bool,
-    /// Entries in memory after which the row index writes a run.
-    pub row_index_entry_count: usize,
+    /// Keep the row index beside the journal.
+    pub row_index: Option<RowIndexOptions>,
 }
 
 impl Store {
@@ -80,7 +80,7 @@ impl Store {
             journal,
             checkpoint_row_count: crate::checkpoint::CHECKPOINT_ROW_COUNT,
             derived: true,
-            row_index_entry_count: crate::row_index::RUN_ENTRY_COUNT,
+            row_index: Some(RowIndexOptions { entry_count: crate::row_index::RUN_ENTRY_COUNT, thread: true }),
         };
         Self::open_with(path, with)
     }
@@ -91,13 +91,16 @@ impl Store {
         check_format(&*with.disk, &folder, true)?;
         let (journal, opened) = Journal::open(with.disk.clone(), &folder.join(JOURNAL_FOLDER), with.journal)?;
         let derived = with.derived.then(|| folder.join("derived"));
-        let row_index = RowIndex::new(with.derived.then(|| folder.join(ROW_INDEX_FOLDER)), with.row_index_entry_count);
+        let row_index = match &with.row_index {
+            Some(options) => RowIndex::new(with.disk.clone(), Some(folder.join(ROW_INDEX_FOLDER)), options.entry_count),
+            None => RowIndex::new(with.disk.clone(), None, 0),
+        };
         let shared = Arc::new(Shared::new(path.into(), Arc::new(journal), derived, row_index, with.checkpoint_row_count, lock));
         let registry = Arc::new(Mutex::new(recovery::recover(&shared, opened)?));
         shared.publish_summaries();
         shared.row_index.open(&shared);
         let checkpointer = Checkpointer::start(shared.clone(), registry.clone())?;
-        let row_indexer = RowIndexer::start(shared.clone())?;
+        let row_indexer = RowIndexer::start(shared.clone(), with.row_index.is_some_and(|options| options.thread))?;
         Ok(Arc::new(Store { shared, registry, checkpointer, row_indexer }))
     }
 
@@ -165,9 +168,16 @@ impl Drop for Store {
 /// Takes the lock of a store's folder, made when it is missing.
 pub(crate) fn take_lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn std::any::Any + Send + Sync>> {
     let io = |action: &'static str, path: PathBuf| move |source| Error::Io { action, path, source };
-    disk.create_dir(folder).map_err(io("create", folder.into()))?;
+    create_dirs(disk, folder).map_err(io("create", folder.into()))?;
     let path = folder.join(LOCK_FILE);
     let lock = disk.lock(&path).map_err(io("lock", path.clone()))?;
+    lock.ok_or_else(|| Error::Locked { path: folder.parent().unwrap_or(folder).into() })
+}
+
+/// Takes the lock of a store's folder and writes nothing.
+pub(crate) fn take_read_lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn std::any::Any + Send + Sync>> {
+    let path = folder.join(LOCK_FILE);
+    let lock = disk.lock_read(&path).map_err(|source| Error::Io { action: "lock", path, source })?;
     lock.ok_or_else(|| Error::Locked { path: folder.parent().unwrap_or(folder).into() })
 }
 

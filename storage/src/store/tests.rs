@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Branch, OpenWith, Store};
 use crate::commit::{CommitMeta, Identity, Source};
-use crate::disk::FaultyDisk;
+use crate::disk::SimulatedDisk;
 use crate::edit::Edit;
 use crate::error::{Error, Result};
 use crate::id::{CommitId, Lsn, Timestamp};
@@ -80,23 +80,23 @@ fn row(id: i32, text: &str) -> Row {
     vec![Value::Int4(id), Value::bytes(text)]
 }
 
-fn open_on(disk: &FaultyDisk, segment_size: u64, checkpoint_row_count: u64) -> Result<Arc<Store>> {
+fn open_on(disk: &SimulatedDisk, segment_size: u64, checkpoint_row_count: u64) -> Result<Arc<Store>> {
     let with = OpenWith {
         disk: Arc::new(disk.clone()),
         journal: JournalOptions { group_commit: Duration::ZERO, segment_size },
         checkpoint_row_count,
         derived: false,
-        row_index_entry_count: 0,
+        row_index: None,
     };
     Store::open_with(Path::new("/data"), with)
 }
 
 /// A store with a database and two tables, keyed and keyless.
-fn made(disk: &FaultyDisk) -> Result<Arc<Store>> {
+fn made(disk: &SimulatedDisk) -> Result<Arc<Store>> {
     made_with(disk, 1 << 16)
 }
 
-fn made_with(disk: &FaultyDisk, segment_size: u64) -> Result<Arc<Store>> {
+fn made_with(disk: &SimulatedDisk, segment_size: u64) -> Result<Arc<Store>> {
     let store = open_on(disk, segment_size, u64::MAX)?;
     if store.databases().is_empty() {
         store.create_database(DATABASE, meta("", 0))?;
@@ -154,7 +154,7 @@ fn content(root: &Root) -> Model {
 
 #[test]
 fn a_new_database_has_two_commits_and_branch_main() {
-    let disk = FaultyDisk::default();
+    let disk = SimulatedDisk::default();
     let store = open_on(&disk, 1 << 16, u64::MAX).unwrap();
     store.create_database(DATABASE, meta("", 0)).unwrap();
     assert!(matches!(store.create_database(DATABASE, meta("", 0)), Err(Error::AlreadyExists { .. })));
@@ -167,7 +167,7 @@ fn a_new_database_has_two_commits_and_branch_main() {
 
 #[test]
 fn a_dropped_transaction_leaves_no_trace_and_blocks_nobody() {
-    let store = made(&FaultyDisk::default()).unwrap();
+    let store = made(&SimulatedDisk::default()).unwrap();
     let branch = store.branch(DATABASE, "main").unwrap();
     apply(&branch, 1).unwrap();
     let before = branch.state();
@@ -182,7 +182,7 @@ fn a_dropped_transaction_leaves_no_trace_and_blocks_nobody() {
 
 #[test]
 fn every_commit_keeps_its_root_value_and_is_found_by_its_coordinates() {
-    let disk = FaultyDisk::default();
+    let disk = SimulatedDisk::default();
     let store = made(&disk).unwrap();
     let branch = store.branch(DATABASE, "main").unwrap();
     let mut history = Vec::new();
@@ -211,7 +211,7 @@ fn every_commit_keeps_its_root_value_and_is_found_by_its_coordinates() {
 
 #[test]
 fn a_store_dropped_without_closing_opens_as_it_was() {
-    let disk = FaultyDisk::default();
+    let disk = SimulatedDisk::default();
     let store = made(&disk).unwrap();
     let branch = store.branch(DATABASE, "main").unwrap();
     store.put_state("roles/x", Some(b"1")).unwrap();
@@ -267,7 +267,7 @@ fn a_second_process_is_refused_the_directory() {
 
 #[test]
 fn a_newer_format_is_refused_with_both_versions() {
-    let disk = FaultyDisk::default();
+    let disk = SimulatedDisk::default();
     drop(made(&disk).unwrap());
     disk.put_file("FORMAT", b"strandline store, format 2\n".to_vec());
     assert!(matches!(open_on(&disk, 1 << 16, u64::MAX), Err(Error::Format { found: 2, supported: 1, .. })));
@@ -286,8 +286,8 @@ fn a_lost_last_segment_is_noticed() {
 }
 
 /// A history of transactions, each durable: (head, content) from the oldest to the newest, and the disk.
-fn history(segment_size: u64, count: u64) -> (FaultyDisk, Vec<(CommitId, Model)>) {
-    let disk = FaultyDisk::default();
+fn history(segment_size: u64, count: u64) -> (SimulatedDisk, Vec<(CommitId, Model)>) {
+    let disk = SimulatedDisk::default();
     let store = made_with(&disk, segment_size).unwrap();
     let branch = store.branch(DATABASE, "main").unwrap();
     let mut states = Vec::new();
@@ -310,7 +310,7 @@ fn history(segment_size: u64, count: u64) -> (FaultyDisk, Vec<(CommitId, Model)>
 }
 
 /// How many of these states the store on this disk has reached; checks that it is one of them. 0: not even the first.
-fn reached(disk: &FaultyDisk, states: &[(CommitId, Model)]) -> usize {
+fn reached(disk: &SimulatedDisk, states: &[(CommitId, Model)]) -> usize {
     let store = open_on(disk, 1 << 20, u64::MAX).unwrap();
     let Ok(branch) = store.branch(DATABASE, "main") else { return 0 };
     let state = branch.state();
@@ -371,8 +371,8 @@ fn no_flipped_bit_goes_unnoticed() {
 #[test]
 fn whichever_disk_operation_fails_nothing_acknowledged_is_lost() {
     for n in 0.. {
-        let disk = FaultyDisk::default();
-        disk.fail_after(n);
+        let disk = SimulatedDisk::default();
+        disk.fail_at(n, false);
         let mut acknowledged = Vec::new();
         let mut run = || -> Result<()> {
             let store = made_with(&disk, 1 << 12)?;
@@ -391,7 +391,7 @@ fn whichever_disk_operation_fails_nothing_acknowledged_is_lost() {
         if let Err(error) = &result {
             assert!(matches!(error, Error::Io { .. } | Error::Stopped), "{n}: {error:?}");
         }
-        for image in [disk.copy(), disk.crash(|_| None)] {
+        for image in [disk.copy(), disk.without_unsynced()] {
             let store = open_on(&image, 1 << 12, u64::MAX).unwrap();
             for (id, expected) in &acknowledged {
                 assert_eq!(content(&store.root(*id).unwrap()), *expected, "{n}");
@@ -416,7 +416,7 @@ fn after_a_power_loss_everything_acknowledged_is_there_and_nothing_is_half_there
         (seed >> 33) as usize % below
     };
     for round in 0..60 {
-        let disk = FaultyDisk::default();
+        let disk = SimulatedDisk::default();
         let store = made_with(&disk, 1 << 12).unwrap();
         let branch = store.branch(DATABASE, "main").unwrap();
         let mut states = vec![(branch.state().head, content(&branch.state().head_root))];
@@ -432,12 +432,7 @@ fn after_a_power_loss_everything_acknowledged_is_there_and_nothing_is_half_there
                 store.checkpoint().unwrap();
             }
         }
-        // Of what was written and not synced: lost, whole or torn, each by itself.
-        let image = disk.crash(|size| match random(3) {
-            0 => None,
-            1 => Some(size),
-            _ => Some(random(size + 1)),
-        });
+        let image = disk.after_power_loss(&mut crate::disk::simulated::random_of(1, round));
         let count = reached(&image, &states);
         assert!(count > acknowledged, "round {round}: {count} of {acknowledged}");
     }
@@ -445,7 +440,7 @@ fn after_a_power_loss_everything_acknowledged_is_there_and_nothing_is_half_there
 
 #[test]
 fn a_working_set_follows_head_and_keeps_its_own_rows_also_after_recovery() {
-    let disk = FaultyDisk::default();
+    let disk = SimulatedDisk::default();
     let store = made(&disk).unwrap();
     let branch = store.branch(DATABASE, "main").unwrap();
     let mut apply = branch.begin_apply(false).unwrap();
@@ -499,7 +494,7 @@ fn a_working_set_follows_head_and_keeps_its_own_rows_also_after_recovery() {
 
 #[test]
 fn a_working_set_with_local_rows_follows_a_truncation_row_by_row() {
-    let disk = FaultyDisk::default();
+    let disk = SimulatedDisk::default();
     let store = made(&disk).unwrap();
     let branch = store.branch(DATABASE, "main").unwrap();
     let mut apply = branch.begin_apply(false).unwrap();
@@ -532,7 +527,7 @@ fn a_working_set_with_local_rows_follows_a_truncation_row_by_row() {
 
 #[test]
 fn a_local_transaction_is_rebased_or_conflicts_on_the_same_row() {
-    let store = made(&FaultyDisk::default()).unwrap();
+    let store = made(&SimulatedDisk::default()).unwrap();
     let branch = store.branch(DATABASE, "main").unwrap();
     let base = branch.state();
     let local = |id: i32, text: &str| {
@@ -562,7 +557,7 @@ fn a_local_transaction_is_rebased_or_conflicts_on_the_same_row() {
 
 #[test]
 fn transactions_that_are_right_alone_and_wrong_together_conflict() {
-    let store = made(&FaultyDisk::default()).unwrap();
+    let store = made(&SimulatedDisk::default()).unwrap();
     let branch = store.branch(DATABASE, "main").unwrap();
     let conflicts = |first: &dyn Fn(&mut Edit), second: &dyn Fn(&mut Edit)| {
         let base = branch.state();
@@ -614,7 +609,7 @@ fn transactions_that_are_right_alone_and_wrong_together_conflict() {
 
 #[test]
 fn staging_committing_amending_and_resetting_survive_a_restart() {
-    let disk = FaultyDisk::default();
+    let disk = SimulatedDisk::default();
     let store = made(&disk).unwrap();
     let branch = store.branch(DATABASE, "main").unwrap();
     let first = branch.state();
@@ -657,7 +652,7 @@ fn staging_committing_amending_and_resetting_survive_a_restart() {
 
 #[test]
 fn the_history_of_rows_is_what_the_commits_did() {
-    let store = made(&FaultyDisk::default()).unwrap();
+    let store = made(&SimulatedDisk::default()).unwrap();
     let branch = store.branch(DATABASE, "main").unwrap();
     for n in 1..80 {
         apply(&branch, n).unwrap();
@@ -695,7 +690,7 @@ fn the_history_of_rows_is_what_the_commits_did() {
 
 #[test]
 fn readers_committers_and_the_checkpoint_thread_get_along() {
-    let disk = FaultyDisk::default();
+    let disk = SimulatedDisk::default();
     drop(made(&disk).unwrap());
     let store = open_on(&disk, 1 << 14, 20).unwrap();
     let branch = store.branch(DATABASE, "main").unwrap();
