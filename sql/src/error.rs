@@ -206,7 +206,7 @@ impl From<strandline_storage::Error> for SqlError {
             E::Limit { .. } => ErrorCode::ProgramLimitExceeded,
             E::Damaged { .. } => ErrorCode::DataCorrupted,
             E::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => ErrorCode::DiskFull,
-            E::Io { .. } | E::Stopped => ErrorCode::IoError,
+            E::Io { .. } | E::Stopped { .. } => ErrorCode::IoError,
             _ => ErrorCode::InternalError,
         };
         SqlError::new(code, message)

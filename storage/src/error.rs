@@ -50,9 +50,9 @@ pub enum Error {
     /// The data directory has a format that this version does not read.
     #[error("data directory {} has format version {found}, this version reads up to {supported}", path.display())]
     Format { path: PathBuf, found: u32, supported: u32 },
-    /// A sync failed earlier: nothing is written until the store is opened again.
-    #[error("the store stopped writing after a failed sync; restart the server")]
-    Stopped,
+    /// A write or sync failed earlier: nothing is written until the store is opened again.
+    #[error("the store does not write any more until it is opened again: {why}")]
+    Stopped { why: std::sync::Arc<str> },
     /// The operating system refused.
     #[error("could not {action} {}", path.display())]
     Io { action: &'static str, path: PathBuf, source: std::io::Error },

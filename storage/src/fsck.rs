@@ -2,7 +2,7 @@
 //! against the trees.
 //!
 //! 1. Every frame's checksum, every chunk's address, every record's form; footers against what their segment holds.
-//! 2. The store is opened as a server would (so a write that a crash interrupted is cut off, as then), and every commit
+//! 2. The store is opened for reading (a write that a crash interrupted is passed over, as a server would cut it off), and every commit
 //!    read: its id, its parents, its height, its change set; refs and checkpoints name commits that exist.
 //! 3. Every checkpoint's trees are read and checked, and the change sets since the one before are replayed on it: both ways
 //!    must give the same root value.
@@ -19,15 +19,15 @@ use crate::commit_index::CommitNumber;
 use crate::disk::{Disk, RealDisk};
 use crate::error::{Error, Result};
 use crate::id::ChunkAddress;
+use crate::journal::{Access, Journal, JournalOptions, find_mark_damage};
 use crate::journal::{FrameKind, LogFrame, SEGMENT_SIZE, ScanEnd, SegmentContents, scan, segment_files};
-use crate::journal::{Journal, JournalOptions};
 use crate::record::Record;
 use crate::recovery;
 use crate::root::Root;
 use crate::row_index::RowIndex;
 use crate::schema::Catalog;
 use crate::store::shared::Shared;
-use crate::store::{JOURNAL_FOLDER, STORE_FOLDER, check_format, take_read_lock};
+use crate::store::{FoundFormat, JOURNAL_FOLDER, STORE_FOLDER, find_format, take_read_lock};
 
 /// One finding of [`fsck`].
 #[derive(Clone, Debug)]
@@ -77,16 +77,22 @@ pub(crate) fn fsck_on(disk: Arc<dyn Disk>, path: &Path) -> Result<FsckReport> {
     let folder = path.join(STORE_FOLDER);
     let lock = take_read_lock(&*disk, &folder)?;
     let mut report = FsckReport::default();
-    match check_format(&*disk, &folder, false) {
-        Err(error @ Error::Format { .. }) => return Err(error),
-        other => report.note(other)?,
-    }
     let journal_folder = folder.join(JOURNAL_FOLDER);
+    match find_format(&*disk, &folder) {
+        Err(error @ Error::Format { .. }) => return Err(error),
+        // A crash in the making of the store: there is nothing yet.
+        Ok(FoundFormat::Unmade) => return Ok(report),
+        other => report.note(other.map(|_| ()))?,
+    }
+    match find_mark_damage(&*disk, &journal_folder) {
+        Ok(Some((path, what))) => report.find(path, what),
+        other => report.note(other.map(|_| ()))?,
+    }
     let scanned = scan_segments(&*disk, &journal_folder, &mut report);
     report.note(scanned)?;
     // What cannot be opened is not replayed: the findings above say why.
     let options = JournalOptions { group_commit: Duration::ZERO, segment_size: SEGMENT_SIZE };
-    let (journal, opened) = match Journal::open(disk.clone(), &journal_folder, options) {
+    let (journal, opened) = match Journal::open(disk.clone(), &journal_folder, options, Access::Read) {
         Ok(opened) => opened,
         Err(error) => {
             report.note(Err(error))?;

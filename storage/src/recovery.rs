@@ -120,6 +120,14 @@ impl Checkpoint {
     }
 }
 
+/// Forgets a database without a commit.
+fn drop_unmade(shared: &Shared, database: u32) -> Result<()> {
+    if shared.journal.is_writable() {
+        shared.append(&Record::DatabaseDropped { database })?;
+    }
+    Ok(())
+}
+
 struct Recovery<'a> {
     shared: &'a Arc<Shared>,
     databases: HashMap<u32, RecoveredDatabase>,
@@ -209,6 +217,10 @@ impl Recovery<'_> {
                 }
             }
             Record::BranchRenamed { branch, name } => {
+                if let Some(database) = self.branches.get(&branch).map(|b| b.database) {
+                    // One that has the name already is replaced.
+                    self.branches.retain(|number, other| *number == branch || other.database != database || other.name != name);
+                }
                 if let Some(branch) = self.branches.get_mut(&branch) {
                     branch.name = name;
                 }
@@ -309,10 +321,10 @@ impl Recovery<'_> {
 
     fn finish(mut self) -> Result<Registry> {
         for branch in self.branches.into_values() {
-            // A crash in the making of a database leaves a branch without a commit; nobody was told of it.
+            // Versions that made a database in several steps may have left a branch without a commit; nobody was told of it.
             if branch.cell.head().is_none() {
                 self.databases.remove(&branch.database);
-                self.shared.append(&Record::DatabaseDropped { database: branch.database })?;
+                drop_unmade(self.shared, branch.database)?;
                 continue;
             }
             let Some(database) = self.databases.get(&branch.database) else { continue };
@@ -326,7 +338,7 @@ impl Recovery<'_> {
         for (number, database) in self.databases {
             // A database has a branch always; without one it is the rest of an interrupted making.
             if !self.registry.databases.contains_key(&database.name) {
-                self.shared.append(&Record::DatabaseDropped { database: number })?;
+                drop_unmade(self.shared, number)?;
             }
         }
         self.registry.next_oid = self.registry.oid_limit;

@@ -756,7 +756,7 @@ fn apply_error(begin: &Begin, table: &str, lsn: Lsn, what: String) -> Error {
 fn refused(begin: &Begin, mapping: &Mapping, lsn: Lsn, error: change::ChangeError) -> Interruption {
     match error {
         change::ChangeError::Store(StoreError::Conflict { what }) => Interruption::Conflict(what),
-        change::ChangeError::Store(error @ (StoreError::Stopped | StoreError::Io { .. } | StoreError::Damaged { .. })) => {
+        change::ChangeError::Store(error @ (StoreError::Stopped { .. } | StoreError::Io { .. } | StoreError::Damaged { .. })) => {
             Interruption::Failed(Error::Store(error))
         }
         change::ChangeError::Store(error) => Interruption::Failed(apply_error(begin, &mapping.name, lsn, error.to_string())),

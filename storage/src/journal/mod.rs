@@ -69,6 +69,17 @@ pub(crate) type DurableCallback = Box<dyn Fn(Result<JournalPosition>) + Send + S
 /// What the store wants to find in the footer of a segment that holds the records in this range.
 pub(crate) type SummaryOf = Box<dyn Fn(std::ops::Range<u64>) -> Vec<u8> + Send + Sync>;
 
+/// What a journal is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Reading alone: nothing on the disk is changed, a torn end is passed over.
+    Read,
+    /// Writing to a journal that is there.
+    Write,
+    /// Writing to a journal whose making a crash may have interrupted, or that is not there at all.
+    Create,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct JournalOptions {
     pub group_commit: Duration,
@@ -110,7 +121,20 @@ struct Pending {
     chunk_size: usize,
     waiter_count: usize,
     closing: bool,
-    stopped: bool,
+    /// Why nothing is written any more.
+    stopped: Option<Arc<str>>,
+}
+
+impl Pending {
+    /// # Errors
+    /// `Stopped`.
+    fn check_open(&self) -> Result<()> {
+        match &self.stopped {
+            Some(why) => Err(Error::Stopped { why: why.clone() }),
+            None if self.closing => Err(Error::Stopped { why: "it was closed".into() }),
+            None => Ok(()),
+        }
+    }
 }
 
 enum Item {
@@ -156,8 +180,11 @@ pub(crate) type AddressHash = BuildHasherDefault<AddressHasher>;
 impl Journal {
     /// Opens the journal in a folder, or makes an empty one; see `open.rs` for what happens to a torn end.
     /// Returns, too, what the footers of sealed segments say and the sequence number where unsealed ones begin.
-    pub fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions) -> Result<(Journal, Opened)> {
-        let (core, writer, opened) = open::open(disk, folder, options)?;
+    pub fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions, access: Access) -> Result<(Journal, Opened)> {
+        let (core, writer, opened) = open::open(disk, folder, options, access)?;
+        if access == Access::Read {
+            return Ok((Journal { core, thread: Mutex::new(None) }, opened));
+        }
         let thread = std::thread::Builder::new()
             .name("journal".into())
             .spawn({
@@ -177,42 +204,56 @@ impl Journal {
     /// # Errors
     /// `Stopped`, `Limit`.
     pub fn append(&self, record: &[u8]) -> Result<u64> {
-        if record.len() > RECORD_SIZE_MAX {
+        self.append_together(&[record])
+    }
+
+    /// Appends records of which a crash leaves all or none, and returns the first one's sequence number.
+    /// # Errors
+    /// `Stopped`, `Limit`.
+    pub fn append_together(&self, records: &[&[u8]]) -> Result<u64> {
+        let size: usize = records.iter().map(|record| record.len()).sum();
+        if size > RECORD_SIZE_MAX {
             return Err(Error::Limit { what: "size of a journal record", limit: RECORD_SIZE_MAX as u64 });
         }
         let mut pending = self.core.pending.lock();
-        if pending.stopped || pending.closing {
-            return Err(Error::Stopped);
-        }
+        pending.check_open()?;
         let sequence = pending.next_sequence;
+        // One frame holds them all: it is read back whole or not at all.
         let fits = match pending.items.back() {
             Some(Item::Log(batch)) => {
-                batch.bytes.len() + record.len() <= LOG_FRAME_SIZE && batch.records.len() < LOG_FRAME_RECORD_COUNT_MAX
+                batch.bytes.len() + size <= LOG_FRAME_SIZE && batch.records.len() + records.len() <= LOG_FRAME_RECORD_COUNT_MAX
             }
             _ => false,
         };
         let was_empty = pending.items.is_empty();
         if !fits {
-            let batch = LogBatch { sequence, bytes: Vec::with_capacity(record.len() + 256), records: Vec::new() };
+            let batch = LogBatch { sequence, bytes: Vec::with_capacity(size + 256), records: Vec::new() };
             pending.items.push_back(Item::Log(batch));
         }
         let Some(Item::Log(batch)) = pending.items.back_mut() else { unreachable!("BUG: the last item is a log batch") };
-        put_varint(&mut batch.bytes, record.len() as u64);
-        let start = batch.bytes.len() as u32;
-        batch.bytes.extend_from_slice(record);
-        batch.records.push((start, batch.bytes.len() as u32));
-        pending.next_sequence += 1;
-        pending.log_size += record.len();
+        for record in records {
+            put_varint(&mut batch.bytes, record.len() as u64);
+            let start = batch.bytes.len() as u32;
+            batch.bytes.extend_from_slice(record);
+            batch.records.push((start, batch.bytes.len() as u32));
+        }
+        pending.next_sequence += records.len() as u64;
+        pending.log_size += size;
         if was_empty {
             self.core.work.notify_one();
         }
         Ok(sequence)
     }
 
+    /// Says whether records can be appended.
+    pub fn is_writable(&self) -> bool {
+        self.core.pending.lock().check_open().is_ok()
+    }
+
     /// Waits while so much is pending that appending more would only fill memory. To be called without locks held.
     pub fn wait_for_room(&self) {
         let mut pending = self.core.pending.lock();
-        while pending.log_size > PENDING_LOG_SIZE_MAX && !pending.stopped {
+        while pending.log_size > PENDING_LOG_SIZE_MAX && pending.stopped.is_none() {
             self.core.done.wait(&mut pending);
         }
     }
@@ -228,12 +269,10 @@ impl Journal {
             return Ok(());
         }
         let mut pending = self.core.pending.lock();
-        while pending.chunk_size > PENDING_CHUNK_SIZE_MAX && !pending.stopped {
+        while pending.chunk_size > PENDING_CHUNK_SIZE_MAX && pending.stopped.is_none() {
             self.core.done.wait(&mut pending);
         }
-        if pending.stopped || pending.closing {
-            return Err(Error::Stopped);
-        }
+        pending.check_open()?;
         // Looked up again under the lock: it may have been written since.
         if pending.chunks.contains_key(&address) || self.core.locations.read().chunks.contains_key(&address) {
             return Ok(());
@@ -274,11 +313,11 @@ impl Journal {
         let position = position.0.min(pending.next_sequence);
         pending.waiter_count += 1;
         self.core.work.notify_one();
-        while self.core.durable.load(Ordering::Acquire) < position && !pending.stopped {
+        while self.core.durable.load(Ordering::Acquire) < position && pending.stopped.is_none() {
             self.core.done.wait(&mut pending);
         }
         pending.waiter_count -= 1;
-        if self.core.durable.load(Ordering::Acquire) >= position { Ok(()) } else { Err(Error::Stopped) }
+        if self.core.durable.load(Ordering::Acquire) >= position { Ok(()) } else { pending.check_open() }
     }
 
     /// Returns when everything appended so far is durable, chunks included.
@@ -289,13 +328,16 @@ impl Journal {
         let position = pending.next_sequence;
         pending.waiter_count += 1;
         self.core.work.notify_one();
-        while !pending.stopped
+        while pending.stopped.is_none()
             && (self.core.durable.load(Ordering::Acquire) < position || !pending.items.is_empty() || !pending.chunks.is_empty())
         {
             self.core.done.wait(&mut pending);
         }
         pending.waiter_count -= 1;
-        if pending.stopped { Err(Error::Stopped) } else { Ok(()) }
+        match &pending.stopped {
+            Some(why) => Err(Error::Stopped { why: why.clone() }),
+            None => Ok(()),
+        }
     }
 
     pub fn on_durable(&self, callback: DurableCallback) {
@@ -312,9 +354,12 @@ impl Journal {
             self.core.work.notify_one();
         }
         if let Some(thread) = self.thread.lock().take() {
-            thread.join().map_err(|_| Error::Stopped)?;
+            thread.join().map_err(|_| Error::Stopped { why: "its writer had panicked".into() })?;
         }
-        if self.core.pending.lock().stopped { Err(Error::Stopped) } else { Ok(()) }
+        match &self.core.pending.lock().stopped {
+            Some(why) => Err(Error::Stopped { why: why.clone() }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -336,6 +381,41 @@ pub(crate) struct Opened {
 /// The segments of a folder in order: path, and how to read one whole.
 pub(crate) type SegmentFile = (PathBuf, Box<dyn Fn() -> Result<Vec<u8>>>);
 
+/// Says whether a folder holds no more than the making of a journal leaves when it is interrupted: no record.
+/// # Errors
+/// `Io`.
+pub(crate) fn is_unmade(disk: &dyn Disk, folder: &Path) -> Result<bool> {
+    let names = match disk.list(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        names => names.map_err(io_error("list", folder))?,
+    };
+    let mut segments = names.iter().filter_map(|name| segment::segment_number(name));
+    match (segments.next(), segments.next()) {
+        (None, _) => Ok(true),
+        (Some(1), None) => {
+            let path = segment::segment_path(folder, 1);
+            let size = disk.open_read(&path).and_then(|file| file.size()).map_err(io_error("read", &path))?;
+            Ok(size <= segment::SEGMENT_HEADER_SIZE as u64)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// Says whether the mark of what is durable is damaged or missing, so that a lost end could pass for one that a crash left.
+/// # Errors
+/// `Io`.
+pub(crate) fn find_mark_damage(disk: &dyn Disk, folder: &Path) -> Result<Option<(PathBuf, &'static str)>> {
+    let path = folder.join(writer::SyncedMark::NAME);
+    let mark = writer::SyncedMark::open(disk, folder, Access::Read).map_err(io_error("open", &path))?;
+    let found = mark.read().map_err(io_error("read", &path))?;
+    let what = match found {
+        found if found.is_damaged => "fails its checksum",
+        found if found.number == 0 => "does not say how much of the journal is durable",
+        _ => return Ok(None),
+    };
+    Ok(Some((path, what)))
+}
+
 /// # Errors
 /// `Io`.
 pub(crate) fn segment_files(disk: &dyn Disk, folder: &Path) -> Result<Vec<SegmentFile>> {
@@ -345,7 +425,7 @@ pub(crate) fn segment_files(disk: &dyn Disk, folder: &Path) -> Result<Vec<Segmen
     let mut files: Vec<SegmentFile> = Vec::new();
     for number in numbers {
         let path = segment::segment_path(folder, number);
-        let file = disk.open(&path, false).map_err(io_error("open", &path))?;
+        let file = disk.open_read(&path).map_err(io_error("open", &path))?;
         let read_path = path.clone();
         files.push((path, Box::new(move || segment::read_all(&*file).map_err(io_error("read", &read_path)))));
     }

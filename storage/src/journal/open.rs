@@ -4,6 +4,9 @@
 //! fails its checksum there is the mark of a write that a crash interrupted, if it lies beyond everything known to have
 //! been durable: then it is cut off. Anywhere else it is damage, and opening is refused with file and offset, since going
 //! on would lose what was acknowledged.
+//!
+//! What is read beyond the [`SyncedMark`] may be in the operating system's cache only, and a sync that failed before may
+//! have made the system forget to write it. So it is written once more before it counts as durable.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,27 +20,39 @@ use super::segment::{
     scan, segment_number, segment_path, synced_after,
 };
 use super::writer::{SyncedMark, Writer};
-use super::{Core, FORMAT_VERSION, JournalOptions, Locations, Opened, Pending, io_error};
+use super::{Access, Core, FORMAT_VERSION, JournalOptions, Locations, Opened, Pending, io_error};
 use crate::disk::{Disk, DiskFile, create_dirs};
 use crate::encoding::Malformed;
 use crate::error::{Error, Result};
 use crate::id::ChunkAddress;
 
-pub(super) fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions) -> Result<(Arc<Core>, Writer, Opened)> {
-    create_dirs(&*disk, folder).map_err(io_error("create", folder))?;
+/// What is written again at opening goes in pieces of this size.
+const SETTLE_SIZE: u64 = 1 << 20;
+
+pub(super) fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions, access: Access) -> Result<(Arc<Core>, Writer, Opened)> {
+    if access != Access::Read {
+        create_dirs(&*disk, folder).map_err(io_error("create", folder))?;
+    }
     let mut numbers: Vec<u32> = disk.list(folder).map_err(io_error("list", folder))?.iter().filter_map(|n| segment_number(n)).collect();
     numbers.sort_unstable();
-    if let Some(missing) = numbers.iter().zip(1..).find(|(found, expected)| **found != *expected).map(|(_, expected)| expected) {
-        return Err(Malformed("segment is missing").at(segment_path(folder, missing).display().to_string()));
+    let missing = |number| Err(Malformed("segment is missing").at(segment_path(folder, number).display().to_string()));
+    if let Some((_, number)) = numbers.iter().zip(1..).find(|(found, expected)| **found != *expected) {
+        return missing(number);
     }
     let mark_path = folder.join(SyncedMark::NAME);
-    let mark = SyncedMark { file: disk.open(&mark_path, true).map_err(io_error("open", &mark_path))? };
+    let mark = SyncedMark::open(&*disk, folder, access).map_err(io_error("open", &mark_path))?;
+    let found_mark = mark.read().map_err(io_error("read", &mark_path))?;
+    if found_mark.is_damaged {
+        tracing::warn!(path = %mark_path.display(), "the mark of what is durable is damaged and is made anew");
+    }
     // What the mark names was there before the mark was written.
-    let (marked, _) = mark.read();
-    if numbers.last().copied().unwrap_or_default() < marked {
-        return Err(Malformed("segment is missing").at(segment_path(folder, marked).display().to_string()));
+    if numbers.last().copied().unwrap_or_default() < found_mark.number {
+        return missing(found_mark.number);
     }
     if numbers.is_empty() {
+        if access != Access::Create {
+            return missing(1);
+        }
         numbers.push(1);
     }
     let mut locations = Locations::default();
@@ -47,10 +62,15 @@ pub(super) fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions) 
     for &number in &numbers {
         let path = segment_path(folder, number);
         let is_last = number as usize == numbers.len();
-        let file = disk.open(&path, is_last).map_err(io_error("open", &path))?;
-        let segment = Segment { disk: &*disk, folder, path: &path, number, file: &*file, is_last };
+        let file = match access {
+            Access::Read => disk.open_read(&path),
+            Access::Create | Access::Write => disk.open(&path, access == Access::Create),
+        };
+        let file = file.map_err(io_error("open", &path))?;
+        let durable = if found_mark.number == number { found_mark.size } else { 0 };
+        let segment = Segment { disk: &*disk, folder, path: &path, number, file: &*file, is_last, durable, access };
         let first_sequence = next_sequence;
-        let found = segment.open(&mark, &mut next_sequence)?;
+        let found = segment.open(&mut next_sequence)?;
         for frame in &found.contents.log_frames {
             locations.log_frames.push((*frame, number));
         }
@@ -69,6 +89,12 @@ pub(super) fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions) 
         last = Some((number, file, found, first_sequence));
     }
     let (number, file, found, first_sequence) = last.expect("BUG: no segment");
+    if access != Access::Read {
+        // The names of segments that a killed process had made, and the mark's.
+        disk.sync_dir(folder).map_err(io_error("sync", folder))?;
+        // From now on a journal that lacks this much is damaged, even if it is all of it.
+        mark.write(number, found.end).and_then(|()| mark.sync()).map_err(io_error("write", &mark_path))?;
+    }
     let writer = Writer {
         number,
         file,
@@ -85,7 +111,11 @@ pub(super) fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions) 
         disk,
         folder: folder.into(),
         options,
-        pending: Mutex::new(Pending { next_sequence, ..Pending::default() }),
+        pending: Mutex::new(Pending {
+            next_sequence,
+            stopped: (access == Access::Read).then(|| "it was opened for reading".into()),
+            ..Pending::default()
+        }),
         work: Condvar::new(),
         done: Condvar::new(),
         durable: AtomicU64::new(next_sequence),
@@ -105,6 +135,9 @@ struct Segment<'a> {
     number: u32,
     file: &'a dyn DiskFile,
     is_last: bool,
+    /// How much of the segment is durable, as far as the mark says.
+    durable: u64,
+    access: Access,
 }
 
 struct Found {
@@ -119,12 +152,8 @@ impl Segment<'_> {
         Error::Damaged { place: format!("{} at offset {offset}", self.path.display()), what: what.into() }
     }
 
-    fn open(&self, mark: &SyncedMark, next_sequence: &mut u64) -> Result<Found> {
+    fn open(&self, next_sequence: &mut u64) -> Result<Found> {
         let size = self.file.size().map_err(io_error("read", self.path))?;
-        let durable = match mark.read() {
-            (number, durable) if number == self.number => durable,
-            _ => 0,
-        };
         let mut header = [0; SEGMENT_HEADER_SIZE];
         let header = if size >= SEGMENT_HEADER_SIZE as u64 {
             self.file.read_at(&mut header, 0).map_err(io_error("read", self.path))?;
@@ -139,20 +168,27 @@ impl Segment<'_> {
             Ok((_, sequence)) if sequence != *next_sequence => return Err(self.damaged(0, "segment out of sequence")),
             Ok(_) => {}
             Err(Malformed(what)) => {
-                if !self.is_last || durable > 0 || synced_after(&self.read_all()?, 0) > 0 {
+                // The first one is durable before anything else of a store is.
+                let may_be_new = self.is_last && (self.number > 1 || self.access == Access::Create);
+                if !may_be_new || self.durable > 0 || synced_after(&self.read_all()?, 0) > 0 {
                     return Err(self.damaged(0, what));
                 }
                 return self.begin(*next_sequence);
             }
         }
-        if let Some(contents) = self.read_footer(size)? {
-            if contents.next_sequence < *next_sequence {
-                return Err(self.damaged(size, "footer out of sequence"));
+        let found = match self.read_footer(size)? {
+            Some(_) if size < self.durable => return Err(self.damaged(size, "segment ends before what was durable")),
+            Some(contents) if contents.next_sequence < *next_sequence => return Err(self.damaged(size, "footer out of sequence")),
+            Some(contents) => {
+                *next_sequence = contents.next_sequence;
+                Found { contents, sealed: true, end: size }
             }
-            *next_sequence = contents.next_sequence;
-            return Ok(Found { contents, sealed: true, end: size });
+            None => self.read_frames(next_sequence)?,
+        };
+        if self.is_last && self.access != Access::Read {
+            self.settle(size, found.end)?;
         }
-        self.read_frames(durable, next_sequence)
+        Ok(found)
     }
 
     fn read_all(&self) -> Result<Vec<u8>> {
@@ -161,15 +197,33 @@ impl Segment<'_> {
 
     /// Makes a new segment, or one whose making a crash interrupted.
     fn begin(&self, first_sequence: u64) -> Result<Found> {
+        let contents = Contents { next_sequence: first_sequence, ..Contents::default() };
+        if self.access == Access::Read {
+            return Ok(Found { contents, sealed: false, end: 0 });
+        }
         self.file.set_size(0).map_err(io_error("truncate", self.path))?;
         self.file.write_at(&encode_header(self.number, first_sequence), 0).map_err(io_error("write", self.path))?;
         self.file.sync().map_err(io_error("sync", self.path))?;
         self.disk.sync_dir(self.folder).map_err(io_error("sync", self.folder))?;
-        let contents = Contents { next_sequence: first_sequence, ..Contents::default() };
         Ok(Found { contents, sealed: false, end: SEGMENT_HEADER_SIZE as u64 })
     }
 
-    /// The footer; `None` when the segment has no trailer.
+    /// Cuts the segment off at `end` and makes durable what is before, also what a killed process had not synced.
+    fn settle(&self, size: u64, end: u64) -> Result<()> {
+        if end < size {
+            self.file.set_size(end).map_err(io_error("truncate", self.path))?;
+        }
+        let mut at = self.durable.min(end);
+        while at < end {
+            let mut piece = vec![0; (end - at).min(SETTLE_SIZE) as usize];
+            self.file.read_at(&mut piece, at).map_err(io_error("read", self.path))?;
+            self.file.write_at(&piece, at).map_err(io_error("write", self.path))?;
+            at += piece.len() as u64;
+        }
+        self.file.sync().map_err(io_error("sync", self.path))
+    }
+
+    /// The footer; `None` when the segment has no trailer, or the last one no footer that fits it, as a crash may leave it.
     fn read_footer(&self, size: u64) -> Result<Option<Contents>> {
         let Some(trailer_at) = size.checked_sub(TRAILER_SIZE as u64) else { return Ok(None) };
         let mut trailer = [0; TRAILER_SIZE];
@@ -177,13 +231,18 @@ impl Segment<'_> {
         let Some(footer_at) = decode_trailer(&trailer).filter(|at| *at < trailer_at) else { return Ok(None) };
         let mut frame = vec![0; (trailer_at - footer_at) as usize];
         self.file.read_at(&mut frame, footer_at).map_err(io_error("read", self.path))?;
-        let header = FrameHeader::decode(&frame).filter(|h| h.kind == FrameKind::Footer && h.verify(&frame));
-        let header = header.ok_or_else(|| self.damaged(footer_at, "footer fails its checksum"))?;
+        let header = match FrameHeader::decode(&frame).filter(|h| h.kind == FrameKind::Footer && h.verify(&frame)) {
+            Some(header) => header,
+            // Reading the frames tells whether it is a torn write.
+            None if self.is_last => return Ok(None),
+            None => return Err(self.damaged(footer_at, "footer fails its checksum")),
+        };
         let contents = header.body(&frame[FRAME_HEADER_SIZE..]).and_then(|body| Contents::decode(&body));
         contents.map(Some).map_err(|e| self.damaged(footer_at, e.0))
     }
 
-    fn read_frames(&self, durable: u64, next_sequence: &mut u64) -> Result<Found> {
+    fn read_frames(&self, next_sequence: &mut u64) -> Result<Found> {
+        let durable = self.durable;
         let bytes = self.read_all()?;
         let mut contents = Contents::default();
         let end = scan(&bytes, next_sequence, |offset, header, payload| {
@@ -211,17 +270,11 @@ impl Segment<'_> {
                     return Err(self.damaged(offset, what));
                 }
                 let cut = bytes.len() as u64 - offset;
+                // Where nothing is written it is only passed over.
                 tracing::warn!(path = %self.path.display(), offset, size = cut, "cut off the journal's end, which a crash left incomplete");
                 offset
             }
         };
-        if end < bytes.len() as u64 {
-            self.file.set_size(end).map_err(io_error("truncate", self.path))?;
-        }
-        if self.is_last {
-            // What a killed process had written but not synced counts as durable from now on.
-            self.file.sync().map_err(io_error("sync", self.path))?;
-        }
         Ok(Found { contents, sealed: false, end })
     }
 }

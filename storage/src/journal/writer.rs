@@ -1,19 +1,20 @@
 //! The thread that writes: frames, syncs, seals segments, and tells how far the journal is durable.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::frame::{FrameKind, NewFrame};
 use super::segment::{ChunkAt, Contents, LogFrameAt, SEGMENT_HEADER_SIZE, encode_header, encode_trailer, segment_path};
-use super::{Core, Item, JournalPosition, LogBatch};
-use crate::disk::DiskFile;
+use super::{Access, Core, Item, JournalPosition, LogBatch};
+use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
 
 /// What is gathered is written in pieces of at most about this size.
-const WRITE_SIZE: usize = 1 << 20;
+/// Tests see groups of several writes, too.
+const WRITE_SIZE: usize = if cfg!(test) { 1 << 12 } else { 1 << 20 };
 /// A group that has grown to this size does not wait any longer for its sync.
 const GROUP_SIZE_MAX: usize = 1 << 20;
 
@@ -136,6 +137,8 @@ impl Writer {
         let next_sequence = self.contents.next_sequence;
         let number = self.number + 1;
         let file = create_segment(core, number, next_sequence).map_err(|e| (segment_path(&core.folder, number), e))?;
+        let mark = self.mark.write(number, SEGMENT_HEADER_SIZE as u64).and_then(|()| self.mark.sync());
+        mark.map_err(|e| (core.folder.join(SyncedMark::NAME), e))?;
         core.locations.write().segments.push(file.clone());
         self.number = number;
         self.file = file;
@@ -253,21 +256,23 @@ fn publish(core: &Core, next_sequence: u64) {
     }
 }
 
-fn stop(core: &Core, path: &std::path::Path, error: &io::Error) {
+fn stop(core: &Core, path: &Path, error: &io::Error) {
     tracing::error!(path = %path.display(), %error, "could not write to the journal; the store stops writing until it is opened again");
+    let why: Arc<str> = format!("could not write {}: {error}", path.display()).into();
     {
         let mut pending = core.pending.lock();
-        pending.stopped = true;
+        pending.stopped = Some(why.clone());
         core.done.notify_all();
     }
     for callback in &*core.callbacks.lock() {
-        callback(Err(Error::Stopped));
+        callback(Err(Error::Stopped { why: why.clone() }));
     }
 }
 
 /// A small file that says how far the last segment is durable. It is written after each sync and not synced itself: after a
-/// crash of the process it is exact, after a power loss it may lag behind but is never ahead. Damage before the mark is
-/// damage; only after it may a torn write be cut off.
+/// crash of the process it is exact, after a power loss it may lag behind but is never ahead. Where a segment begins it is
+/// synced, so that a segment that held something cannot pass for a new one. Damage before the mark is damage; only after it
+/// may a torn write be cut off.
 ///
 /// | offset | size | field |
 /// |---|---|---|
@@ -275,34 +280,62 @@ fn stop(core: &Core, path: &std::path::Path, error: &io::Error) {
 /// | 4 | 8 | durable size |
 /// | 12 | 4 | CRC32C of bytes 0 to 11 |
 pub(crate) struct SyncedMark {
-    pub file: Arc<dyn DiskFile>,
+    /// `None` where it is missing and nothing is to be written.
+    file: Option<Arc<dyn DiskFile>>,
+}
+
+/// What a mark says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FoundMark {
+    /// 0 when it says nothing.
+    pub number: u32,
+    pub size: u64,
+    pub is_damaged: bool,
 }
 
 impl SyncedMark {
     pub const NAME: &'static str = "SYNCED";
     const SIZE: usize = 16;
 
-    fn write(&self, number: u32, size: u64) -> io::Result<()> {
+    pub fn open(disk: &dyn Disk, folder: &Path, access: Access) -> io::Result<SyncedMark> {
+        let path = folder.join(Self::NAME);
+        let opened = if access == Access::Read { disk.open_read(&path) } else { disk.open(&path, true) };
+        match opened {
+            Ok(file) => Ok(SyncedMark { file: Some(file) }),
+            Err(error) if access == Access::Read && error.kind() == io::ErrorKind::NotFound => Ok(SyncedMark { file: None }),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub fn write(&self, number: u32, size: u64) -> io::Result<()> {
         let mut bytes = [0; Self::SIZE];
         bytes[..4].copy_from_slice(&number.to_le_bytes());
         bytes[4..12].copy_from_slice(&size.to_le_bytes());
         let crc = crc32c::crc32c(&bytes[..12]);
         bytes[12..].copy_from_slice(&crc.to_le_bytes());
-        self.file.write_at(&bytes, 0)
+        self.file.as_ref().map_or(Ok(()), |file| file.write_at(&bytes, 0))
     }
 
-    /// The mark, (0, 0) when there is none that can be read.
-    pub fn read(&self) -> (u32, u64) {
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.as_ref().map_or(Ok(()), |file| file.sync())
+    }
+
+    /// Says nothing where the file is missing, or empty, or was never written to.
+    pub fn read(&self) -> io::Result<FoundMark> {
+        let nothing = FoundMark::default();
+        let Some(file) = &self.file else { return Ok(nothing) };
+        let size = file.size()?;
         let mut bytes = [0; Self::SIZE];
-        if self.file.read_at(&mut bytes, 0).is_err() {
-            return (0, 0);
+        file.read_at(&mut bytes[..size.min(Self::SIZE as u64) as usize], 0)?;
+        if bytes == [0; Self::SIZE] {
+            return Ok(nothing);
         }
         let crc = u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]);
-        if crc != crc32c::crc32c(&bytes[..12]) {
-            return (0, 0);
+        if size != Self::SIZE as u64 || crc != crc32c::crc32c(&bytes[..12]) {
+            return Ok(FoundMark { is_damaged: true, ..nothing });
         }
         let number = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         let size = u64::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7], bytes[8], bytes[9], bytes[10], bytes[11]]);
-        (number, size)
+        Ok(FoundMark { number, size, is_damaged: false })
     }
 }

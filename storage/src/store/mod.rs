@@ -35,7 +35,7 @@ pub use crate::journal::JournalPosition;
 use crate::checkpoint::Checkpointer;
 use crate::disk::{Disk, RealDisk, create_dirs};
 use crate::error::{Error, Result};
-use crate::journal::{FORMAT_VERSION, Journal, JournalOptions, SEGMENT_SIZE};
+use crate::journal::{Access, FORMAT_VERSION, Journal, JournalOptions, SEGMENT_SIZE, is_unmade};
 use crate::recovery;
 use crate::row_index::{RowIndex, RowIndexOptions, RowIndexer};
 use registry::Registry;
@@ -48,6 +48,7 @@ pub(crate) const ROW_INDEX_FOLDER: &str = "row-index";
 const LOCK_FILE: &str = "LOCK";
 const FORMAT_FILE: &str = "FORMAT";
 const FORMAT_PREFIX: &str = "strandline store, format ";
+const FORMAT_FILE_SIZE_MAX: u64 = 256;
 
 /// An open data directory. Owns the threads of the journal, the checkpoints and the row index, which end when it is dropped.
 pub struct Store {
@@ -88,8 +89,12 @@ impl Store {
     pub(crate) fn open_with(path: &Path, with: OpenWith) -> Result<Arc<Store>> {
         let folder = path.join(STORE_FOLDER);
         let lock = take_lock(&*with.disk, &folder)?;
-        check_format(&*with.disk, &folder, true)?;
-        let (journal, opened) = Journal::open(with.disk.clone(), &folder.join(JOURNAL_FOLDER), with.journal)?;
+        let made = find_format(&*with.disk, &folder)? == FoundFormat::Ours;
+        let access = if made { Access::Write } else { Access::Create };
+        let (journal, opened) = Journal::open(with.disk.clone(), &folder.join(JOURNAL_FOLDER), with.journal, access)?;
+        if !made {
+            put_format(&*with.disk, &folder)?;
+        }
         let derived = with.derived.then(|| folder.join("derived"));
         let row_index = match &with.row_index {
             Some(options) => RowIndex::new(with.disk.clone(), Some(folder.join(ROW_INDEX_FOLDER)), options.entry_count),
@@ -181,29 +186,50 @@ pub(crate) fn take_read_lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn s
     lock.ok_or_else(|| Error::Locked { path: folder.parent().unwrap_or(folder).into() })
 }
 
-/// Refuses a format that this version does not read; with `create`, writes down ours in a new folder.
-pub(crate) fn check_format(disk: &dyn Disk, folder: &Path, create: bool) -> Result<()> {
+/// What a store's folder says about its format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FoundFormat {
+    Ours,
+    /// Nothing, and there is no record either: a new store, or one whose making a crash interrupted.
+    Unmade,
+}
+
+/// Refuses a format that this version does not read.
+/// # Errors
+/// `Format`; `Damaged` where there are records without a format; `Io`.
+pub(crate) fn find_format(disk: &dyn Disk, folder: &Path) -> Result<FoundFormat> {
     let path = folder.join(FORMAT_FILE);
-    let io = |action: &'static str| {
-        let path = path.clone();
-        move |source| Error::Io { action, path, source }
-    };
-    let file = disk.open(&path, create).map_err(io("open"))?;
-    let size = file.size().map_err(io("read"))?.min(256);
-    let mut bytes = vec![0; size as usize];
-    file.read_at(&mut bytes, 0).map_err(io("read"))?;
-    let text = String::from_utf8_lossy(&bytes);
-    let number = text.strip_prefix(FORMAT_PREFIX).and_then(|rest| rest.trim_end().parse::<u32>().ok());
-    match number {
-        Some(found) if found > FORMAT_VERSION => Err(Error::Format { path: folder.into(), found, supported: FORMAT_VERSION }),
-        Some(found) if found > 0 => Ok(()),
-        // Also what a crash in the making of the folder leaves: then there is no journal yet.
-        None if create && disk.list(&folder.join(JOURNAL_FOLDER)).map_or(true, |names| names.is_empty()) => {
-            file.set_size(0).map_err(io("write"))?;
-            file.write_at(format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n").as_bytes(), 0).map_err(io("write"))?;
-            file.sync().map_err(io("sync"))?;
-            disk.sync_dir(folder).map_err(io("sync"))
+    let io = |source| Error::Io { action: "read", path: path.clone(), source };
+    let bytes = match disk.open_read(&path) {
+        Ok(file) => {
+            let mut bytes = vec![0; file.size().map_err(io)?.min(FORMAT_FILE_SIZE_MAX) as usize];
+            file.read_at(&mut bytes, 0).map_err(io)?;
+            bytes
         }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(io(error)),
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    if text == format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n") {
+        return Ok(FoundFormat::Ours);
+    }
+    match text.strip_prefix(FORMAT_PREFIX).and_then(|rest| rest.trim_end().parse::<u32>().ok()) {
+        Some(found) if found > FORMAT_VERSION => Err(Error::Format { path: folder.into(), found, supported: FORMAT_VERSION }),
+        // The format is written when the journal is there, so that a journal that is lost is noticed.
+        _ if is_unmade(disk, &folder.join(JOURNAL_FOLDER))? => Ok(FoundFormat::Unmade),
         _ => Err(Error::Damaged { place: path.display().to_string(), what: "does not name a format".into() }),
     }
+}
+
+/// Writes down our format, the last step of the making of a store.
+fn put_format(disk: &dyn Disk, folder: &Path) -> Result<()> {
+    let path = folder.join(FORMAT_FILE);
+    let put = || {
+        let file = disk.open(&path, true)?;
+        file.set_size(0)?;
+        file.write_at(format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n").as_bytes(), 0)?;
+        file.sync()?;
+        disk.sync_dir(folder)
+    };
+    put().map_err(|source| Error::Io { action: "write", path: path.clone(), source })
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::Store;
 use super::branch::{Branch, BranchCell, Head, Inner};
-use super::shared::Shared;
+use super::shared::{Shared, new_commit};
 use crate::change_set::{CatalogChange, ChangeSet};
 use crate::commit::{CommitMeta, Identity};
-use crate::edit::Edit;
+use crate::commit_index::NewCommit;
 use crate::error::{Error, Result};
 use crate::id::{CommitId, Timestamp};
 use crate::journal::JournalPosition;
@@ -132,22 +132,33 @@ impl Store {
         }
         let (number, branch) = (registry.take_number(), registry.take_number());
         let shared = &self.shared;
-        shared.append(&Record::DatabaseCreated { database: number, name: name.into() })?;
-        shared.append(&Record::BranchCreated { database: number, branch, name: FIRST_BRANCH.into(), head: None })?;
+        let created = Record::DatabaseCreated { database: number, name: name.into() }.encode();
+        let branch_created = Record::BranchCreated { database: number, branch, name: FIRST_BRANCH.into(), head: None }.encode();
         let cell = BranchCell::new(shared.clone(), branch, number, Inner::new(None, Root::new(Catalog::default())));
         let catalog = Catalog::initial(PUBLIC_SCHEMA_OWNER);
         let objects = catalog.objects.iter().map(|(oid, object)| CatalogChange { oid: *oid, object: Some(object.clone()) });
-        let first = ChangeSet { catalog: objects.collect(), tables: Vec::new() };
-        for (message, changes) in [("Initialize data repository", first), ("CREATE DATABASE", ChangeSet::default())] {
-            let meta = CommitMeta { message: message.into(), ..meta.clone() };
-            let mut inner = cell.lock();
-            let mut edit = Edit::new(inner.root().clone());
-            edit.apply_changes(&changes, &shared.chunks)?;
-            let parents: Vec<Head> = inner.head.into_iter().collect();
-            let prepared = cell.prepare(&parents, &meta, edit.changes(), CommitMode::Follow)?;
-            let (_, head) = cell.append(&prepared, &meta)?;
-            inner.advance(head, edit.root_and_changes().0, None);
-        }
+        let objects = ChangeSet { catalog: objects.collect(), tables: Vec::new() };
+        let mut root = Root::new(Catalog::default());
+        root.apply(&objects, &shared.chunks)?;
+        let meta = |message: &str| CommitMeta { message: message.into(), ..meta.clone() };
+        let first = cell.prepare(&[], &meta("Initialize data repository"), &objects, CommitMode::Follow)?;
+        // Numbers of parents are known when they are appended.
+        let parent = Head { id: first.id, number: 0, height: first.height };
+        let second = cell.prepare(&[parent], &meta("CREATE DATABASE"), &ChangeSet::default(), CommitMode::Follow)?;
+        let head = {
+            let mut index = shared.index.write();
+            // All or nothing: a database with half of its commits would be taken for a whole one.
+            let sequence = shared.journal.append_together(&[&created, &branch_created, &first.record, &second.record])?;
+            let mut parents = Vec::new();
+            for (commit, sequence) in [(&first, sequence + 2), (&second, sequence + 3)] {
+                let entry = new_commit(commit.id, commit.height, &meta(""), commit.touched);
+                let number = index.insert(&NewCommit { sequence, ..entry }, &parents);
+                shared.row_index.enter(number, &commit.row_hashes);
+                parents = vec![number];
+            }
+            Head { id: second.id, number: parents[0], height: second.height }
+        };
+        cell.lock().advance(head, root, None);
         let branch = Branch::new(FIRST_BRANCH.into(), cell);
         let branches = BTreeMap::from([(FIRST_BRANCH.into(), branch)]);
         registry.databases.insert(name.into(), Database { number, branches, tags: BTreeMap::new() });
@@ -243,15 +254,14 @@ impl Store {
         if from == to {
             return Ok(());
         }
-        if let Some(existing) = branches.get(to) {
-            if !force {
-                return Err(Error::AlreadyExists { what: "branch", name: to.into() });
-            }
-            self.shared.append(&Record::BranchDeleted { branch: existing.cell.number })?;
-            existing.cell.mark_deleted();
-            branches.remove(to);
+        if branches.contains_key(to) && !force {
+            return Err(Error::AlreadyExists { what: "branch", name: to.into() });
         }
+        // One record, so that a crash does not delete the one and leave the other its name.
         self.shared.append(&Record::BranchRenamed { branch: branch.cell.number, name: to.into() })?;
+        if let Some(replaced) = branches.remove(to) {
+            replaced.cell.mark_deleted();
+        }
         branches.remove(from);
         branches.insert(to.into(), Branch::new(to.into(), branch.cell.clone()));
         self.shared.pace.count(1);

@@ -41,7 +41,7 @@ impl Shared {
             Some(root) => root,
             None => {
                 let (mut root, row_count) = self.replay(base, &steps)?;
-                if row_count >= WRITTEN_ROW_COUNT_MIN {
+                if row_count >= WRITTEN_ROW_COUNT_MIN && self.journal.is_writable() {
                     let address = root.write(&mut &*self.journal)?;
                     self.checkpoints.write().roots.insert(number, address);
                     self.derived.put_root(&id, &address);

@@ -341,6 +341,11 @@ fn every_prefix_of_the_journal_opens_to_a_prefix_of_history() {
             assert!(matches!(refused, Err(Error::Damaged { .. })), "{size}");
         }
         image.put_file("SYNCED", Vec::new());
+        if size < 32 {
+            // The store was made, so its first segment had a header: it is not a new one.
+            assert!(matches!(open_on(&image, 1 << 20, u64::MAX), Err(Error::Damaged { .. })), "{size}");
+            continue;
+        }
         let count = reached(&image, &states);
         assert!(count >= last, "{size}: {count} after {last}");
         last = count;
@@ -389,7 +394,7 @@ fn whichever_disk_operation_fails_nothing_acknowledged_is_lost() {
         };
         let result = run();
         if let Err(error) = &result {
-            assert!(matches!(error, Error::Io { .. } | Error::Stopped), "{n}: {error:?}");
+            assert!(matches!(error, Error::Io { .. } | Error::Stopped { .. }), "{n}: {error:?}");
         }
         for image in [disk.copy(), disk.without_unsynced()] {
             let store = open_on(&image, 1 << 12, u64::MAX).unwrap();
