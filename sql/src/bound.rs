@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use strandline_storage::{Root, TableData, Value};
+use strandline_storage::{Root, TableAt, TableData, Value};
 
 use crate::types::{Oid, SqlType};
 use crate::virtual_table::VirtualTable;
@@ -37,7 +37,7 @@ pub enum Rel {
     Unit,
     /// A stored table at one moment. `key_column`: an extra Binary column with the row key (for UPDATE and DELETE).
     Scan {
-        table: Arc<TableData>,
+        table: Arc<TableAt>,
         columns: Vec<(usize, Column)>,
         key_column: Option<Column>,
     },

@@ -36,6 +36,6 @@ pub use error::{Error, Result, ValueError, ValueErrorCode};
 pub use id::{ChunkAddress, CommitId, Lsn, Timestamp};
 pub use root::Root;
 pub use schema::{Catalog, CatalogObject, Oid, TableSchema};
-pub use store::{Apply, Branch, BranchState, JournalPosition, Store, StoreOptions};
+pub use store::{Apply, Branch, BranchState, JournalPosition, Store, StoreOptions, TableAt};
 pub use table::{KeyRange, TableData};
 pub use value::{DataType, Kind, Physical, Row, Value};

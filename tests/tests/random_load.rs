@@ -85,6 +85,18 @@ fn a_thousand_random_transactions_arrive_whole_and_can_be_read_at_every_moment()
             );
         }
     }
+    // Looking a transaction up finds what reading all commits finds.
+    for moment in moments.iter().step_by(97) {
+        let commits = |filter: String| db.lines(&format!("SELECT commit_hash FROM dolt_log WHERE {filter}"));
+        let found = commits(format!("source_xid = {}", moment.xid));
+        assert_eq!(found.len(), 1);
+        let lsn = db.value(&format!("SELECT source_lsn FROM dolt_log WHERE source_xid = {}", moment.xid));
+        assert_eq!(found, commits(format!("source_xid + 0 = {}", moment.xid)));
+        assert_eq!(found, commits(format!("source_lsn = '{}'", lsn)));
+        assert_eq!(found, commits(format!("source_lsn = '{}' AND source_xid = {}", lsn, moment.xid)));
+        assert_eq!(commits(format!("source_lsn = '{}' AND source_xid = 1", lsn)), Vec::<String>::new());
+    }
+    assert_eq!(db.value("SELECT count(*) FROM dolt_log"), db.lines("SELECT message FROM dolt_log").len().to_string());
     assert_eq!(replica.complaints(), Vec::<String>::new());
 }
 

@@ -169,3 +169,38 @@ fn history_shows_rows_of_a_column_that_was_renamed_away_as_null() {
     }
     assert_eq!(db.lines("SELECT data_change FROM dolt_diff WHERE message = 'another b'"), ["f"], "no row is different");
 }
+
+#[test]
+fn a_row_at_a_moment_is_the_same_by_its_key_and_by_a_scan() {
+    let mut replica = Replica::start(None, &Options::default());
+    let db = replica.db();
+    db.execute("CREATE TABLE t (a int, b text, v int, PRIMARY KEY (a, b)); INSERT INTO t SELECT i, 'k', 0 FROM generate_series(1, 20) i");
+    db.execute("SELECT dolt_commit('-Am', 'base')");
+    let change = |db: &Db, i: u32| {
+        let statement = match i % 4 {
+            0 => format!("DELETE FROM t WHERE a = {}", i % 20 + 1),
+            1 => format!("INSERT INTO t VALUES ({}, 'k', {i}) ON CONFLICT DO NOTHING", i % 20 + 1),
+            2 if i == 22 => "ALTER TABLE t ADD COLUMN w int DEFAULT 5".into(),
+            _ => format!("UPDATE t SET v = v + {i} WHERE a % 3 = {}", i % 3),
+        };
+        db.execute(&format!("{statement}; SELECT dolt_commit('-A', '--allow-empty', '-m', 'c{i}')"));
+    };
+    (0..30).for_each(|i| change(&db, i));
+    drop(db);
+    replica.kill();
+    replica.start_again();
+    let db = replica.db();
+    (30..50).for_each(|i| change(&db, i));
+    for back in (1..50).step_by(3) {
+        for (by_key, by_scan) in [
+            ("t.a = 7 AND t.b = 'k'", "t.a + 0 = 7"),
+            ("t.a = 13 AND t.b = 'k' AND t.v >= 0", "t.a + 0 = 13"),
+            ("t.a IN (1, 2, 9) AND t.b = 'k'", "t.a + 0 IN (1, 2, 9)"),
+            ("t.a = 99 AND t.b = 'k'", "false"),
+        ] {
+            let rows = |filter: &str| db.lines(&format!("SELECT * FROM t AS OF 'HEAD~{back}' WHERE {filter} ORDER BY a"));
+            // By the key first: afterwards the whole table is at hand.
+            assert_eq!(rows(by_key), rows(by_scan), "{by_key} at HEAD~{back}");
+        }
+    }
+}

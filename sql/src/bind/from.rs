@@ -2,7 +2,7 @@
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{Alias, ColumnDef, FuncCall, JoinExpr, JoinType, Node, RangeFunction, RangeSubselect, RangeVar};
-use strandline_storage::{TableData, Value};
+use strandline_storage::{TableAt, Value};
 
 use super::call::Arguments;
 use super::expression::location;
@@ -179,7 +179,7 @@ impl Binder<'_> {
     }
 
     /// All columns of a stored table; with `keyed` a Binary column with the row's key too.
-    pub(super) fn scan(&mut self, data: &std::sync::Arc<TableData>, keyed: bool) -> (Rel, Vec<Column>) {
+    pub(super) fn scan(&mut self, data: &std::sync::Arc<TableAt>, keyed: bool) -> (Rel, Vec<Column>) {
         let schema = data.schema().clone();
         let mut columns = Vec::with_capacity(schema.columns.len());
         for stored in &schema.columns {

@@ -222,6 +222,7 @@ impl Binder<'_> {
             None => return Err(self.error(ErrorCode::UndefinedTable, format!("relation \"{qualified}\" does not exist"), at)),
         };
         let (mut rel, columns) = self.scan(&table, true);
+        let table = Arc::clone(table.rows()?);
         let key = match &rel {
             Rel::Scan { key_column: Some(key), .. } => key.clone(),
             _ => unreachable!("BUG: a scan for changing rows has the key"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use strandline_storage::schema::UserType;
 use strandline_storage::value::TextSettings;
-use strandline_storage::{TableData, Value};
+use strandline_storage::{TableAt, Value};
 
 use crate::bound::Expr;
 use crate::error::Result;
@@ -17,7 +17,7 @@ use crate::virtual_table::VirtualTable;
 #[derive(Clone, Debug)]
 pub enum Relation {
     /// A stored table at one moment. Its column types are in its schema.
-    Table(Arc<TableData>),
+    Table(Arc<TableAt>),
     /// A computed table; the name is what a reference without alias is called.
     Virtual(Arc<dyn VirtualTable>),
     /// A view: the query's text is parsed and bound in the place of the name, with the columns renamed.

@@ -146,7 +146,12 @@ impl Names for Tables {
                 query: "SELECT id, upper(name) AS n, price * 2 AS double FROM t".into(),
             })));
         }
-        Ok(self.root.catalog().table_by_name("public", name).and_then(|t| self.root.table(t.oid)).map(|t| Relation::Table(t.clone())))
+        Ok(self
+            .root
+            .catalog()
+            .table_by_name("public", name)
+            .and_then(|t| self.root.table(t.oid))
+            .map(|t| Relation::Table(Arc::new(t.clone().into()))))
     }
 
     fn relation_schema(&self, _name: &str) -> Option<String> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{Field, Schema};
 use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use strandline_storage::{DataType, Kind, TableData, Value};
+use strandline_storage::{DataType, Kind, TableAt, Value};
 
 use crate::bound::{Column, ColumnId, Expr, Query, Rel};
 use crate::error::{ErrorCode, Result, SqlError};
@@ -68,7 +68,7 @@ pub fn run(query: &Query, execution: &Arc<Execution>, types: &[DataType]) -> Res
 }
 
 /// The key that a predicate of equalities names; the inner `None`: it can match no row.
-fn key_of(table: &TableData, columns: &[(usize, Column)], predicate: &Expr, execution: &Arc<Execution>) -> Result<Option<Option<Vec<u8>>>> {
+fn key_of(table: &TableAt, columns: &[(usize, Column)], predicate: &Expr, execution: &Arc<Execution>) -> Result<Option<Option<Vec<u8>>>> {
     let schema = table.schema();
     let keys = schema.key_columns();
     if keys.is_empty() {
@@ -106,7 +106,7 @@ fn key_of(table: &TableData, columns: &[(usize, Column)], predicate: &Expr, exec
         values[slot] = Some(value);
     }
     let Some(values) = values.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
-    Ok(Some(Some(table.key_prefix(None, &values)?)))
+    Ok(Some(Some(table.definition().key_prefix(None, &values)?)))
 }
 
 /// A constant in the key column's shape; `None` when that is not sure to keep equality.

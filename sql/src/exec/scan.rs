@@ -22,7 +22,7 @@ use strandline_storage::root::prefix_range;
 use strandline_storage::schema::{IndexColumn, IndexKey};
 use strandline_storage::tree::{ColumnView, Cursor, LeafRows};
 use strandline_storage::value::key::encode_key;
-use strandline_storage::{DataType, KeyRange, Kind, Physical, TableData, Value};
+use strandline_storage::{DataType, KeyRange, Kind, Physical, TableAt, TableData, Value};
 
 use crate::error::{ErrorCode, Result, SqlError};
 use crate::exec::Execution;
@@ -37,14 +37,25 @@ const BATCH_ROWS: usize = 8192;
 /// A batch of so much is full, however few rows it has.
 const BATCH_BYTES: usize = 4 << 20;
 
+/// So many rows of a table of the past are looked up one by one; for more, the whole table is made.
+const PAST_KEYS_MAX: usize = 100;
+
 /// What is scanned.
 #[derive(Clone, Debug)]
 pub enum Source {
-    Stored(Arc<TableData>),
+    Stored(Arc<TableAt>),
     Virtual(Arc<dyn VirtualTable>, Arc<Vec<Evaluator>>),
 }
 
-pub fn scan_source(table: Arc<TableData>) -> Source {
+/// How many rows there are, or were about that time.
+fn row_count(table: &TableAt) -> Precision<usize> {
+    match table.known_rows() {
+        Some(rows) => Precision::Exact(rows.len() as usize),
+        None => Precision::Inexact(table.definition().len() as usize),
+    }
+}
+
+pub fn scan_source(table: Arc<TableAt>) -> Source {
     Source::Stored(table)
 }
 
@@ -201,7 +212,7 @@ impl TableProvider for TableScan {
         let schema = Arc::new(self.schema.project(&wanted)?);
         let conditions: Vec<Condition> = filters.iter().filter_map(|f| self.condition(f)).collect();
         let rows = match &self.source {
-            Source::Stored(table) => Some(table.len()),
+            Source::Stored(table) => Some(row_count(table)),
             Source::Virtual(..) => None,
         };
         let run = ScanRun {
@@ -214,11 +225,7 @@ impl TableProvider for TableScan {
         };
         let exec = OwnExec::new(Arc::new(run), Vec::new(), schema);
         Ok(match rows {
-            Some(rows) => Arc::new(exec.with_rows(if filters.is_empty() {
-                Precision::Exact(rows as usize)
-            } else {
-                Precision::Inexact(rows as usize)
-            })),
+            Some(rows) => Arc::new(exec.with_rows(if filters.is_empty() { rows } else { rows.to_inexact() })),
             None => Arc::new(exec),
         })
     }
@@ -241,9 +248,7 @@ impl TableProvider for TableScan {
 
     fn statistics(&self) -> Option<Statistics> {
         match &self.source {
-            Source::Stored(table) => {
-                Some(Statistics { num_rows: Precision::Exact(table.len() as usize), ..Statistics::new_unknown(&self.schema) })
-            }
+            Source::Stored(table) => Some(Statistics { num_rows: row_count(table), ..Statistics::new_unknown(&self.schema) }),
             Source::Virtual(..) => None,
         }
     }
@@ -269,7 +274,7 @@ impl Operator for ScanRun {
         match &self.source {
             Source::Stored(table) => {
                 let schema = table.schema();
-                let access = self.access(table).map_or_else(|_| String::new(), |a| a.describe(table));
+                let access = self.access(table.definition()).map_or_else(|_| String::new(), |a| a.describe(table.definition()));
                 format!("{}{access}", schema.name)
             }
             Source::Virtual(table, _) => format!("{} columns, computed", table.columns().len()),
@@ -279,7 +284,7 @@ impl Operator for ScanRun {
     fn execute(&self, _: Vec<SendableRecordBatchStream>, schema: SchemaRef, _: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         match &self.source {
             Source::Stored(table) => {
-                let cursors = self.access(table)?.open(table)?;
+                let cursors = self.access(table.definition())?.open(table)?;
                 let batches = TableBatches {
                     execution: Arc::clone(&self.execution),
                     table: Arc::clone(table),
@@ -336,6 +341,8 @@ impl Iterator for Renamed {
 enum Access {
     Nothing,
     Ranges(Vec<KeyRange>),
+    /// Whole primary keys.
+    Keys(Vec<Vec<u8>>),
     /// Keys found in an index beforehand.
     Index(u32, Vec<Vec<Value>>),
 }
@@ -346,6 +353,7 @@ impl Access {
             Access::Nothing => ", no rows".into(),
             Access::Ranges(ranges) if ranges.iter().all(|r| matches!(r, (Bound::Unbounded, Bound::Unbounded))) => String::new(),
             Access::Ranges(ranges) => format!(", {} key range(s)", ranges.len()),
+            Access::Keys(keys) => format!(", {} key(s)", keys.len()),
             Access::Index(oid, _) => {
                 let name = table.schema().indexes.iter().find(|i| i.oid == *oid).map_or("?", |i| &i.name);
                 format!(", index {name}")
@@ -353,11 +361,20 @@ impl Access {
         }
     }
 
-    fn open(self, table: &TableData) -> Result<Cursors> {
+    fn open(self, table: &TableAt) -> Result<Cursors> {
         Ok(match self {
-            Access::Nothing => Cursors::Ranges { current: None, rest: Vec::new().into_iter() },
-            Access::Ranges(ranges) => Cursors::Ranges { current: None, rest: ranges.into_iter() },
+            Access::Nothing => Cursors::Keys(Vec::new().into_iter()),
+            Access::Ranges(ranges) => Cursors::Ranges { table: Arc::clone(table.rows()?), current: None, rest: ranges.into_iter() },
+            Access::Keys(mut keys) => {
+                if keys.len() > PAST_KEYS_MAX {
+                    table.rows()?;
+                }
+                keys.sort_unstable();
+                keys.dedup();
+                Cursors::Keys(keys.into_iter())
+            }
             Access::Index(index, prefixes) => {
+                let table = table.rows()?;
                 let mut keys = Vec::new();
                 for values in prefixes {
                     keys.extend(table.index_lookup(index, &values)?);
@@ -371,7 +388,7 @@ impl Access {
 }
 
 enum Cursors {
-    Ranges { current: Option<Cursor>, rest: std::vec::IntoIter<KeyRange> },
+    Ranges { table: Arc<TableData>, current: Option<Cursor>, rest: std::vec::IntoIter<KeyRange> },
     Keys(std::vec::IntoIter<Vec<u8>>),
 }
 
@@ -444,6 +461,10 @@ impl ScanRun {
         };
         if prefix.equal_columns == 0 && prefix.lower.is_none() && prefix.upper.is_none() {
             return Ok(Access::Ranges(vec![(Bound::Unbounded, Bound::Unbounded)]));
+        }
+        if prefix.equal_columns == key.columns.len() {
+            let keys = prefix.points.iter().map(|point| table.key_prefix(None, point)).collect::<strandline_storage::Result<_>>()?;
+            return Ok(Access::Keys(keys));
         }
         let next = key.columns.get(prefix.equal_columns);
         let mut ranges = Vec::with_capacity(prefix.points.len());
@@ -545,7 +566,7 @@ fn best_prefix(columns: &[IndexColumn], conditions: &[(usize, Comparing, Vec<Val
 
 struct TableBatches {
     execution: Arc<Execution>,
-    table: Arc<TableData>,
+    table: Arc<TableAt>,
     cursors: Cursors,
     wanted: Vec<(Option<usize>, DataType)>,
     schema: SchemaRef,
@@ -583,10 +604,10 @@ impl TableBatches {
                     }
                     rows += 1;
                 }
-                Cursors::Ranges { current, rest } => {
+                Cursors::Ranges { table, current, rest } => {
                     let Some(cursor) = current else {
                         let Some(range) = rest.next() else { break };
-                        *current = Some(self.table.scan(range, false));
+                        *current = Some(table.scan(range, false));
                         continue;
                     };
                     let Some(leaf) = cursor.next_leaf()? else {

@@ -142,7 +142,8 @@ impl Lower {
         if let (Rel::Scan { table, .. }, [], None) = (input, group, sets)
             && calls.iter().all(|(_, c)| c.star && c.filter.is_none() && functions::proc(c.proc).is_ok_and(|p| p.name == "count"))
         {
-            let list: Vec<PlanExpr> = calls.iter().map(|(c, _)| lit(table.len() as i64).alias(name_of(c.id))).collect();
+            let count = table.rows()?.len() as i64;
+            let list: Vec<PlanExpr> = calls.iter().map(|(c, _)| lit(count).alias(name_of(c.id))).collect();
             let unit = planned(datafusion::logical_expr::LogicalPlanBuilder::empty(true).build())?;
             return planned(planned(builder(unit).project(list))?.build());
         }

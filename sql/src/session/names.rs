@@ -68,15 +68,8 @@ impl<'a> ContextNames<'a> {
 
     /// The context of a moment, as `base` names it.
     fn context_at(base: &Arc<StatementContext>, as_of: &AsOf) -> Result<Arc<StatementContext>> {
-        let resolver = Resolver::new(base);
-        let target = match as_of {
-            AsOf::Unknown => return Ok(Arc::clone(base)),
-            AsOf::Ref(text) => resolver.resolve(text)?,
-            AsOf::Timestamp(micros) => Target::Commit(resolver.at_time(Timestamp(*micros))?),
-            AsOf::Lsn(lsn) => Target::Commit(resolver.at_lsn(strandline_storage::Lsn(*lsn))?),
-            AsOf::Xid(xid) => Target::Commit(resolver.at_xid(*xid)?),
-        };
-        let root = resolver.root(target)?;
+        let Some(target) = target_of(base, as_of)? else { return Ok(Arc::clone(base)) };
+        let root = Resolver::new(base).root(target)?;
         Ok(Arc::new(match target {
             Target::Commit(id) => base.at(Revision::Commit(id), root, None),
             // The stage and the working set are the branch's, whose history is the same.
@@ -84,10 +77,30 @@ impl<'a> ContextNames<'a> {
         }))
     }
 
+    /// A stored table at a moment, where it is found without the commit's root value.
+    fn table_at(base: &Arc<StatementContext>, as_of: &AsOf, schema: Option<&str>, name: &str) -> Result<Option<Relation>> {
+        let Some(Target::Commit(id)) = target_of(base, as_of)? else { return Ok(None) };
+        if base.branch.as_ref().is_some_and(|branch| branch.head == id) {
+            return Ok(None);
+        }
+        let find = |catalog: &Catalog| {
+            let relation = |schema: &str| catalog.relation(schema, name).cloned();
+            let found = match schema {
+                Some(schema) => relation(schema),
+                None => base.search_path.iter().find_map(|schema| relation(schema)),
+            };
+            match &*found? {
+                CatalogObject::Table(table) => Some(table.oid),
+                _ => None,
+            }
+        };
+        Ok(base.store.table_at(id, &find)?.map(|table| Relation::Table(Arc::new(table))))
+    }
+
     fn stored(&self, root: &Root, schema: &str, name: &str) -> Option<Relation> {
         let catalog = root.catalog();
         Some(match &**catalog.relation(schema, name)? {
-            CatalogObject::Table(table) => Relation::Table(root.table(table.oid)?.clone()),
+            CatalogObject::Table(table) => Relation::Table(Arc::new(root.table(table.oid)?.clone().into())),
             CatalogObject::View(view) => Relation::View(ViewDefinition {
                 oid: view.oid,
                 columns: view.columns.iter().map(|(name, _)| name.clone()).collect(),
@@ -118,6 +131,18 @@ impl<'a> ContextNames<'a> {
             .or_else(|| path.iter().find_map(|schema| self.stored(&context.root, schema, name)))
             .or_else(|| self.computed(context, None, name))
     }
+}
+
+/// What a moment stands for; `None` where that is not known yet.
+fn target_of(base: &StatementContext, as_of: &AsOf) -> Result<Option<Target>> {
+    let resolver = Resolver::new(base);
+    Ok(Some(match as_of {
+        AsOf::Unknown => return Ok(None),
+        AsOf::Ref(text) => resolver.resolve(text)?,
+        AsOf::Timestamp(micros) => Target::Commit(resolver.at_time(Timestamp(*micros))?),
+        AsOf::Lsn(lsn) => Target::Commit(resolver.at_lsn(strandline_storage::Lsn(*lsn))?),
+        AsOf::Xid(xid) => Target::Commit(resolver.at_xid(*xid)?),
+    }))
 }
 
 fn foreign_database(name: &str) -> SqlError {
@@ -162,7 +187,11 @@ impl Names for ContextNames<'_> {
     }
 
     fn relation_as_of(&self, catalog: Option<&str>, schema: Option<&str>, name: &str, as_of: &AsOf) -> Result<Option<Relation>> {
-        let context = Self::context_at(&self.context_of(catalog)?, as_of)?;
+        let base = self.context_of(catalog)?;
+        if let Some(table) = Self::table_at(&base, as_of, schema, name)? {
+            return Ok(Some(table));
+        }
+        let context = Self::context_at(&base, as_of)?;
         let stored = match schema {
             Some(schema) => self.stored(&context.root, schema, name),
             None => context.search_path.iter().find_map(|schema| self.stored(&context.root, schema, name)),

@@ -59,6 +59,9 @@ fn table_hash(table: Oid) -> u32 {
     row_hash(table, b"\xFF\xFFtable")
 }
 
+/// In place of a table: under its hash are the commits that changed any object of the catalog.
+pub(crate) const CATALOG: Oid = 0;
+
 /// The hashes under which a commit with these changes is to be found, ascending.
 pub(crate) fn hashes_of(changes: &ChangeSet) -> Vec<u32> {
     let mut hashes: Vec<u32> = changes.catalog.iter().map(|change| table_hash(change.oid)).collect();
@@ -67,6 +70,9 @@ pub(crate) fn hashes_of(changes: &ChangeSet) -> Vec<u32> {
             RowsChange::Rows(rows) => hashes.extend(rows.iter().map(|row| row_hash(change.table, &row.key))),
             RowsChange::Replaced { .. } | RowsChange::Dropped => hashes.push(table_hash(change.table)),
         }
+    }
+    if !changes.catalog.is_empty() {
+        hashes.push(table_hash(CATALOG));
     }
     hashes.sort_unstable();
     hashes.dedup();

@@ -2,7 +2,7 @@
 //!
 //! | offset | size | header field |
 //! |---|---|---|
-//! | 0 | 8 | magic `STRROWS1` |
+//! | 0 | 8 | magic `STRROWS2` |
 //! | 8 | 4 | number of the first commit |
 //! | 12 | 4 | number after the last commit |
 //! | 16 | 8 | number of entries |
@@ -30,7 +30,7 @@ use crate::encoding::{ByteReader, Malformed, put_varint};
 use crate::error::{Error, Result};
 use crate::id::CommitId;
 
-const MAGIC: [u8; 8] = *b"STRROWS1";
+const MAGIC: [u8; 8] = *b"STRROWS2";
 const HEADER_SIZE: usize = 64;
 const BLOCK_SIZE: usize = 4096;
 const BLOCK_HEADER_SIZE: usize = 6;

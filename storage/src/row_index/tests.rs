@@ -265,3 +265,45 @@ fn hashes_tell_rows_tables_and_definitions() {
     assert_eq!(hashes_of(&changes), expected);
     assert_ne!(row_hash(1, b"a"), row_hash(2, b"a"));
 }
+
+#[test]
+fn a_row_at_a_commit_is_that_of_its_root_value() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), 200);
+    make_history(&store, 0, 150);
+    store.checkpoint().unwrap();
+    make_history(&store, 150, 300);
+    let renamed = commit(&store, "main", 300, |edit| {
+        let mut schema = edit.root().table(OTHER).unwrap().schema().as_ref().clone();
+        schema.name = "other".into();
+        edit.put_table(schema).unwrap();
+    });
+    make_history(&store, 301, 600);
+    wait_indexed(&store);
+    let heads = ["main", "side"].map(|branch| store.branch("postgres", branch).unwrap().state().head);
+    let commits: Vec<CommitId> = store.log(&heads, &[]).unwrap().map(|c| c.unwrap().id).collect();
+    let mut found_count = 0;
+    for id in commits.iter().step_by(7).chain([&renamed]) {
+        // Roots that are known already leave nothing to do.
+        store.shared.cached_roots.lock().clear();
+        let tables = [(TABLE, "t"), (OTHER, "o"), (OTHER, "other")].map(|(oid, name)| {
+            let find = |catalog: &crate::schema::Catalog| catalog.relation("public", name).map(|o| o.oid());
+            (oid, name, store.table_at(*id, &find).unwrap())
+        });
+        let root = store.shared.root(*id).unwrap();
+        for (oid, name, table) in tables {
+            let Some(table) = table else { continue };
+            found_count += 1;
+            let rows = root.table(oid).unwrap();
+            assert_eq!((table.schema(), table.schema().name.as_str()), (rows.schema(), name));
+            assert!(table.known_rows().is_none());
+            for n in 0..60 {
+                let key = rows.row_key(&row(n * 3, String::new()));
+                assert_eq!(table.get(&key).unwrap(), rows.get(&key).unwrap(), "{name} {n} at {id:.12}");
+            }
+            assert_eq!(table.rows().unwrap().len(), rows.len());
+            assert!(table.known_rows().is_some());
+        }
+    }
+    assert!(found_count > 60, "{found_count}");
+}

@@ -44,10 +44,23 @@ impl Shared {
     }
 }
 
+/// Whether a commit is another one or can be reached from it.
+fn reaches(index: &CommitIndex, from: CommitNumber, ancestor: CommitNumber) -> bool {
+    // Most histories are lines, on which nothing need be walked.
+    index.line_distance(from, ancestor).is_some() || index.is_ancestor(ancestor, from)
+}
+
 /// The log as an iterator: it holds no lock between commits.
 struct Log {
     shared: Arc<Shared>,
     walk: LogWalk,
+}
+
+impl Log {
+    fn next_id(&mut self) -> Option<CommitId> {
+        let index = self.shared.index.read();
+        Some(index.entry(self.walk.next(&index)?).id)
+    }
 }
 
 impl Iterator for Log {
@@ -75,11 +88,39 @@ impl Store {
     /// # Errors
     /// `NotFound`.
     pub fn log(&self, heads: &[CommitId], hidden: &[CommitId]) -> Result<Box<dyn Iterator<Item = Result<Arc<Commit>>> + Send>> {
+        Ok(Box::new(self.walk(heads, hidden)?))
+    }
+
+    /// The ids of the commits of [`Self::log`], without reading the commits.
+    /// # Errors
+    /// `NotFound`.
+    pub fn log_ids(&self, heads: &[CommitId], hidden: &[CommitId]) -> Result<Box<dyn Iterator<Item = CommitId> + Send>> {
+        let mut log = self.walk(heads, hidden)?;
+        Ok(Box::new(std::iter::from_fn(move || log.next_id())))
+    }
+
+    fn walk(&self, heads: &[CommitId], hidden: &[CommitId]) -> Result<Log> {
         let number = |id: &CommitId| self.shared.number_of(*id);
         let heads: Vec<CommitNumber> = heads.iter().map(number).collect::<Result<_>>()?;
         let hidden: Vec<CommitNumber> = hidden.iter().map(number).collect::<Result<_>>()?;
         let walk = LogWalk::new(&self.shared.index.read(), &heads, &hidden);
-        Ok(Box::new(Log { shared: self.shared.clone(), walk }))
+        Ok(Log { shared: self.shared.clone(), walk })
+    }
+
+    /// The commits reachable from `heads` that came from a transaction with this xid or commit LSN of a source (both where
+    /// both are given), newest first. Looks through the index alone.
+    /// # Errors
+    /// `NotFound`.
+    pub fn commits_of_source(&self, heads: &[CommitId], xid: Option<u32>, lsn: Option<Lsn>) -> Result<Vec<CommitId>> {
+        let heads: Vec<CommitNumber> = heads.iter().map(|id| self.shared.number_of(*id)).collect::<Result<_>>()?;
+        let index = self.shared.index.read();
+        let wanted = |number: &CommitNumber| {
+            let entry = index.entry(*number);
+            xid.is_none_or(|xid| entry.xid == xid) && lsn.is_none_or(|lsn| entry.lsn == lsn)
+        };
+        let found = (0..index.len()).rev().filter(wanted);
+        let reachable = |number: &CommitNumber| heads.iter().any(|head| reaches(&index, *head, *number));
+        Ok(found.filter(reachable).map(|number| index.entry(number).id).collect())
     }
 
     /// A best common ancestor; `None` when there is none.
@@ -95,7 +136,7 @@ impl Store {
     /// `NotFound`.
     pub fn is_ancestor(&self, ancestor: CommitId, of: CommitId) -> Result<bool> {
         let (ancestor, of) = (self.shared.number_of(ancestor)?, self.shared.number_of(of)?);
-        Ok(self.shared.index.read().is_ancestor(ancestor, of))
+        Ok(reaches(&self.shared.index.read(), of, ancestor))
     }
 
     /// The commit that lies `distance` back on the first-parent line (`HEAD~n`); `None` beyond the first commit.

@@ -218,7 +218,7 @@ impl History {
 }
 
 /// The first candidate on the first-parent line from `at` on.
-fn next_candidate(index: &CommitIndex, candidates: &Candidates, mut at: CommitNumber) -> Option<CommitNumber> {
+pub(super) fn next_candidate(index: &CommitIndex, candidates: &Candidates, mut at: CommitNumber) -> Option<CommitNumber> {
     loop {
         at = index.line_not_after(at, candidates.not_after(at)?)?;
         if candidates.contains(at) {

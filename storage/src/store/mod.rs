@@ -13,6 +13,7 @@ mod rebase_checks;
 pub(crate) mod registry;
 pub(crate) mod roots;
 pub(crate) mod shared;
+mod table_at;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod working_set;
@@ -28,6 +29,7 @@ pub use branch::{Branch, BranchState};
 pub use history::RowVersion;
 pub use options::StoreOptions;
 pub use registry::Tag;
+pub use table_at::TableAt;
 
 pub use crate::fsck::{Finding, FsckReport, fsck};
 pub use crate::journal::JournalPosition;

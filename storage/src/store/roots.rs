@@ -15,7 +15,7 @@ use crate::schema::Catalog;
 const WRITTEN_ROW_COUNT_MIN: u64 = 50_000;
 
 /// From where a root is made.
-enum Base {
+pub(super) enum Base {
     /// No commit: an empty database.
     Empty,
     Known(Root),
@@ -87,6 +87,22 @@ impl Shared {
         }
         steps.reverse();
         (base, steps)
+    }
+
+    /// The nearest known root at or before a commit on its first-parent line. Found without walking that line.
+    pub(super) fn nearest_before(&self, number: CommitNumber) -> Option<(CommitNumber, Base)> {
+        let known = self.known_roots();
+        let index = self.index.read();
+        let on_line = |before: CommitNumber| before <= number && index.line_distance(number, before).is_some();
+        let known = known.into_iter().filter(|(n, _)| on_line(*n)).max_by_key(|(n, _)| *n);
+        let checkpoints = self.checkpoints.read();
+        let mut written: Vec<CommitNumber> =
+            checkpoints.roots.keys().copied().filter(|n| *n <= number && known.as_ref().is_none_or(|(k, _)| n > k)).collect();
+        written.sort_unstable_by(|a, b| b.cmp(a));
+        match written.into_iter().find(|n| on_line(*n)) {
+            Some(n) => Some((n, Base::Written(checkpoints.roots[&n]))),
+            None => known.map(|(n, root)| (n, Base::Known(root))),
+        }
     }
 
     /// The nearest known root after a commit, if it is nearer than `limit`, and the commits to take back, newest first.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use strandline_storage::{Commit, CommitId, Value};
+use strandline_storage::{Commit, CommitId, Lsn, Value};
 
 use super::{Arguments, SOURCE_COLUMNS, TEXT, TIMESTAMP, VersionTable, hash, numeric, source_values, timestamp};
 use crate::context::StatementContext;
@@ -130,7 +130,19 @@ fn walk(
     })))
 }
 
-/// The commits that a table over these heads shows: all, or the one that the query asks for.
+/// The transaction of the primary that `WHERE source_xid = ... AND source_lsn = '...'` asks for.
+fn of_source(shape: &Shape, request: &ScanRequest) -> Option<(Option<u32>, Option<Lsn>)> {
+    let number = |name| match shape.equal(request, name) {
+        Some(Value::Int8(number)) => Some(*number),
+        _ => None,
+    };
+    let (xid, lsn) = (number("source_xid"), number("source_lsn").map(|lsn| Lsn(lsn as u64)));
+    // What is no transaction's number, and the position of no commit, is left to the filter.
+    let xid = xid.and_then(|xid| u32::try_from(xid).ok()).filter(|xid| *xid != 0);
+    (xid.is_some() || lsn.is_some()).then_some((xid, lsn))
+}
+
+/// The commits that a table over these heads shows: all, or those that the query asks for.
 fn commits(
     shape: &Shape,
     context: &Arc<StatementContext>,
@@ -139,12 +151,38 @@ fn commits(
 ) -> Result<Box<dyn Iterator<Item = Result<Arc<Commit>>> + Send>> {
     match shape.equal(request, "commit_hash") {
         Some(wanted) => Ok(Box::new(commit_by_hash(context, wanted, heads)?.into_iter().map(Ok))),
-        None => walk(context, heads, &[]),
+        None => match of_source(shape, request) {
+            Some((xid, lsn)) => {
+                let found = context.store.commits_of_source(heads, xid, lsn)?;
+                let store = Arc::clone(&context.store);
+                Ok(Box::new(found.into_iter().map(move |id| Ok(store.commit(id)?))))
+            }
+            None => walk(context, heads, &[]),
+        },
     }
+}
+
+/// One row per commit for a query that wants no columns: `count(*)`.
+fn bare_rows(context: &Arc<StatementContext>, heads: &[CommitId]) -> Result<RowIterator> {
+    let context = Arc::clone(context);
+    let ids = context.store.log_ids(heads, &[])?;
+    Ok(Box::new(ids.enumerate().map(move |(i, _)| {
+        if i % 1024 == 0 {
+            context.check_cancel()?;
+        }
+        Ok(Vec::new())
+    })))
+}
+
+fn is_bare(request: &ScanRequest) -> bool {
+    request.projection.is_empty() && request.equal.is_empty()
 }
 
 pub fn scan_log(shape: &Shape, context: &Arc<StatementContext>, request: &ScanRequest) -> Result<BatchIterator> {
     let head = Resolver::new(context).head_commit()?;
+    if is_bare(request) {
+        return Ok(shape.batches(request, bare_rows(context, &[head])?));
+    }
     let decorations = decorations(context, Decorate::Short)?;
     let rows = commits(shape, context, request, &[head])?.map(move |commit| Ok(log_row(&*commit?, true, &decorations)));
     Ok(shape.batches(request, Box::new(rows)))
@@ -162,6 +200,9 @@ fn all_heads(context: &StatementContext) -> Result<Vec<CommitId>> {
 
 pub fn scan_commits(shape: &Shape, context: &Arc<StatementContext>, request: &ScanRequest) -> Result<BatchIterator> {
     let heads = all_heads(context)?;
+    if is_bare(request) {
+        return Ok(shape.batches(request, bare_rows(context, &heads)?));
+    }
     let rows = commits(shape, context, request, &heads)?.map(|commit| {
         let commit = commit?;
         let meta = &commit.meta;
