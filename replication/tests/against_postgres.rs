@@ -347,6 +347,7 @@ fn hand_made_table(store: &Store) -> TableSchema {
         }),
         indexes: Vec::new(),
         constraints: Vec::new(),
+        merged_columns: Vec::new(),
         comment: None,
     }
 }

@@ -58,6 +58,7 @@ fn table(oid: Oid, name: &str, keyed: bool, columns: &[(&str, Kind)]) -> TableSc
         primary_key,
         indexes: vec![],
         constraints: vec![],
+        merged_columns: vec![],
         comment: None,
     }
 }

@@ -218,6 +218,7 @@ fn table(oid: u32, name: &str, columns: Vec<Column>) -> TableSchema {
         primary_key: None,
         indexes: vec![],
         constraints: vec![],
+        merged_columns: Vec::new(),
         comment: None,
     }
 }

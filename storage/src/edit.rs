@@ -396,7 +396,7 @@ fn table_mut(root: &mut Root, table: Oid) -> Result<&mut TableData> {
 
 /// When unique indexes are checked: with each row, or by the caller after all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unique {
+pub(crate) enum Unique {
     Now,
     Later,
 }
@@ -441,7 +441,7 @@ impl TableData {
     }
 
     /// Inserts a row and its index entries, or fails and changes nothing.
-    fn insert_row(&mut self, key: &[u8], row: &[Value], unique: Unique) -> Result<()> {
+    pub(crate) fn insert_row(&mut self, key: &[u8], row: &[Value], unique: Unique) -> Result<()> {
         if !self.indexes.is_empty() {
             // The primary key's violation comes first, as in PostgreSQL.
             if self.rows.contains(key)? {
@@ -469,7 +469,7 @@ impl TableData {
         Ok(())
     }
 
-    fn delete_row(&mut self, key: &[u8]) -> Result<Option<Row>> {
+    pub(crate) fn delete_row(&mut self, key: &[u8]) -> Result<Option<Row>> {
         let Some(row) = self.rows.delete(key)? else { return Ok(None) };
         for at in 0..self.indexes.len() {
             let entry = self.shape.index_key(&self.shape.indexes[at], &row, key);
@@ -486,7 +486,13 @@ impl TableData {
     }
 
     /// Sets columns of a row whose key does not change, and its index entries. Returns whether the row exists.
-    fn update_row(&mut self, key: &[u8], columns: &[(u16, Value)], changed: &mut Vec<(u16, Value, Value)>, unique: Unique) -> Result<bool> {
+    pub(crate) fn update_row(
+        &mut self,
+        key: &[u8],
+        columns: &[(u16, Value)],
+        changed: &mut Vec<(u16, Value, Value)>,
+        unique: Unique,
+    ) -> Result<bool> {
         let shape = self.shape.clone();
         match self.rows.update(key, columns, &shape.in_keys, changed)? {
             Updated::Done => return Ok(true),

@@ -18,6 +18,7 @@ pub mod error;
 mod fsck;
 pub mod id;
 mod journal;
+pub mod merge;
 mod record;
 mod recovery;
 pub mod root;

@@ -114,6 +114,20 @@ pub struct TableSchema {
     pub indexes: Vec<Index>,
     pub constraints: Vec<Constraint>,
     pub comment: Option<String>,
+    /// Columns that a merge brought here under another `attnum` than they have in the history that was merged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merged_columns: Vec<MergedColumn>,
+}
+
+/// A column that two branches number differently: both gave their next `attnum` to a column of their own, and a merge kept both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MergedColumn {
+    /// The number here.
+    pub attnum: i16,
+    /// The number in the history that was merged.
+    pub was: i16,
+    /// The name that the column had there when it was merged, which tells it from a column with that number here.
+    pub name: String,
 }
 
 impl TableSchema {

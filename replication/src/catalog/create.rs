@@ -51,6 +51,7 @@ pub(crate) fn create_table(
         primary_key,
         indexes,
         constraints: Vec::new(),
+        merged_columns: Vec::new(),
         comment: remote.comment.clone(),
     };
     edit.put_table(schema)?;

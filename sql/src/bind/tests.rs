@@ -80,6 +80,7 @@ fn table(oid: Oid, name: &str, columns: &[(&str, &str)], key: bool) -> CatalogOb
         primary_key,
         indexes: Vec::new(),
         constraints: Vec::new(),
+        merged_columns: Vec::new(),
         comment: None,
     }))
 }

@@ -141,6 +141,7 @@ mod tests {
             primary_key: None,
             indexes: Vec::new(),
             constraints: Vec::new(),
+            merged_columns: Vec::new(),
             comment: None,
         }
     }

@@ -51,6 +51,7 @@ fn schema(oid: Oid) -> TableSchema {
         primary_key: keyed.then(|| index(oid + 100, &[0], true)),
         indexes: if keyed { vec![index(UNIQUE, &[1], true), index(PLAIN, &[2], false)] } else { vec![index(PLAIN + 50, &[2], false)] },
         constraints: vec![],
+        merged_columns: Vec::new(),
         comment: None,
     }
 }

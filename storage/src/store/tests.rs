@@ -72,6 +72,7 @@ pub(crate) fn table(oid: Oid, name: &str, keyed: bool) -> TableSchema {
         primary_key: keyed.then_some(key),
         indexes: vec![],
         constraints: vec![],
+        merged_columns: Vec::new(),
         comment: None,
     }
 }

@@ -121,6 +121,7 @@ impl<'a> Builder<'a> {
                 primary_key: None,
                 indexes: Vec::new(),
                 constraints: Vec::new(),
+                merged_columns: Vec::new(),
                 comment: None,
             },
             sequences: Vec::new(),

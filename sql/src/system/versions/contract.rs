@@ -140,6 +140,7 @@ fn table() -> Arc<TableSchema> {
         }),
         indexes: Vec::new(),
         constraints: Vec::new(),
+        merged_columns: Vec::new(),
         comment: None,
     })
 }
