@@ -42,7 +42,7 @@ impl Replica {
         // A child process that another test is just starting may hold the lock's descriptor until it executes its program.
         let mut opened = None;
         wait_until(
-            || match Store::open(self.folder.path(), StoreOptions { group_commit_ms_max: 2 }) {
+            || match Store::open(self.folder.path(), StoreOptions { group_commit_ms_max: 2, ..StoreOptions::default() }) {
                 Ok(store) => {
                     opened = Some(store);
                     true

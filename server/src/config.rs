@@ -9,10 +9,15 @@ use std::path::{Path, PathBuf};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::byte_size::ByteSize;
+
 /// The environment variable that overrides `user.password`.
 pub const USER_PASSWORD_ENV: &str = "STRANDLINE_USER_PASSWORD";
 /// The environment variable that overrides `postgres_replication.postgres_password`.
 pub const SOURCE_PASSWORD_ENV: &str = "STRANDLINE_POSTGRES_PASSWORD";
+
+/// With less, a store would do little but write nodes out and read them again.
+const CACHE_SIZE_MIN: u64 = 16 << 20;
 
 /// A secret that `Debug` does not show.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -68,6 +73,7 @@ pub struct Config {
     pub user: User,
     pub listener: Listener,
     pub behavior: Behavior,
+    pub storage: Storage,
     pub postgres_replication: Option<PostgresReplication>,
 }
 
@@ -80,6 +86,7 @@ impl Default for Config {
             user: User::default(),
             listener: Listener::default(),
             behavior: Behavior::default(),
+            storage: Storage::default(),
             postgres_replication: None,
         }
     }
@@ -119,6 +126,14 @@ pub struct Behavior {
     /// Absent: replicated transactions are commits, local ones change the working set. `true`: both are commits.
     /// `false`: neither.
     pub dolt_transaction_commit: Option<bool>,
+}
+
+/// The store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Storage {
+    /// What parts of tables and indexes may take in memory; a quarter of the machine's memory when absent.
+    pub cache_size: Option<ByteSize>,
 }
 
 /// Replica mode: the primary to follow.
@@ -263,6 +278,9 @@ impl Config {
         }
         if self.listener.host.is_empty() {
             return refuse("listener.host", "must not be empty");
+        }
+        if self.storage.cache_size.is_some_and(|size| size.0 < CACHE_SIZE_MIN) {
+            return refuse("storage.cache_size", "must be at least 16MiB");
         }
         if let Some(source) = &self.postgres_replication {
             let slot = &source.slot_name;
@@ -427,6 +445,7 @@ mod tests {
         assert_eq!(config.log_level, LogLevel::Info);
         assert_eq!(config.listener, Listener::default());
         assert_eq!(config.user, User::default());
+        assert_eq!(config.storage, Storage::default());
         assert_eq!(config.postgres_replication.unwrap().slot_name, "strandline");
     }
 
@@ -479,6 +498,8 @@ mod tests {
         for (file, wanted) in [
             ("user: x\n", "user: invalid value, expected a mapping of settings"),
             ("listener:\n  port: 99999\n", "listener.port: invalid value, expected a number from 0 to 65535"),
+            ("storage:\n  cache_size: much\n", "config.yaml:2: storage.cache_size: invalid value, expected a size like 512MiB or 4GB"),
+            ("storage: {cache_size: 1MiB}\n", "config.yaml:1: setting \"storage.cache_size\" must be at least 16MiB"),
             (
                 "postgres_replication:\n  slot_name: a\n  publication_names: {a: b}\n",
                 "publication_names: invalid value, expected a name or a list of names",

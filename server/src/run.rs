@@ -33,7 +33,11 @@ const DEFAULT_DATABASE: &str = "postgres";
 pub fn run(config: Config) -> Result<()> {
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("could not create data directory \"{}\"", config.data_dir.display()))?;
-    let store = Store::open(&config.data_dir, StoreOptions { group_commit_ms_max: GROUP_COMMIT_MS_MAX })?;
+    let mut options = StoreOptions { group_commit_ms_max: GROUP_COMMIT_MS_MAX, ..StoreOptions::default() };
+    if let Some(size) = config.storage.cache_size {
+        options.cache_size_max = size.0;
+    }
+    let store = Store::open(&config.data_dir, options)?;
     ensure_database(&store, DEFAULT_DATABASE, &config.user.name)?;
 
     // Filled when the replicator starts, which is after the engine that shows it.

@@ -98,7 +98,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let accounts = setting("STRANDLINE_BENCH_ACCOUNTS", 100_000) as i32;
     let transactions = setting("STRANDLINE_BENCH_TRANSACTIONS", 100_000);
     let folder = tempfile::tempdir()?;
-    let store = Store::open(folder.path(), StoreOptions { group_commit_ms_max: 5 })?;
+    let store = Store::open(folder.path(), StoreOptions { group_commit_ms_max: 5, ..StoreOptions::default() })?;
     store.create_database("postgres", CommitMeta::default())?;
     let branch = store.branch("postgres", "main")?;
 

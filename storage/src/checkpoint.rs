@@ -2,7 +2,8 @@
 //!
 //! A checkpoint costs what changed since the last one: nodes that have an address are not written again, and the nodes
 //! in memory learn theirs from the snapshot that shares them. It is made in the background from snapshots; writers are
-//! kept waiting only while their branch's snapshot is taken.
+//! kept waiting only while their branch's snapshot is taken, and while nodes that wait to be written fill the memory that nodes
+//! may take ([`crate::tree::NodeCache`]): a checkpoint is also what makes nodes evictable, and is made early when that is needed.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -54,15 +55,26 @@ impl Checkpointer {
     }
 }
 
-/// Makes a checkpoint now. Does nothing when nothing has changed since the last one.
+/// Makes a checkpoint now. Does nothing when nothing has changed since the last one. Afterwards, where nodes take much memory, those
+/// that are written may be evicted.
 /// # Errors
 /// `Stopped`, `Io`, `Damaged`.
 pub(crate) fn make(shared: &Arc<Shared>, registry: &Mutex<Registry>) -> Result<()> {
     // One at a time.
     let _turn = shared.checkpoint_turn.lock();
-    if !shared.pace.is_changed() {
-        return Ok(());
+    if shared.cache.held() > shared.cache.held_max() {
+        shared.cache.make_room_for(shared.cache.held());
     }
+    let made = if shared.pace.is_changed() { write(shared, registry) } else { Ok(()) };
+    // While all tables fit, their nodes stay as they are: a stored leaf costs a look-up a little more than one that nobody evicts.
+    if shared.cache.held() > shared.cache.held_max() {
+        shared.release_roots();
+    }
+    shared.pace.end();
+    made
+}
+
+fn write(shared: &Arc<Shared>, registry: &Mutex<Registry>) -> Result<()> {
     // Before the snapshots: what comes while they are taken counts for the next checkpoint.
     shared.pace.reset();
     let started = std::time::Instant::now();

@@ -4,11 +4,13 @@
 //! no checkpoint has written before. The journal implements both doors; [`MemoryChunks`] does for tests.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use parking_lot::RwLock;
 
 use crate::error::{Error, Result};
 use crate::id::ChunkAddress;
+use crate::tree::NodeCache;
 
 /// Reads chunks by address. May be called from any thread, and again for a chunk read before.
 pub trait ChunkReader: Send + Sync + std::fmt::Debug {
@@ -16,6 +18,16 @@ pub trait ChunkReader: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// `Damaged` when it is missing or does not hash to its address; `Io`.
     fn read(&self, address: &ChunkAddress) -> Result<Vec<u8>>;
+
+    /// What bounds the memory of nodes read from here. `None`: a node that was read stays with its tree.
+    fn cache(&self) -> Option<&Arc<NodeCache>> {
+        None
+    }
+
+    /// The door back, for nodes that have to leave memory before anybody asks for their addresses. A reader with a cache has one.
+    fn writer(&self) -> Option<Box<dyn ChunkWriter + '_>> {
+        None
+    }
 }
 
 /// Takes chunks to be stored. A chunk comes before any chunk that refers to it.

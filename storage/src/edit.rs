@@ -13,11 +13,15 @@ use crate::error::{Error, Result};
 use crate::root::Root;
 use crate::schema::{CatalogObject, Oid, TableSchema};
 use crate::table::{ROW_HASH_SIZE, TableData, TableShape};
-use crate::tree::Updated;
+use crate::tree::{SpillPace, Updated};
 use crate::value::{Row, Value};
 
 mod bulk;
+mod entry_sort;
 mod replay;
+
+/// Row changes after which an edit looks at the memory that nodes take: each may copy a leaf of every index.
+const CHANGES_BETWEEN_LOOKS: u32 = 32;
 
 /// A root value under edit, with the change set so far. Every operation keeps the table's indexes and checks its
 /// unique keys (NOT NULL and CHECK are the caller's). A failed operation changes nothing.
@@ -34,6 +38,8 @@ pub struct Edit {
     undo: Vec<Undo>,
     /// Whether changes are remembered at all.
     recording: bool,
+    changes_until_look: u32,
+    spill_pace: SpillPace,
 }
 
 /// A point to go back to: for savepoints and failed statements. Cheap.
@@ -63,6 +69,8 @@ impl Edit {
             period: 1,
             undo: Vec::new(),
             recording: true,
+            changes_until_look: CHANGES_BETWEEN_LOOKS,
+            spill_pace: SpillPace::default(),
         }
     }
 
@@ -166,10 +174,16 @@ impl Edit {
         })
     }
 
-    /// To be called before a row changes: takes a snapshot of a replaced table where going back needs one.
-    fn before_row_change(&mut self, table: Oid) {
+    /// To be called before a row changes: takes a snapshot of a replaced table where going back needs one, and writes nodes out
+    /// when too many are held in memory.
+    fn before_row_change(&mut self, table: Oid) -> Result<()> {
+        self.changes_until_look -= 1;
+        if self.changes_until_look == 0 {
+            self.changes_until_look = CHANGES_BETWEEN_LOOKS;
+            self.spill_if_held()?;
+        }
         if !self.recording {
-            return;
+            return Ok(());
         }
         let position = self.entry(table);
         if matches!(self.changes.tables[position].rows, RowsChange::Replaced { .. }) && self.snapshot_periods[position] != self.period {
@@ -178,6 +192,20 @@ impl Edit {
             self.changes.tables[position].rows = RowsChange::Replaced { rows: None };
             self.snapshot_periods[position] = self.period;
         }
+        Ok(())
+    }
+
+    /// Writes this edit's nodes and lets the cache evict them, if much is held. What an edit that is undone has written is never
+    /// referred to.
+    fn spill_if_held(&mut self) -> Result<()> {
+        let Some(chunks) = self.root.chunks.clone() else { return Ok(()) };
+        let (Some(cache), Some(mut writer)) = (chunks.cache(), chunks.writer()) else { return Ok(()) };
+        if self.spill_pace.begin(cache) {
+            self.root.spill(&mut *writer)?;
+            self.spill_pace.done(cache);
+        }
+        cache.make_room();
+        Ok(())
     }
 
     /// To be called before a deletion: a table that becomes empty forgets how many rows its leaves are aimed at, and going back
@@ -230,7 +258,7 @@ impl Edit {
     /// # Errors
     /// `DuplicateKey` when the primary key or a unique index holds the key already.
     pub fn insert(&mut self, table: Oid, row: Row) -> Result<()> {
-        self.before_row_change(table);
+        self.before_row_change(table)?;
         let data = table_mut(&mut self.root, table)?;
         data.shape.layout.check_row(&row)?;
         let key = data.new_key(&row)?;
@@ -243,7 +271,7 @@ impl Edit {
     /// # Errors
     /// `RowMissing`, `DuplicateKey`.
     pub fn update(&mut self, table: Oid, key: &[u8], row: Row) -> Result<Row> {
-        self.before_row_change(table);
+        self.before_row_change(table)?;
         self.before_deletion(table);
         let data = table_mut(&mut self.root, table)?;
         data.shape.layout.check_row(&row)?;
@@ -286,7 +314,7 @@ impl Edit {
     /// # Errors
     /// `DuplicateKey`.
     pub fn update_columns(&mut self, table: Oid, key: &[u8], columns: &[(u16, Value)]) -> Result<bool> {
-        self.before_row_change(table);
+        self.before_row_change(table)?;
         let data = table_mut(&mut self.root, table)?;
         let mut changed = Vec::with_capacity(columns.len());
         let shape = data.shape.clone();
@@ -317,7 +345,7 @@ impl Edit {
     /// # Errors
     /// `RowMissing`.
     pub fn delete(&mut self, table: Oid, key: &[u8]) -> Result<Row> {
-        self.before_row_change(table);
+        self.before_row_change(table)?;
         self.before_deletion(table);
         let data = table_mut(&mut self.root, table)?;
         let key = data.existing_key(key)?;
@@ -350,7 +378,7 @@ impl Edit {
         let (oid, schema) = (schema.oid, Arc::new(schema));
         let shape = TableShape::new(schema.clone())?;
         let data = match self.root.table(oid) {
-            None => TableData::empty(shape),
+            None => TableData::empty(shape, self.root.chunks.as_ref()),
             Some(old) => old.with_shape(shape)?,
         };
         self.before_operation(None);

@@ -27,7 +27,6 @@ use crate::id::CommitId;
 use crate::journal::{LogFrame, Opened};
 use crate::record::{self, Checkpoint, Record, RootSpec};
 use crate::root::Root;
-use crate::schema::Catalog;
 use crate::store::branch::{Branch, BranchCell, Inner};
 use crate::store::registry::{Database, Registry, Tag};
 use crate::store::shared::{Shared, new_commit};
@@ -209,7 +208,7 @@ impl Recovery<'_> {
                 // A branch that the checkpoint has was made between the look at the registry and the look at branches.
                 if !self.branches.contains_key(&branch) {
                     let (head, root) = match head {
-                        None => (None, Root::new(Catalog::default())),
+                        None => (None, Root::empty_in(&self.shared.chunks)),
                         Some(id) => (Some(self.shared.head_of(id)?), self.shared.root(id)?),
                     };
                     let cell = BranchCell::new(self.shared.clone(), branch, database, Inner::new(head, root));

@@ -39,6 +39,8 @@ const ROW_CHANGES_MAX: usize = 100_000;
 pub struct Root {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) tables: Arc<HashMap<Oid, Arc<TableData>>>,
+    /// The store that the root value is of, where new tables' nodes will go; `None` outside of a store.
+    pub(crate) chunks: Option<Arc<dyn ChunkReader>>,
 }
 
 impl Root {
@@ -50,10 +52,15 @@ impl Root {
             .tables()
             .map(|schema| {
                 let shape = TableShape::new(schema.clone()).expect("BUG: a catalog with an impossible key");
-                (schema.oid, Arc::new(TableData::empty(shape)))
+                (schema.oid, Arc::new(TableData::empty(shape, None)))
             })
             .collect();
-        Root { catalog: Arc::new(catalog), tables: Arc::new(tables) }
+        Root { catalog: Arc::new(catalog), tables: Arc::new(tables), chunks: None }
+    }
+
+    /// An empty database of a store, without a catalog.
+    pub(crate) fn empty_in(chunks: &Arc<dyn ChunkReader>) -> Self {
+        Root { chunks: Some(chunks.clone()), ..Root::new(Catalog::default()) }
     }
 
     pub fn catalog(&self) -> &Arc<Catalog> {
@@ -159,7 +166,7 @@ impl Root {
         if !fields.rest.is_empty() || tables.len() != catalog.tables().count() {
             return Err(damaged("tables and catalog do not agree"));
         }
-        Ok(Root { catalog: Arc::new(catalog), tables: Arc::new(tables) })
+        Ok(Root { catalog: Arc::new(catalog), tables: Arc::new(tables), chunks: Some(reader) })
     }
 
     /// Brings the trees of all tables into their canonical shape, so that a later `write` of a snapshot of this root finds
@@ -175,6 +182,43 @@ impl Root {
             let table = Arc::make_mut(tables.get_mut(&oid).expect("BUG: a table just seen is gone"));
             table.rows.normalise()?;
             table.indexes.iter_mut().try_for_each(Tree::normalise)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the cache evict the leaves that are written. `done` are tables of other root values that were released just before,
+    /// before and after, so that what was shared stays shared.
+    pub(crate) fn release(&mut self, done: &mut Vec<(Arc<TableData>, Arc<TableData>)>) {
+        let is_held = |table: &TableData| std::iter::once(&table.rows).chain(&table.indexes).any(Tree::is_held);
+        let held: Vec<_> = self.tables.iter().filter(|(_, table)| is_held(table)).map(|(oid, _)| *oid).collect();
+        if held.is_empty() {
+            return;
+        }
+        let tables = Arc::make_mut(&mut self.tables);
+        for oid in held {
+            let table = tables.get_mut(&oid).expect("BUG: a table just seen is gone");
+            if let Some((_, released)) = done.iter().find(|(before, _)| Arc::ptr_eq(before, table)) {
+                *table = released.clone();
+                continue;
+            }
+            let before = (Arc::strong_count(table) > 1).then(|| table.clone());
+            let data = Arc::make_mut(table);
+            std::iter::once(&mut data.rows).chain(&mut data.indexes).for_each(Tree::release);
+            done.extend(before.map(|before| (before, table.clone())));
+        }
+    }
+
+    /// Writes what is not written and lets the cache evict it: for a root value in the making that has grown large.
+    pub(crate) fn spill(&mut self, writer: &mut dyn ChunkWriter) -> Result<()> {
+        let is_held = |table: &TableData| std::iter::once(&table.rows).chain(&table.indexes).any(Tree::is_held);
+        let held: Vec<_> = self.tables.iter().filter(|(_, table)| is_held(table)).map(|(oid, _)| *oid).collect();
+        let tables = Arc::make_mut(&mut self.tables);
+        for oid in held {
+            let data = Arc::make_mut(tables.get_mut(&oid).expect("BUG: a table just seen is gone"));
+            for tree in std::iter::once(&mut data.rows).chain(&mut data.indexes) {
+                tree.write(writer)?;
+                tree.release();
+            }
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use crate::chunk::ChunkReader;
 use crate::error::{Error, Result};
 use crate::schema::{Index, IndexColumn, IndexKey, Oid, TableSchema};
 use crate::tree::{Cursor, Layout, Leaf, Tree};
@@ -206,9 +207,9 @@ impl TableShape {
 
 impl TableData {
     /// An empty table.
-    pub(crate) fn empty(shape: Arc<TableShape>) -> Self {
-        let rows = Tree::new(shape.layout.clone());
-        let indexes = shape.indexes.iter().map(|_| Tree::new(index_layout())).collect();
+    pub(crate) fn empty(shape: Arc<TableShape>, chunks: Option<&Arc<dyn ChunkReader>>) -> Self {
+        let rows = Tree::new(shape.layout.clone(), chunks.cloned());
+        let indexes = shape.indexes.iter().map(|_| Tree::new(index_layout(), chunks.cloned())).collect();
         TableData { shape, rows, indexes }
     }
 
@@ -311,7 +312,7 @@ impl TableData {
         match &self.shape.key {
             Some(key) if among(key) => {
                 let key = self.row_key(row);
-                let found = self.rows.find(&key)?.is_some_and(|(leaf, at)| equal(leaf, at));
+                let found = self.rows.find(&key)?.is_some_and(|(leaf, at)| equal(&leaf, at));
                 return Ok(found.then_some(key));
             }
             None if (0..self.shape.schema.columns.len()).all(|c| columns.contains(&c)) => {
@@ -326,7 +327,7 @@ impl TableData {
             let mut cursor = self.indexes[at].scan(prefix_range(&prefix), false);
             while let Some((entries, at)) = cursor.next_position()? {
                 let key = &entries.key(at)[prefix.len()..];
-                if self.rows.find(key)?.is_some_and(|(leaf, at)| equal(leaf, at)) {
+                if self.rows.find(key)?.is_some_and(|(leaf, at)| equal(&leaf, at)) {
                     return Ok(Some(key.to_vec()));
                 }
             }

@@ -3,20 +3,26 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::entry_sort::EntrySorter;
 use super::{Edit, table_mut};
 use crate::change_set::RowsChange;
+use crate::chunk::{ChunkReader, ChunkWriter};
 use crate::error::{Error, Result};
 use crate::schema::{CatalogObject, Oid, TableSchema};
 use crate::table::{IndexShape, ROW_HASH_SIZE, TableData, TableShape, index_layout};
-use crate::tree::{Tree, TreeBuilder};
+use crate::tree::{SpillPace, Tree, TreeBuilder};
 use crate::value::{Row, Value};
 
-/// Rows that are sorted together while a table is built.
+/// Rows that are sorted together while a table is built, and what their keys and values may take (in bytes).
 const SORT_ROWS_MAX: usize = 64 * 1024;
+const SORT_SIZE_MAX: usize = 32 << 20;
+/// Rows between two looks at the memory that nodes take.
+const ROWS_BETWEEN_LOOKS: usize = 1024;
 
 impl Edit {
     pub fn truncate(&mut self, table: Oid) -> Result<()> {
-        let empty = TableData::empty(table_mut(&mut self.root, table)?.shape.clone());
+        let shape = table_mut(&mut self.root, table)?.shape.clone();
+        let empty = TableData::empty(shape, self.root.chunks.as_ref());
         self.replace_table(table, empty)
     }
 
@@ -24,7 +30,8 @@ impl Edit {
     /// # Errors
     /// `DuplicateKey`.
     pub fn replace_rows(&mut self, table: Oid, rows: &mut dyn Iterator<Item = Result<Row>>) -> Result<u64> {
-        let data = TableData::build(table_mut(&mut self.root, table)?.shape.clone(), rows)?;
+        let shape = table_mut(&mut self.root, table)?.shape.clone();
+        let data = TableData::build(shape, self.root.chunks.as_ref(), rows)?;
         let count = data.len();
         self.replace_table(table, data)?;
         Ok(count)
@@ -40,7 +47,7 @@ impl Edit {
             Ok(row) => row.map(|(_, row)| convert(row)),
             Err(error) => Some(Err(error)),
         });
-        let data = TableData::build(shape, &mut rows)?;
+        let data = TableData::build(shape, self.root.chunks.as_ref(), &mut rows)?;
         self.replace_table(oid, data)?;
         self.set_object(CatalogObject::Table(schema));
         Ok(())
@@ -56,20 +63,29 @@ impl Edit {
 }
 
 impl TableData {
-    /// Builds a table from rows in any order.
-    pub(crate) fn build(shape: Arc<TableShape>, rows: &mut dyn Iterator<Item = Result<Row>>) -> Result<TableData> {
-        let mut loader = Loader { shape: shape.clone(), batch: Vec::new(), state: LoaderState::Empty };
+    /// Builds a table from rows in any order. In a store (`chunks`) nodes are written and let go while it is built, if they are many.
+    pub(crate) fn build(
+        shape: Arc<TableShape>,
+        chunks: Option<&Arc<dyn ChunkReader>>,
+        rows: &mut dyn Iterator<Item = Result<Row>>,
+    ) -> Result<TableData> {
+        let spill = Spill { chunks: chunks.cloned(), pace: SpillPace::default() };
+        let mut loader = Loader { shape: shape.clone(), spill, batch: Vec::new(), state: LoaderState::Empty };
+        let mut size = 0;
         for row in rows {
             let row = row?;
             shape.layout.check_row(&row)?;
-            loader.batch.push((shape.row_key(&row), row));
-            if loader.batch.len() == SORT_ROWS_MAX {
+            let key = shape.row_key(&row);
+            size += shape.layout.fixed_size() + variable_size(&key, &row);
+            loader.batch.push((key, row));
+            if loader.batch.len() == SORT_ROWS_MAX || size > SORT_SIZE_MAX {
                 loader.flush()?;
+                size = 0;
             }
         }
         loader.flush()?;
         let rows = match loader.state {
-            LoaderState::Empty => Tree::new(shape.layout.clone()),
+            LoaderState::Empty => Tree::new(shape.layout.clone(), chunks.cloned()),
             LoaderState::Sorted(builder) => builder.finish()?,
             LoaderState::Unsorted(tree) => tree,
         };
@@ -84,7 +100,8 @@ impl TableData {
     }
 
     fn build_index(&self, index: &IndexShape) -> Result<Tree> {
-        let mut entries: Vec<(Vec<u8>, u32)> = Vec::with_capacity(self.len() as usize);
+        let chunks = self.rows.reader().cloned();
+        let mut entries = EntrySorter::new(chunks.clone());
         let mut row = vec![Value::Null; self.shape.schema.columns.len()];
         let mut cursor = self.rows.scan((Bound::Unbounded, Bound::Unbounded), false);
         while let Some((leaf, at)) = cursor.next_position()? {
@@ -94,23 +111,30 @@ impl TableData {
             let mut entry = self.shape.index_prefix(index, &row);
             // Entries with a NULL are distinct from all others unless the index says otherwise: marked by the length 0.
             let exempt = !index.nulls_not_distinct && index.columns.iter().any(|c| row[c.position].is_null());
-            let prefix = if exempt { 0 } else { entry.len() as u32 };
+            let prefix = if exempt { 0 } else { entry.len() };
             entry.extend_from_slice(leaf.key(at));
-            entries.push((entry, prefix));
+            entries.push(entry, prefix)?;
         }
-        entries.sort_unstable();
         // Not aimed at the size of these entries: replaying may build the index at another moment, and must build the same.
         let layout = index_layout();
         let target = layout.default_target();
-        let mut builder = TreeBuilder::new(layout, target);
-        for (at, (entry, prefix)) in entries.iter().enumerate() {
-            let prefix = &entry[..*prefix as usize];
-            if index.unique && at > 0 && !prefix.is_empty() && entries[at - 1].0.starts_with(prefix) {
+        let mut builder = TreeBuilder::new(layout, target, chunks.clone());
+        let mut spill = Spill { chunks, pace: SpillPace::default() };
+        let mut entries = entries.finish()?;
+        let (mut last, mut count): (Vec<u8>, usize) = (Vec::new(), 0);
+        while let Some((entry, prefix)) = entries.next_entry()? {
+            let prefix = &entry[..prefix];
+            if index.unique && !prefix.is_empty() && last.starts_with(prefix) {
                 let key = &entry[prefix.len()..];
                 let row = self.get(key)?.unwrap_or_default();
                 return Err(self.shape.duplicate_in(index, &row));
             }
-            builder.push(entry, &[])?;
+            builder.push(&entry, &[])?;
+            last = entry;
+            count += 1;
+            if count.is_multiple_of(ROWS_BETWEEN_LOOKS) {
+                spill.run(|writer| builder.spill(writer))?;
+            }
         }
         builder.finish()
     }
@@ -134,9 +158,29 @@ impl TableData {
     }
 }
 
+/// Writes nodes of a tree under construction when many are held in memory.
+struct Spill {
+    chunks: Option<Arc<dyn ChunkReader>>,
+    pace: SpillPace,
+}
+
+impl Spill {
+    fn run(&mut self, write: impl FnOnce(&mut dyn ChunkWriter) -> Result<()>) -> Result<()> {
+        let Some(chunks) = &self.chunks else { return Ok(()) };
+        let (Some(cache), Some(mut writer)) = (chunks.cache(), chunks.writer()) else { return Ok(()) };
+        if self.pace.begin(cache) {
+            write(&mut *writer)?;
+            self.pace.done(cache);
+        }
+        cache.make_room();
+        Ok(())
+    }
+}
+
 /// Builds the tree of rows: in one go while batches come in key order, by insertion from the first that does not.
 struct Loader {
     shape: Arc<TableShape>,
+    spill: Spill,
     batch: Vec<(Vec<u8>, Row)>,
     state: LoaderState,
 }
@@ -160,9 +204,12 @@ impl Loader {
         if let LoaderState::Empty = self.state {
             let layout = self.shape.layout.clone();
             let target = layout.target_for(mean_size(&batch, layout.fixed_size()));
-            self.state = LoaderState::Sorted(TreeBuilder::new(layout, target));
+            self.state = LoaderState::Sorted(TreeBuilder::new(layout, target, self.spill.chunks.clone()));
         }
-        for (key, row) in &mut batch {
+        for (at, (key, row)) in batch.iter_mut().enumerate() {
+            if at % ROWS_BETWEEN_LOOKS == 0 {
+                self.spill_if_held()?;
+            }
             if let LoaderState::Sorted(builder) = &mut self.state {
                 if builder.push(key, row)? {
                     continue;
@@ -179,6 +226,18 @@ impl Loader {
             }
         }
         Ok(())
+    }
+
+    fn spill_if_held(&mut self) -> Result<()> {
+        match &mut self.state {
+            LoaderState::Empty => Ok(()),
+            LoaderState::Sorted(builder) => self.spill.run(|writer| builder.spill(writer)),
+            LoaderState::Unsorted(tree) => self.spill.run(|writer| {
+                tree.write(writer)?;
+                tree.release();
+                Ok(())
+            }),
+        }
     }
 
     /// Refuses equal keys of sorted rows, or gives equal keyless rows their ordinals.
@@ -213,9 +272,10 @@ fn next_ordinal(tree: &Tree, key: &mut [u8]) -> Result<()> {
 
 /// The mean size of rows in a leaf.
 fn mean_size(batch: &[(Vec<u8>, Row)], fixed: usize) -> usize {
-    let variable: usize = batch
-        .iter()
-        .map(|(key, row)| key.len() + row.iter().map(|value| if let Value::Bytes(bytes) = value { bytes.len() } else { 0 }).sum::<usize>())
-        .sum();
+    let variable: usize = batch.iter().map(|(key, row)| variable_size(key, row)).sum();
     fixed + variable / batch.len().max(1)
+}
+
+fn variable_size(key: &[u8], row: &[Value]) -> usize {
+    key.len() + row.iter().map(|value| if let Value::Bytes(bytes) = value { bytes.len() } else { 0 }).sum::<usize>()
 }

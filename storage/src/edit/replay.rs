@@ -31,7 +31,7 @@ impl Edit {
                         let keeps_rows = self.root.table(change.oid).is_none_or(|old| old.shape.same_rows(&shape));
                         if !keeps_rows {
                             // The rows of the new shape come with the table's own change.
-                            self.replace_table(change.oid, TableData::empty(shape))?;
+                            self.replace_table(change.oid, TableData::empty(shape, self.root.chunks.as_ref()))?;
                         }
                         if has_rows(change.oid) {
                             // The order of DDL and rows is not known: an index that comes or goes may not hold in between.
@@ -54,7 +54,7 @@ impl Edit {
                     let shape = table_mut(&mut self.root, change.table)?.shape.clone();
                     let rows = match rows {
                         Some(address) => Tree::open(*address, shape.layout.clone(), reader.clone())?,
-                        None => Tree::new(shape.layout.clone()),
+                        None => Tree::new(shape.layout.clone(), Some(reader.clone())),
                     };
                     let data = TableData { shape, rows, indexes: Vec::new() }.with_built_indexes()?;
                     self.replace_table(change.table, data)?;
@@ -98,7 +98,7 @@ impl Edit {
     }
 
     fn apply_row(&mut self, table: Oid, change: &RowChange) -> Result<()> {
-        self.before_row_change(table);
+        self.before_row_change(table)?;
         if matches!(change.kind, RowChangeKind::Deleted { .. }) {
             self.before_deletion(table);
         }

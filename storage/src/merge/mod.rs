@@ -208,7 +208,7 @@ impl Merging<'_> {
         if !refused.is_empty() {
             return Ok(Err(refused));
         }
-        let root = Root { catalog: Arc::new(catalog), tables: Arc::new(tables) };
+        let root = Root { catalog: Arc::new(catalog), tables: Arc::new(tables), chunks: self.sides[OURS].chunks.clone() };
         let mut touched: Vec<Oid> = touched.into_iter().collect();
         touched.sort_unstable();
         for oid in touched {

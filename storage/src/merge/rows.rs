@@ -173,7 +173,7 @@ impl Merger<'_> {
         } else {
             let mut cursor = table.scan((std::ops::Bound::Unbounded, std::ops::Bound::Unbounded), false);
             let mut rows = std::iter::from_fn(|| cursor.next_row().transpose().map(|row| row.and_then(|(_, row)| self.known(side, &row))));
-            TableData::build(self.shape.clone(), &mut rows)
+            TableData::build(self.shape.clone(), table.rows.reader(), &mut rows)
         };
         match made {
             Err(Error::DuplicateKey { index, key, .. }) => Ok(Err(not_unique(&index, &key))),

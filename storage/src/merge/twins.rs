@@ -47,7 +47,7 @@ pub(super) fn with_our_oids(base: &Root, ours: &Root, theirs: &Root) -> Result<R
         }
         catalog.objects.insert(renamed.oid(), renamed);
     }
-    Ok(Root { catalog: Arc::new(catalog), tables: Arc::new(tables) })
+    Ok(Root { catalog: Arc::new(catalog), tables: Arc::new(tables), chunks: theirs.chunks.clone() })
 }
 
 fn kind(object: &CatalogObject) -> u8 {

@@ -159,6 +159,17 @@ impl Inner {
         }
     }
 
+    /// Lets the cache evict the written nodes of the root values.
+    pub fn release(&mut self) {
+        let mut done = Vec::new();
+        let Some(head) = &mut self.head_root else { return };
+        head.release(&mut done);
+        if let Some(dirty) = &mut self.dirty {
+            dirty.staged.release(&mut done);
+            dirty.working.release(&mut done);
+        }
+    }
+
     fn note_conflicts(&mut self, conflicts: Vec<(Oid, String)>, commit: CommitId) {
         if conflicts.is_empty() {
             return;
@@ -227,6 +238,7 @@ impl BranchCell {
     /// Becomes the branch's writer; see [`Apply`]. Returns the root to edit and, where the branch is dirty, the head's root as it was.
     pub fn begin_writing(&self, large: bool) -> Result<(Root, Option<Root>)> {
         self.shared.journal.wait_for_room();
+        self.shared.pace.wait_for_memory();
         let mut inner = self.lock_for_writing()?;
         inner.writing = true;
         let before = inner.dirty.is_some().then(|| inner.root().clone());
@@ -364,6 +376,7 @@ impl Branch {
         let cell = &self.cell;
         let shared = &cell.shared;
         shared.journal.wait_for_room();
+        shared.pace.wait_for_memory();
         if edit.changes().is_empty() && commit.is_none() && applied == Lsn(0) {
             return Ok((None, JournalPosition::default()));
         }

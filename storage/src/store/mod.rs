@@ -6,6 +6,9 @@
 
 mod apply;
 pub(crate) mod branch;
+#[cfg(test)]
+mod cache_tests;
+mod chunks;
 mod commits;
 mod history;
 mod options;
@@ -85,10 +88,16 @@ impl Store {
             derived: true,
             row_index: Some(RowIndexOptions { entry_count: crate::row_index::RUN_ENTRY_COUNT, thread: true }),
         };
-        Self::open_with(path, with)
+        Self::open_with_cache(path, with, options.cache_size_max)
     }
 
+    #[cfg(test)]
     pub(crate) fn open_with(path: &Path, with: OpenWith) -> Result<Arc<Store>> {
+        Self::open_with_cache(path, with, options::default_cache_size())
+    }
+
+    /// `cache_size`: bytes of nodes in memory.
+    pub(crate) fn open_with_cache(path: &Path, with: OpenWith, cache_size: u64) -> Result<Arc<Store>> {
         let folder = path.join(STORE_FOLDER);
         let lock = take_lock(&*with.disk, &folder)?;
         let made = find_format(&*with.disk, &folder)? == FoundFormat::Ours;
@@ -102,7 +111,15 @@ impl Store {
             Some(options) => RowIndex::new(with.disk.clone(), Some(folder.join(ROW_INDEX_FOLDER)), options.entry_count),
             None => RowIndex::new(with.disk.clone(), None, 0),
         };
-        let shared = Arc::new(Shared::new(path.into(), Arc::new(journal), derived, row_index, with.checkpoint_row_count, lock));
+        let shared = Arc::new(Shared::with_cache_size(
+            path.into(),
+            Arc::new(journal),
+            derived,
+            row_index,
+            with.checkpoint_row_count,
+            cache_size,
+            lock,
+        ));
         let registry = Arc::new(Mutex::new(recovery::recover(&shared, opened)?));
         shared.publish_summaries();
         shared.row_index.open(&shared);
@@ -155,6 +172,11 @@ impl Store {
     /// Bytes appended to the journal since it was opened.
     pub fn written_size(&self) -> u64 {
         self.shared.journal.written_size()
+    }
+
+    /// Bytes of nodes (of tables and indexes) in memory; see [`StoreOptions::cache_size_max`].
+    pub fn cache_size(&self) -> u64 {
+        self.shared.cache.resident() as u64
     }
 
     pub fn path(&self) -> &Path {

@@ -134,11 +134,11 @@ impl Store {
         let shared = &self.shared;
         let created = Record::DatabaseCreated { database: number, name: name.into() }.encode();
         let branch_created = Record::BranchCreated { database: number, branch, name: FIRST_BRANCH.into(), head: None }.encode();
-        let cell = BranchCell::new(shared.clone(), branch, number, Inner::new(None, Root::new(Catalog::default())));
+        let cell = BranchCell::new(shared.clone(), branch, number, Inner::new(None, Root::empty_in(&shared.chunks)));
         let catalog = Catalog::initial(PUBLIC_SCHEMA_OWNER);
         let objects = catalog.objects.iter().map(|(oid, object)| CatalogChange { oid: *oid, object: Some(object.clone()) });
         let objects = ChangeSet { catalog: objects.collect(), tables: Vec::new() };
-        let mut root = Root::new(Catalog::default());
+        let mut root = Root::empty_in(&shared.chunks);
         root.apply(&objects, &shared.chunks)?;
         let meta = |message: &str| CommitMeta { message: message.into(), ..meta.clone() };
         let first = cell.prepare(&[], &meta("Initialize data repository"), &objects, CommitMode::Follow)?;

@@ -9,7 +9,7 @@ use crate::commit_index::CommitNumber;
 use crate::error::{Error, Result};
 use crate::id::{ChunkAddress, CommitId};
 use crate::root::Root;
-use crate::schema::Catalog;
+use crate::tree::SpillPace;
 
 /// A root that took so many changes to make is written out and remembered.
 const WRITTEN_ROW_COUNT_MIN: u64 = 50_000;
@@ -133,16 +133,21 @@ impl Shared {
     /// Replays commits on a root; returns the number of changes, too.
     fn replay(&self, base: Base, commits: &[CommitNumber]) -> Result<(Root, u64)> {
         let mut root = match base {
-            Base::Empty => Root::new(Catalog::default()),
+            Base::Empty => Root::empty_in(&self.chunks),
             Base::Known(root) => root,
             Base::Written(address) => Root::open(&address, self.chunks.clone())?,
         };
         let mut row_count = 0;
+        let mut pace = SpillPace::default();
         for number in commits {
             let commit = self.commit_numbered(*number)?;
             let changes = commit.changes()?;
             row_count += changes.row_count();
             root.apply(changes, &self.chunks).map_err(|e| not_replayable(commit.id, e))?;
+            if pace.begin(&self.cache) {
+                root.spill(&mut &*self.journal)?;
+                pace.done(&self.cache);
+            }
         }
         Ok((root, row_count))
     }

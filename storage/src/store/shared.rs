@@ -3,12 +3,14 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::branch::BranchCell;
+use super::chunks::StoreChunks;
 use crate::chunk::ChunkReader;
 use crate::commit::CommitMeta;
 use crate::commit_index::{CommitIndex, CommitNumber, NewCommit};
@@ -19,6 +21,10 @@ use crate::id::{ChunkAddress, CommitId, Lsn};
 use crate::journal::{Journal, JournalPosition};
 use crate::root::Root;
 use crate::row_index::RowIndex;
+use crate::tree::{NodeCache, SpillPace};
+
+/// How long a writer waits for a checkpoint to free memory.
+const MEMORY_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Root values of commits that are kept in memory.
 const CACHED_ROOT_COUNT: usize = 16;
@@ -28,6 +34,8 @@ pub(crate) struct Shared {
     pub journal: Arc<Journal>,
     /// The journal again, as trees want it.
     pub chunks: Arc<dyn ChunkReader>,
+    /// What nodes take in memory.
+    pub cache: Arc<NodeCache>,
     /// Locked for writing while a commit or a checkpoint is appended, so that commits are numbered in the order of the journal.
     pub index: RwLock<CommitIndex>,
     pub checkpoints: RwLock<Checkpoints>,
@@ -56,6 +64,9 @@ pub(crate) struct Checkpoints {
 pub(crate) struct CheckpointPace {
     pub row_count_max: u64,
     row_count: AtomicU64,
+    cache: Arc<NodeCache>,
+    /// So many bytes of nodes that cannot be evicted are a reason for a checkpoint; no number is while one is due.
+    held_max: AtomicUsize,
     wanted: Mutex<Wish>,
     changed: Condvar,
 }
@@ -68,16 +79,50 @@ pub(crate) enum Wish {
 }
 
 impl CheckpointPace {
-    fn new(row_count_max: u64) -> Self {
-        CheckpointPace { row_count_max, row_count: AtomicU64::new(0), wanted: Mutex::new(Wish::Nothing), changed: Condvar::new() }
+    fn new(row_count_max: u64, cache: Arc<NodeCache>) -> Self {
+        CheckpointPace {
+            row_count_max,
+            row_count: AtomicU64::new(0),
+            held_max: AtomicUsize::new(SpillPace::default().due_at(&cache)),
+            cache,
+            wanted: Mutex::new(Wish::Nothing),
+            changed: Condvar::new(),
+        }
     }
 
-    /// Counts changes; asks for a checkpoint when there have been enough.
+    /// Counts changes; asks for a checkpoint when there have been enough, or when what they hold in memory is too much.
     pub fn count(&self, rows: u64) {
         let before = self.row_count.fetch_add(rows, Ordering::Relaxed);
         if before < self.row_count_max && before + rows >= self.row_count_max {
             self.wish(Wish::Checkpoint);
         }
+        if self.cache.held() > self.held_max.load(Ordering::Relaxed) {
+            self.held_max.store(usize::MAX, Ordering::Relaxed);
+            self.wish(Wish::Checkpoint);
+        }
+        self.cache.make_room();
+    }
+
+    /// To be called after a checkpoint, made or failed: memory may ask for one again.
+    pub fn end(&self) {
+        let mut pace = SpillPace::default();
+        pace.done(&self.cache);
+        let _wanted = self.wanted.lock();
+        self.held_max.store(pace.due_at(&self.cache), Ordering::Relaxed);
+        self.changed.notify_all();
+    }
+
+    /// Waits while a checkpoint that memory asked for is due and memory fills up: writers are not to be faster than it. Not for
+    /// long, as the caller may have what the checkpoint waits for.
+    pub fn wait_for_memory(&self) {
+        let limit = self.cache.limit();
+        let is_full = || self.held_max.load(Ordering::Relaxed) == usize::MAX && self.cache.held() > limit - limit / 4;
+        if !is_full() {
+            return;
+        }
+        let deadline = Instant::now() + MEMORY_WAIT_MAX;
+        let mut wanted = self.wanted.lock();
+        while is_full() && *wanted != Wish::Stop && !self.changed.wait_until(&mut wanted, deadline).timed_out() {}
     }
 
     pub fn wish(&self, wish: Wish) {
@@ -119,9 +164,24 @@ impl Shared {
         checkpoint_row_count: u64,
         lock: Box<dyn Any + Send + Sync>,
     ) -> Self {
+        Self::with_cache_size(path, journal, derived, row_index, checkpoint_row_count, super::options::default_cache_size(), lock)
+    }
+
+    /// `cache_size`: bytes of nodes in memory.
+    pub fn with_cache_size(
+        path: PathBuf,
+        journal: Arc<Journal>,
+        derived: Option<PathBuf>,
+        row_index: RowIndex,
+        checkpoint_row_count: u64,
+        cache_size: u64,
+        lock: Box<dyn Any + Send + Sync>,
+    ) -> Self {
+        let cache = NodeCache::new(usize::try_from(cache_size).unwrap_or(usize::MAX));
         Shared {
             path,
-            chunks: journal.clone(),
+            chunks: Arc::new(StoreChunks { journal: journal.clone(), cache: cache.clone() }),
+            cache: cache.clone(),
             journal,
             index: RwLock::default(),
             checkpoints: RwLock::default(),
@@ -129,7 +189,7 @@ impl Shared {
             branches: Mutex::default(),
             derived: Derived::new(derived),
             row_index,
-            pace: CheckpointPace::new(checkpoint_row_count),
+            pace: CheckpointPace::new(checkpoint_row_count, cache),
             checkpoint_turn: Mutex::new(()),
             _lock: lock,
         }
@@ -163,10 +223,23 @@ impl Shared {
     pub fn put_cached_root(&self, number: CommitNumber, root: Root) {
         let mut cached = self.cached_roots.lock();
         cached.retain(|(n, _)| *n != number);
+        // Inner nodes stay with their root, so with little memory there are few roots.
+        if self.cache.held() > self.cache.held_max() {
+            cached.clear();
+        }
         if cached.len() >= CACHED_ROOT_COUNT {
             cached.remove(0);
         }
         cached.push((number, root));
+    }
+
+    /// Lets the cache evict the written nodes of branches and of roots made on demand.
+    pub fn release_roots(&self) {
+        self.cached_roots.lock().clear();
+        let branches: Vec<_> = self.branches.lock().iter().filter_map(Weak::upgrade).collect();
+        for cell in branches {
+            cell.lock().release();
+        }
     }
 
     /// The footer's part about commits and checkpoints of these records.

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::root::KeyRange;
 use crate::tree::Tree;
 use crate::tree::leaf::Leaf;
-use crate::tree::node::{Child, Inner, Node, Slot, Source};
+use crate::tree::node::{Child, Inner, NodeRef, Slot, Source};
 use crate::value::Row;
 
 /// A forward or backward walk over a range of a tree, as the tree was when the walk began.
@@ -129,8 +129,8 @@ impl Cursor {
     fn descend(&mut self, mut slot: Slot, seek: bool) -> Result<Arc<Leaf>> {
         loop {
             let inner = match slot.node(&self.source)? {
-                Node::Leaf(leaf) => return Ok(leaf.clone()),
-                Node::Inner(inner) => inner.clone(),
+                NodeRef::Leaf(leaf) => return Ok(leaf.into_arc()),
+                NodeRef::Inner(inner) => inner.clone(),
             };
             let bound = if self.reverse { &self.range.1 } else { &self.range.0 };
             let at = match bound {

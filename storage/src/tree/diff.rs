@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::tree::Tree;
 use crate::tree::leaf::Leaf;
-use crate::tree::node::{Child, Node, Source};
+use crate::tree::node::{Child, NodeRef, Source};
 
 /// One key's difference: where its row is on each side.
 #[derive(Clone, Debug)]
@@ -81,9 +81,9 @@ impl Walk {
     fn open(&mut self) -> Result<()> {
         let Some(child) = self.ahead.pop() else { return Ok(()) };
         match child.slot.node(&self.source)? {
-            Node::Leaf(leaf) if leaf.rows == 0 => (),
-            Node::Leaf(leaf) => self.leaf = Some((leaf.clone(), 0)),
-            Node::Inner(inner) => self.ahead.extend(inner.children.iter().rev().cloned()),
+            NodeRef::Leaf(leaf) if leaf.rows == 0 => (),
+            NodeRef::Leaf(leaf) => self.leaf = Some((leaf.into_arc(), 0)),
+            NodeRef::Inner(inner) => self.ahead.extend(inner.children.iter().rev().cloned()),
         }
         Ok(())
     }

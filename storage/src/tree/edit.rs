@@ -59,7 +59,7 @@ impl Tree {
         check_key(key)?;
         let Some(root) = &mut self.root else {
             let width = u32::try_from(key.len()).expect("BUG: the key's size was checked");
-            let mut leaf = Leaf::empty(&self.source.layout, self.rule.target, width, 0);
+            let mut leaf = Leaf::empty(&self.source, self.rule.target, width, 0);
             leaf.push(key, row);
             self.root = Some(leaf_child(leaf));
             return Ok(true);
@@ -71,9 +71,9 @@ impl Tree {
             Inserted::Split { sibling, dirty } => {
                 let level = sibling.slot.node(&self.source)?.level() + 1;
                 let mut left = self.root.take().expect("BUG: the root was there");
-                left.key = first_key(left.slot.node(&self.source)?);
+                left.key = first_key(&left.slot.node(&self.source)?);
                 let (key, count, dirty) = (left.key.clone(), left.count + sibling.count, left.dirty || dirty);
-                let node = Node::Inner(Arc::new(Inner::new(level, vec![left, sibling])));
+                let node = Node::Inner(Arc::new(Inner::new(self.source.cache(), level, vec![left, sibling])));
                 self.root = Some(Child { key, count, dirty, slot: Slot::Loaded(node) });
             }
         }
@@ -134,7 +134,7 @@ impl Tree {
             Deleted::Missing => Ok(None),
             Deleted::Row(row) => {
                 if root.count == 0 {
-                    *self = Tree { source: self.source.clone(), ..Tree::new(self.source.layout.clone()) };
+                    *self = Tree::new(self.source.layout.clone(), self.source.reader.clone());
                 }
                 Ok(Some(row))
             }
@@ -169,7 +169,7 @@ impl Insertion<'_> {
         if appended && self.rule.begins_node(self.key, 0, at) {
             let target = self.rule.target as usize;
             let width = self.key.len() as u32;
-            let mut leaf = Leaf::empty(&shared.layout, self.rule.target, width, grown(target, target));
+            let mut leaf = Leaf::empty(self.source, self.rule.target, width, grown(target, target));
             leaf.push(self.key, self.row);
             return Ok(Inserted::Split { sibling: leaf_child(leaf), dirty: false });
         }
@@ -194,7 +194,7 @@ impl Insertion<'_> {
             Inserted::Split { sibling, dirty: false } => {
                 if inner_rule().begins_node(self.key, inner.level, inner.children.len()) {
                     let (key, count) = (sibling.key.clone(), sibling.count);
-                    let node = Node::Inner(Arc::new(Inner::new(inner.level, vec![sibling])));
+                    let node = Node::Inner(Arc::new(Inner::new(self.source.cache(), inner.level, vec![sibling])));
                     return Ok(Inserted::Split { sibling: Child { key, count, dirty: false, slot: Slot::Loaded(node) }, dirty: false });
                 }
                 inner.children.push(sibling);
@@ -207,7 +207,7 @@ impl Insertion<'_> {
                 }
                 let right = inner.children.split_off(CHILDREN_MAX / 2);
                 let (key, count) = (right[0].key.clone(), right.iter().map(|c| c.count).sum());
-                let node = Node::Inner(Arc::new(Inner::new(inner.level, right)));
+                let node = Node::Inner(Arc::new(Inner::new(self.source.cache(), inner.level, right)));
                 Ok(Inserted::Split { sibling: Child { key, count, dirty: true, slot: Slot::Loaded(node) }, dirty: true })
             }
             other => Ok(other),

@@ -24,6 +24,7 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::id::ChunkAddress;
+use crate::tree::cache::{Charge, NodeCache};
 use crate::tree::layout::{Layout, fixed_width};
 use crate::value::{Physical, Row, Value};
 
@@ -33,6 +34,9 @@ pub(crate) const LEAF_FORMAT: u8 = 1;
 pub(crate) const KEYS_VARY: u32 = u32::MAX;
 /// Room for rows that a new leaf has.
 const CAPACITY_MIN: usize = 8;
+
+/// What a leaf takes in memory beside its buffer: the structure, its reference counts, what the allocator keeps.
+const LEAF_OVERHEAD: usize = size_of::<Leaf>() + 48;
 
 /// A leaf: columns kept together.
 #[derive(Debug)]
@@ -44,12 +48,44 @@ pub struct Leaf {
     pub(crate) capacity: usize,
     pub(crate) key_width: u32,
     pub(crate) buffer: Vec<u8>,
+    pub(crate) charge: Charge,
 }
 
 /// A copy is about to be edited, so it has no address.
 impl Clone for Leaf {
     fn clone(&self) -> Self {
-        Leaf { layout: self.layout.clone(), address: OnceLock::new(), buffer: self.buffer.clone(), ..*self }
+        let (layout, buffer) = (self.layout.clone(), self.buffer.clone());
+        let charge = Leaf::charge(self.charge.cache(), &buffer);
+        Leaf { layout, address: OnceLock::new(), buffer, charge, ..*self }
+    }
+}
+
+/// A leaf found in a tree: borrowed from the tree, or shared where the tree may let go of it meanwhile.
+#[derive(Clone, Debug)]
+pub enum LeafRef<'a> {
+    Borrowed(&'a Arc<Leaf>),
+    Shared(Arc<Leaf>),
+}
+
+impl LeafRef<'_> {
+    /// The leaf to keep.
+    pub fn into_arc(self) -> Arc<Leaf> {
+        match self {
+            LeafRef::Borrowed(leaf) => leaf.clone(),
+            LeafRef::Shared(leaf) => leaf,
+        }
+    }
+}
+
+impl std::ops::Deref for LeafRef<'_> {
+    type Target = Leaf;
+
+    #[inline]
+    fn deref(&self) -> &Leaf {
+        match self {
+            LeafRef::Borrowed(leaf) => leaf,
+            LeafRef::Shared(leaf) => leaf,
+        }
     }
 }
 
@@ -65,6 +101,11 @@ pub enum ColumnView<'a> {
 pub struct Nulls<'a>(pub Option<&'a [u8]>);
 
 impl Leaf {
+    /// What a leaf with this buffer takes in memory.
+    pub(crate) fn charge(cache: Option<&Arc<NodeCache>>, buffer: &Vec<u8>) -> Charge {
+        Charge::new(cache, LEAF_OVERHEAD + buffer.capacity())
+    }
+
     pub fn row_count(&self) -> usize {
         self.rows
     }

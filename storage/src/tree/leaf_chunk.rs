@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
 use crate::id::ChunkAddress;
+use crate::tree::cache::NodeCache;
 use crate::tree::layout::{Layout, fixed_width, physical_from_byte};
 use crate::tree::leaf::{HEADER_SIZE, KEYS_VARY, LEAF_FORMAT, Leaf, arrays_end};
 use crate::tree::leaf_edit::put_u32;
@@ -42,7 +43,7 @@ impl Leaf {
     /// Checks a chunk and makes it a leaf without copying it.
     /// # Errors
     /// `Damaged`.
-    pub(crate) fn decode(bytes: Vec<u8>, layout: &Arc<Layout>, address: &ChunkAddress) -> Result<Leaf> {
+    pub(crate) fn decode(bytes: Vec<u8>, layout: &Arc<Layout>, cache: Option<&Arc<NodeCache>>, address: &ChunkAddress) -> Result<Leaf> {
         let damaged = |what: &str| Error::Damaged { place: format!("chunk {address:.12}"), what: what.into() };
         if bytes.len() < HEADER_SIZE || bytes[0] != 0 {
             return Err(damaged("not a leaf"));
@@ -68,7 +69,9 @@ impl Leaf {
         if at > bytes.len() {
             return Err(damaged("leaf is cut short"));
         }
-        let leaf = Leaf { layout: layout.clone(), address: OnceLock::from(*address), rows, capacity, key_width, buffer: bytes };
+        let charge = Leaf::charge(cache, &bytes);
+        let address = OnceLock::from(*address);
+        let leaf = Leaf { layout: layout.clone(), address, rows, capacity, key_width, buffer: bytes, charge };
         for heap in 0..1 + layout.variable_count() {
             let (start, size) = leaf.heap(heap);
             if start != at || size > leaf.buffer.len() - at {

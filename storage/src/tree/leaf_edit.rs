@@ -2,18 +2,27 @@
 
 use std::sync::{Arc, OnceLock};
 
+use crate::tree::cache::NodeCache;
 use crate::tree::layout::{Layout, fixed_width};
 use crate::tree::leaf::{HEADER_SIZE, KEYS_VARY, LEAF_FORMAT, Leaf, arrays_end, grown};
+use crate::tree::node::Source;
 use crate::value::Value;
 
 impl Leaf {
     /// A leaf without rows, with room for some.
-    pub(crate) fn empty(layout: &Arc<Layout>, target: u32, key_width: u32, capacity: usize) -> Leaf {
-        let heaps = vec![0; 1 + layout.variable_count()];
-        Leaf::laid_out(layout, target, key_width, capacity, &heaps)
+    pub(crate) fn empty(source: &Source, target: u32, key_width: u32, capacity: usize) -> Leaf {
+        let heaps = vec![0; 1 + source.layout.variable_count()];
+        Leaf::laid_out(&source.layout, source.cache(), target, key_width, capacity, &heaps)
     }
 
-    fn laid_out(layout: &Arc<Layout>, target: u32, key_width: u32, capacity: usize, heaps: &[usize]) -> Leaf {
+    fn laid_out(
+        layout: &Arc<Layout>,
+        cache: Option<&Arc<NodeCache>>,
+        target: u32,
+        key_width: u32,
+        capacity: usize,
+        heaps: &[usize],
+    ) -> Leaf {
         let mut at = arrays_end(layout, key_width, capacity);
         let mut buffer = vec![0; at + heaps.iter().sum::<usize>()];
         buffer[1] = LEAF_FORMAT;
@@ -28,7 +37,8 @@ impl Leaf {
             put_u32(&mut buffer, directory + 8 * i + 4, size);
             at += size;
         }
-        Leaf { layout: layout.clone(), address: OnceLock::new(), rows: 0, capacity, key_width, buffer }
+        let charge = Leaf::charge(cache, &buffer);
+        Leaf { layout: layout.clone(), address: OnceLock::new(), rows: 0, capacity, key_width, buffer, charge }
     }
 
     pub(crate) fn target(&self) -> u32 {
@@ -215,7 +225,9 @@ impl Leaf {
 
     /// A new leaf of rows `start..end`, with room to grow.
     pub(crate) fn slice(&self, start: usize, end: usize) -> Leaf {
-        let mut leaf = Leaf::empty(&self.layout, self.target(), self.key_width, grown(end - start, self.target() as usize));
+        let heaps = vec![0; 1 + self.layout.variable_count()];
+        let (target, capacity) = (self.target(), grown(end - start, self.target() as usize));
+        let mut leaf = Leaf::laid_out(&self.layout, self.charge.cache(), target, self.key_width, capacity, &heaps);
         leaf.append_from(self, start, end);
         leaf
     }
@@ -286,7 +298,7 @@ impl Leaf {
                 heaps.push(heap_size(heaps.len(), self.heap_used(column)));
             }
         }
-        let mut leaf = Leaf::laid_out(&self.layout, self.target(), key_width, capacity, &heaps);
+        let mut leaf = Leaf::laid_out(&self.layout, self.charge.cache(), self.target(), key_width, capacity, &heaps);
         let rows = self.rows;
         if key_width == KEYS_VARY {
             let (at, heap) = (leaf.keys_at(), leaf.heap(0).0);

@@ -19,9 +19,10 @@
 //! it takes until old and new boundaries meet again (see `splice`).
 //!
 //! Parts: `layout` (the columns), `leaf` (rows), `node` (inner nodes, loading), `edit` (insert, update, delete), `splice` (bulk building and
-//! normalising), `cursor` (scans), `diff`, `verify`.
+//! normalising), `cursor` (scans), `diff`, `verify`, `cache` (the limit on memory: written leaves go and are read again).
 
 mod boundary;
+mod cache;
 mod cursor;
 mod diff;
 mod edit;
@@ -41,16 +42,18 @@ use crate::error::{Error, Result};
 use crate::id::ChunkAddress;
 use crate::value::{Row, Value};
 
+pub use cache::NodeCache;
+pub(crate) use cache::SpillPace;
 pub use cursor::{Cursor, LeafRows};
 pub use diff::{TreeDiff, TreeDiffRow};
 pub use edit::Updated;
 pub use layout::Layout;
-pub use leaf::{ColumnView, Leaf, Nulls};
+pub use leaf::{ColumnView, Leaf, LeafRef, Nulls};
 pub use splice::TreeBuilder;
 pub use verify::TreeSize;
 
 use boundary::{LEAF_TARGET_MAX, LEAF_TARGET_MIN, Rule};
-use node::{Child, KeyBytes, Node, Slot, Source};
+use node::{Child, KeyBytes, Node, NodeRef, Slot, Source};
 
 /// The longest key, PostgreSQL's limit for an index row being lower.
 pub const KEY_SIZE_MAX: usize = 64 * 1024;
@@ -74,13 +77,14 @@ impl fmt::Debug for Tree {
 }
 
 impl Tree {
-    /// An empty tree.
-    pub fn new(layout: Arc<Layout>) -> Self {
-        let target = layout.default_target();
-        Tree::with_target(layout, target)
+    /// An empty tree. `reader`: where its nodes will be written to, if that is known; without it they stay in memory.
+    pub fn new(layout: Arc<Layout>, reader: Option<Arc<dyn ChunkReader>>) -> Self {
+        let rule = Rule::new(layout.default_target());
+        Tree { source: Source { layout, reader }, rule, root: None }
     }
 
     /// An empty tree whose leaves are aimed at this number of rows.
+    #[cfg(test)]
     pub(crate) fn with_target(layout: Arc<Layout>, target: u32) -> Self {
         Tree { source: Source { layout, reader: None }, rule: Rule::new(target), root: None }
     }
@@ -94,7 +98,7 @@ impl Tree {
         let source = Source { layout, reader: Some(reader) };
         let slot = Slot::stored(address);
         let node = slot.node(&source)?;
-        let (key, count) = (first_key(node), node.row_count());
+        let (key, count) = (first_key(&node), node.row_count());
         Ok(Tree { source, rule: Rule::new(target), root: Some(Child { key, count, dirty: false, slot }) })
     }
 
@@ -116,6 +120,11 @@ impl Tree {
 
     pub fn layout(&self) -> &Arc<Layout> {
         &self.source.layout
+    }
+
+    /// Where the tree's nodes are read from.
+    pub(crate) fn reader(&self) -> Option<&Arc<dyn ChunkReader>> {
+        self.source.reader.as_ref()
     }
 
     /// The number of rows that leaves are aimed at.
@@ -171,42 +180,45 @@ impl Tree {
     }
 
     /// The leaf that holds this key, and where.
-    pub fn find(&self, key: &[u8]) -> Result<Option<(&Leaf, usize)>> {
+    pub fn find(&self, key: &[u8]) -> Result<Option<(LeafRef<'_>, usize)>> {
         let Some(root) = &self.root else { return Ok(None) };
-        let mut node = root.slot.node(&self.source)?;
+        let mut slot = &root.slot;
         loop {
-            match node {
-                Node::Inner(inner) => node = inner.children[inner.route(key)].slot.node(&self.source)?,
-                Node::Leaf(leaf) => return Ok(leaf.find(key).ok().map(|row| (&**leaf, row))),
+            match slot.node(&self.source)? {
+                NodeRef::Inner(inner) => slot = &inner.children[inner.route(key)].slot,
+                NodeRef::Leaf(leaf) => {
+                    let found = leaf.find(key);
+                    return Ok(found.ok().map(|row| (leaf, row)));
+                }
             }
         }
     }
 
     /// The first row whose key is at least `key`.
-    pub fn seek(&self, key: &[u8]) -> Result<Option<(&Leaf, usize)>> {
+    pub fn seek(&self, key: &[u8]) -> Result<Option<(LeafRef<'_>, usize)>> {
         let Some(root) = &self.root else { return Ok(None) };
         // The subtree just right of the path, in case the key is greater than all in its leaf.
         let mut right: Option<&Slot> = None;
-        let mut node = root.slot.node(&self.source)?;
+        let mut slot = &root.slot;
         let mut key = Some(key);
         loop {
-            match (node, key) {
-                (Node::Inner(inner), Some(sought)) => {
+            match (slot.node(&self.source)?, key) {
+                (NodeRef::Inner(inner), Some(sought)) => {
                     let at = inner.route(sought);
                     if let Some(next) = inner.children.get(at + 1) {
                         right = Some(&next.slot);
                     }
-                    node = inner.children[at].slot.node(&self.source)?;
+                    slot = &inner.children[at].slot;
                 }
-                (Node::Inner(inner), None) => node = inner.children[0].slot.node(&self.source)?,
-                (Node::Leaf(leaf), _) => {
+                (NodeRef::Inner(inner), None) => slot = &inner.children[0].slot,
+                (NodeRef::Leaf(leaf), _) => {
                     let at = key.map_or(0, |sought| leaf.find(sought).unwrap_or_else(|at| at));
                     if at < leaf.rows {
                         return Ok(Some((leaf, at)));
                     }
                     // No node is empty, so the first row to the right is the one.
-                    let Some(slot) = right.take() else { return Ok(None) };
-                    node = slot.node(&self.source)?;
+                    let Some(next) = right.take() else { return Ok(None) };
+                    slot = next;
                     key = None;
                 }
             }
@@ -232,6 +244,18 @@ impl Tree {
         Ok(())
     }
 
+    /// Lets the cache evict the leaves that are written. Does nothing to a tree of no store.
+    pub(crate) fn release(&mut self) {
+        if let (Some(root), Some(cache)) = (&mut self.root, self.source.cache()) {
+            root.slot.release(cache);
+        }
+    }
+
+    /// Whether [`Tree::release`] may find something to do.
+    pub(crate) fn is_held(&self) -> bool {
+        self.root.as_ref().is_some_and(|root| matches!(root.slot, Slot::Loaded(_)))
+    }
+
     /// Writes all nodes that have no address yet; returns the topmost one's (`None`: empty).
     pub fn write(&mut self, writer: &mut dyn ChunkWriter) -> Result<Option<ChunkAddress>> {
         self.normalise()?;
@@ -242,15 +266,15 @@ impl Tree {
     }
 }
 
-fn first_key(node: &Node) -> KeyBytes {
+fn first_key(node: &NodeRef<'_>) -> KeyBytes {
     match node {
-        Node::Leaf(leaf) if leaf.rows > 0 => KeyBytes::new(leaf.key(0)),
-        Node::Leaf(_) => KeyBytes::new(&[]),
-        Node::Inner(inner) => inner.children[0].key.clone(),
+        NodeRef::Leaf(leaf) if leaf.rows > 0 => KeyBytes::new(leaf.key(0)),
+        NodeRef::Leaf(_) => KeyBytes::new(&[]),
+        NodeRef::Inner(inner) => inner.children[0].key.clone(),
     }
 }
 
-fn write_slot(slot: &Slot, target: u32, writer: &mut dyn ChunkWriter) -> Result<ChunkAddress> {
+pub(crate) fn write_slot(slot: &Slot, target: u32, writer: &mut dyn ChunkWriter) -> Result<ChunkAddress> {
     let node = match slot {
         Slot::Stored(stored) => return Ok(stored.address),
         Slot::Loaded(node) => node,

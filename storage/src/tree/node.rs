@@ -9,17 +9,23 @@
 //! | 8 | | per child: rows in it (u64), its address (32), length of its first key (u32), the key |
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use crate::chunk::ChunkReader;
 use crate::error::{Error, Result};
 use crate::id::ChunkAddress;
 use crate::tree::boundary::{FANOUT_TARGET, LEAF_TARGET_MAX, LEAF_TARGET_MIN};
+use crate::tree::cache::{Charge, Evictable, NodeCache};
 use crate::tree::layout::Layout;
-use crate::tree::leaf::Leaf;
+use crate::tree::leaf::{Leaf, LeafRef};
 
 const INNER_FORMAT: u8 = 1;
 const INNER_HEADER_SIZE: usize = 8;
+/// What a child takes in memory: its entry, and the slot that it is stored in with its reference counts.
+const CHILD_SIZE: usize = size_of::<Child>() + size_of::<Stored>() + 24;
 /// No tree is higher: at two children a node this is more rows than there are.
 pub(crate) const LEVEL_MAX: u8 = 40;
 
@@ -37,6 +43,7 @@ pub(crate) struct Inner {
     pub address: OnceLock<ChunkAddress>,
     pub level: u8,
     pub children: Vec<Child>,
+    charge: Charge,
 }
 
 /// A copy is about to be edited, so it has no address.
@@ -44,7 +51,8 @@ impl Clone for Inner {
     fn clone(&self) -> Self {
         let mut children = Vec::with_capacity(self.children.len() + 1);
         children.extend_from_slice(&self.children);
-        Inner { address: OnceLock::new(), level: self.level, children }
+        let charge = Charge::new(self.charge.cache(), self.charge.size());
+        Inner { address: OnceLock::new(), level: self.level, children, charge }
     }
 }
 
@@ -67,32 +75,51 @@ pub(crate) enum Slot {
     Stored(Arc<Stored>),
 }
 
-/// A written node that is read when first needed. All copies of its parent share what was read.
+/// A written node that is read when first needed. All copies of its parent share what was read. An inner node stays then; a leaf
+/// goes when the cache wants its memory, and is read again.
 #[derive(Debug)]
 pub(crate) struct Stored {
     pub address: ChunkAddress,
-    node: OnceLock<Node>,
+    inner: OnceLock<Arc<Inner>>,
+    leaf: Mutex<Option<Evictable>>,
+    /// The leaf was found here since the cache last looked.
+    used: AtomicBool,
 }
 
-impl Node {
+/// A node to look at. An inner node is borrowed from the tree; so is a leaf that cannot be evicted meanwhile.
+pub(crate) enum NodeRef<'a> {
+    Inner(&'a Arc<Inner>),
+    Leaf(LeafRef<'a>),
+}
+
+impl NodeRef<'_> {
     pub fn level(&self) -> u8 {
         match self {
-            Node::Leaf(_) => 0,
-            Node::Inner(inner) => inner.level,
+            NodeRef::Leaf(_) => 0,
+            NodeRef::Inner(inner) => inner.level,
         }
     }
 
     pub fn address(&self) -> Option<&ChunkAddress> {
         match self {
-            Node::Leaf(leaf) => leaf.address.get(),
-            Node::Inner(inner) => inner.address.get(),
+            NodeRef::Leaf(leaf) => leaf.address.get(),
+            NodeRef::Inner(inner) => inner.address.get(),
         }
     }
 
     pub fn row_count(&self) -> u64 {
         match self {
-            Node::Leaf(leaf) => leaf.rows as u64,
-            Node::Inner(inner) => inner.children.iter().map(|c| c.count).sum(),
+            NodeRef::Leaf(leaf) => leaf.rows as u64,
+            NodeRef::Inner(inner) => inner.children.iter().map(|c| c.count).sum(),
+        }
+    }
+}
+
+impl Node {
+    pub fn address(&self) -> Option<&ChunkAddress> {
+        match self {
+            Node::Leaf(leaf) => leaf.address.get(),
+            Node::Inner(inner) => inner.address.get(),
         }
     }
 
@@ -108,7 +135,7 @@ impl Node {
 
 impl Slot {
     pub fn stored(address: ChunkAddress) -> Self {
-        Slot::Stored(Arc::new(Stored { address, node: OnceLock::new() }))
+        Slot::Stored(Arc::new(Stored { address, inner: OnceLock::new(), leaf: Mutex::new(None), used: AtomicBool::new(false) }))
     }
 
     pub fn address(&self) -> Option<&ChunkAddress> {
@@ -127,9 +154,11 @@ impl Slot {
     }
 
     /// The node, read if need be.
-    pub fn node(&self, source: &Source) -> Result<&Node> {
+    #[inline]
+    pub fn node(&self, source: &Source) -> Result<NodeRef<'_>> {
         match self {
-            Slot::Loaded(node) => Ok(node),
+            Slot::Loaded(Node::Inner(inner)) => Ok(NodeRef::Inner(inner)),
+            Slot::Loaded(Node::Leaf(leaf)) => Ok(NodeRef::Leaf(LeafRef::Borrowed(leaf))),
             Slot::Stored(stored) => stored.load(source),
         }
     }
@@ -137,28 +166,119 @@ impl Slot {
     /// The node for editing, read if need be.
     pub fn node_mut(&mut self, source: &Source) -> Result<&mut Node> {
         if let Slot::Stored(stored) = self {
-            stored.load(source)?;
-            let node = match Arc::get_mut(stored) {
-                Some(alone) => alone.node.take(),
-                None => stored.node.get().cloned(),
+            let leaf = match stored.load(source)? {
+                NodeRef::Leaf(leaf) => Some(leaf.into_arc()),
+                NodeRef::Inner(_) => None,
             };
-            *self = Slot::Loaded(node.expect("BUG: a loaded node is missing"));
+            let node = match leaf {
+                Some(leaf) => {
+                    // Alone with it, the tree edits the leaf in place; the cache's queue has a weak reference only.
+                    if Arc::strong_count(stored) == 1 {
+                        stored.leaf.lock().take();
+                    }
+                    Node::Leaf(leaf)
+                }
+                None => {
+                    let inner = match Arc::get_mut(stored) {
+                        Some(alone) => alone.inner.take(),
+                        None => stored.inner.get().cloned(),
+                    };
+                    Node::Inner(inner.expect("BUG: a loaded node is missing"))
+                }
+            };
+            *self = Slot::Loaded(node);
         }
         match self {
             Slot::Loaded(node) => Ok(node),
             Slot::Stored(_) => unreachable!("BUG: just loaded"),
         }
     }
+
+    /// Turns what is written into stored nodes, whose leaves the cache may evict; what is not written stays. Costs a look at each
+    /// node that was made or edited since it was last called.
+    pub fn release(&mut self, cache: &Arc<NodeCache>) {
+        let Slot::Loaded(node) = self else { return };
+        let stored = match node {
+            Node::Leaf(leaf) => {
+                let Some(address) = leaf.address.get() else { return };
+                Stored::with_leaf(*address, leaf.clone(), cache)
+            }
+            Node::Inner(inner) => {
+                let Some(address) = inner.address.get().copied() else {
+                    // A snapshot that shares the node keeps it as it is.
+                    let inner = Arc::make_mut(inner);
+                    inner.children.iter_mut().for_each(|child| child.slot.release(cache));
+                    return;
+                };
+                let mut children = match Arc::get_mut(inner) {
+                    Some(alone) => std::mem::take(&mut alone.children),
+                    None => inner.children.clone(),
+                };
+                children.iter_mut().for_each(|child| child.slot.release(cache));
+                let inner = Inner { address: OnceLock::from(address), ..Inner::new(Some(cache), inner.level, children) };
+                Stored::with_inner(address, inner)
+            }
+        };
+        *self = Slot::Stored(stored);
+    }
 }
 
 impl Stored {
-    fn load(&self, source: &Source) -> Result<&Node> {
-        if let Some(node) = self.node.get() {
-            return Ok(node);
+    fn with_inner(address: ChunkAddress, inner: Inner) -> Arc<Stored> {
+        let inner = OnceLock::from(Arc::new(inner));
+        Arc::new(Stored { address, inner, leaf: Mutex::new(None), used: AtomicBool::new(false) })
+    }
+
+    fn with_leaf(address: ChunkAddress, leaf: Arc<Leaf>, cache: &Arc<NodeCache>) -> Arc<Stored> {
+        let leaf = Mutex::new(Some(Evictable::new(leaf, Some(cache))));
+        // What was just written was just used.
+        let stored = Arc::new(Stored { address, inner: OnceLock::new(), leaf, used: AtomicBool::new(true) });
+        cache.enter(&stored);
+        stored
+    }
+
+    fn load<'a>(self: &'a Arc<Self>, source: &Source) -> Result<NodeRef<'a>> {
+        if let Some(inner) = self.inner.get() {
+            return Ok(NodeRef::Inner(inner));
         }
-        let node = source.read(&self.address)?;
-        // Two threads may read the same chunk; the first one's node stays.
-        Ok(self.node.get_or_init(|| node))
+        let mut leaf = self.leaf.lock();
+        if let Some(found) = &*leaf {
+            if !self.used.load(Ordering::Relaxed) {
+                self.used.store(true, Ordering::Relaxed);
+            }
+            return Ok(NodeRef::Leaf(LeafRef::Shared(found.leaf.clone())));
+        }
+        // Another thread may have read it while this one waited: what two want is read once.
+        if let Some(inner) = self.inner.get() {
+            return Ok(NodeRef::Inner(inner));
+        }
+        match source.read(&self.address)? {
+            Node::Inner(inner) => Ok(NodeRef::Inner(self.inner.get_or_init(|| inner))),
+            Node::Leaf(read) => {
+                let cache = source.cache();
+                *leaf = Some(Evictable::new(read.clone(), cache));
+                drop(leaf);
+                if let Some(cache) = cache {
+                    cache.enter(self);
+                    cache.make_room();
+                }
+                Ok(NodeRef::Leaf(LeafRef::Shared(read)))
+            }
+        }
+    }
+
+    /// Frees the leaf unless it was used since the last time; false if it was, or is being looked at.
+    pub(super) fn evict(&self) -> bool {
+        if self.used.swap(false, Ordering::Relaxed) {
+            return false;
+        }
+        match self.leaf.try_lock() {
+            Some(mut leaf) => {
+                leaf.take();
+                true
+            }
+            None => false,
+        }
     }
 }
 
@@ -170,19 +290,25 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    pub fn cache(&self) -> Option<&Arc<NodeCache>> {
+        self.reader.as_ref().and_then(|reader| reader.cache())
+    }
+
     pub fn read(&self, address: &ChunkAddress) -> Result<Node> {
         let missing = || Error::Damaged { place: format!("chunk {address:.12}"), what: "no store to read it from".into() };
         let bytes = self.reader.as_ref().ok_or_else(missing)?.read(address)?;
         match bytes.first() {
-            Some(0) => Ok(Node::Leaf(Arc::new(Leaf::decode(bytes, &self.layout, address)?))),
-            _ => Ok(Node::Inner(Arc::new(Inner::decode(&bytes, address)?.0))),
+            Some(0) => Ok(Node::Leaf(Arc::new(Leaf::decode(bytes, &self.layout, self.cache(), address)?))),
+            _ => Ok(Node::Inner(Arc::new(Inner::decode(&bytes, self.cache(), address)?.0))),
         }
     }
 }
 
 impl Inner {
-    pub fn new(level: u8, children: Vec<Child>) -> Self {
-        Inner { address: OnceLock::new(), level, children }
+    pub fn new(cache: Option<&Arc<NodeCache>>, level: u8, children: Vec<Child>) -> Self {
+        let keys: usize = children.iter().map(|child| child.key.heap_size()).sum();
+        let charge = Charge::new(cache, size_of::<Inner>() + children.capacity() * CHILD_SIZE + keys);
+        Inner { address: OnceLock::new(), level, children, charge }
     }
 
     /// The child whose range a key falls in.
@@ -213,7 +339,7 @@ impl Inner {
     }
 
     /// Checks a chunk and makes it an inner node; also gives the target of its tree.
-    pub fn decode(bytes: &[u8], address: &ChunkAddress) -> Result<(Inner, u32)> {
+    pub fn decode(bytes: &[u8], cache: Option<&Arc<NodeCache>>, address: &ChunkAddress) -> Result<(Inner, u32)> {
         let damaged = |what: &str| Error::Damaged { place: format!("chunk {address:.12}"), what: what.into() };
         let Some((header, mut rest)) = bytes.split_first_chunk::<INNER_HEADER_SIZE>() else {
             return Err(damaged("not a node of a tree"));
@@ -246,7 +372,8 @@ impl Inner {
         if !rest.is_empty() {
             return Err(damaged("inner node has bytes after its end"));
         }
-        Ok((Inner { address: OnceLock::from(*address), level, children }, u32::from_le_bytes(target)))
+        let inner = Inner { address: OnceLock::from(*address), ..Inner::new(cache, level, children) };
+        Ok((inner, u32::from_le_bytes(target)))
     }
 }
 
@@ -274,6 +401,13 @@ impl KeyBytes {
             KeyBytes::Inline { length: key.len() as u8, bytes }
         } else {
             KeyBytes::Heap(key.into())
+        }
+    }
+
+    fn heap_size(&self) -> usize {
+        match self {
+            KeyBytes::Inline { .. } => 0,
+            KeyBytes::Heap(bytes) => bytes.len(),
         }
     }
 

@@ -11,13 +11,14 @@
 
 use std::sync::Arc;
 
+use crate::chunk::{ChunkReader, ChunkWriter};
 use crate::error::{Error, Result};
 use crate::tree::boundary::{Rule, inner_rule};
 use crate::tree::edit::{check_key, check_leaf_size, leaf_child};
 use crate::tree::layout::Layout;
 use crate::tree::leaf::Leaf;
-use crate::tree::node::{Child, Inner, KeyBytes, Node, Slot, Source};
-use crate::tree::{LEAF_SIZE_MAX, Tree};
+use crate::tree::node::{Child, Inner, KeyBytes, Node, NodeRef, Slot, Source};
+use crate::tree::{LEAF_SIZE_MAX, Tree, write_slot};
 use crate::value::Value;
 
 /// Builds a tree from rows in key order.
@@ -28,8 +29,9 @@ pub struct TreeBuilder {
 
 impl TreeBuilder {
     /// `target`: how many rows a leaf is aimed at; see [`Layout::target_for`].
-    pub(crate) fn new(layout: Arc<Layout>, target: u32) -> Self {
-        let source = Source { layout, reader: None };
+    /// `reader`: where the tree is to be written to, if that is known.
+    pub(crate) fn new(layout: Arc<Layout>, target: u32, reader: Option<Arc<dyn ChunkReader>>) -> Self {
+        let source = Source { layout, reader };
         TreeBuilder { splicer: Splicer::new(source, Rule::new(target)), last_key: Vec::new() }
     }
 
@@ -51,7 +53,7 @@ impl TreeBuilder {
             let target = splicer.rule.target as usize;
             // The first leaf may stay the only one: it grows as it is filled.
             let capacity = if splicer.levels.is_empty() { 0 } else { target + target / 4 };
-            splicer.leaf = Some(Leaf::empty(&splicer.source.layout, splicer.rule.target, key.len() as u32, capacity));
+            splicer.leaf = Some(Leaf::empty(&splicer.source, splicer.rule.target, key.len() as u32, capacity));
         }
         let leaf = splicer.leaf.as_mut().expect("BUG: a leaf was just opened");
         check_leaf_size(leaf, row)?;
@@ -59,10 +61,22 @@ impl TreeBuilder {
         Ok(true)
     }
 
+    /// Writes the nodes that are finished, so that they need not stay in memory.
+    pub(crate) fn spill(&mut self, writer: &mut dyn ChunkWriter) -> Result<()> {
+        let splicer = &mut self.splicer;
+        for child in splicer.levels.iter_mut().flatten() {
+            write_slot(&child.slot, splicer.rule.target, writer)?;
+        }
+        let Some(cache) = splicer.source.cache() else { return Ok(()) };
+        splicer.levels.iter_mut().flatten().for_each(|child| child.slot.release(cache));
+        cache.make_room();
+        Ok(())
+    }
+
     pub fn finish(self) -> Result<Tree> {
         let (source, rule) = (self.splicer.source.clone(), self.splicer.rule);
         match self.splicer.finish()? {
-            None => Ok(Tree::new(source.layout)),
+            None => Ok(Tree::new(source.layout, source.reader)),
             root => Ok(Tree { root, source, rule }),
         }
     }
@@ -72,7 +86,8 @@ impl TreeBuilder {
 pub(crate) fn normalise(tree: &mut Tree) -> Result<()> {
     let Some(root) = &tree.root else { return Ok(()) };
     let mut splicer = Splicer::new(tree.source.clone(), tree.rule);
-    splicer.feed(root, false)?;
+    let level = root.slot.node(&tree.source)?.level();
+    splicer.feed(root, level, false)?;
     tree.root = splicer.finish()?;
     Ok(())
 }
@@ -96,22 +111,19 @@ impl Splicer {
         self.leaf.is_none() && self.levels.iter().all(Vec::is_empty)
     }
 
-    /// Adds a subtree; returns whether it was taken as it is. `follows`: its left sibling was, and both are clean, so that
-    /// all levels up to its own begin a node here.
-    fn feed(&mut self, child: &Child, follows: bool) -> Result<bool> {
-        if !child.dirty {
-            let level = child.slot.node(&self.source)?.level();
-            if self.begins(child.key.as_slice(), level, follows)? {
-                self.push_child(level, child.clone());
-                return Ok(true);
-            }
+    /// Adds a subtree of this level; returns whether it was taken as it is (without reading it). `follows`: its left sibling was,
+    /// and both are clean, so that all levels up to its own begin a node here.
+    fn feed(&mut self, child: &Child, level: u8, follows: bool) -> Result<bool> {
+        if !child.dirty && self.begins(child.key.as_slice(), level, follows)? {
+            self.push_child(level, child.clone());
+            return Ok(true);
         }
         match child.slot.node(&self.source)? {
-            Node::Leaf(leaf) => self.feed_leaf(leaf),
-            Node::Inner(inner) => {
+            NodeRef::Leaf(leaf) => self.feed_leaf(&leaf.into_arc()),
+            NodeRef::Inner(inner) => {
                 let mut previous_taken = false;
                 for child in &inner.children {
-                    previous_taken = self.feed(child, previous_taken && !child.dirty)? && !child.dirty;
+                    previous_taken = self.feed(child, inner.level - 1, previous_taken && !child.dirty)? && !child.dirty;
                 }
                 Ok(false)
             }
@@ -218,9 +230,9 @@ impl Splicer {
         let mut slot = &self.levels[lowest - 1].last().expect("BUG: an open node has children").slot;
         loop {
             match slot.node(&self.source)? {
-                Node::Leaf(leaf) => return Ok(leaf.rows),
-                Node::Inner(inner) if usize::from(inner.level) == level => return Ok(inner.children.len()),
-                Node::Inner(inner) => slot = &inner.children.last().expect("BUG: an inner node has children").slot,
+                NodeRef::Leaf(leaf) => return Ok(leaf.rows),
+                NodeRef::Inner(inner) if usize::from(inner.level) == level => return Ok(inner.children.len()),
+                NodeRef::Inner(inner) => slot = &inner.children.last().expect("BUG: an inner node has children").slot,
             }
         }
     }
@@ -247,7 +259,7 @@ impl Splicer {
                 return;
             }
             let (key, count) = (children[0].key.clone(), children.iter().map(|c| c.count).sum());
-            let node = Node::Inner(Arc::new(Inner::new(level as u8, children)));
+            let node = Node::Inner(Arc::new(Inner::new(self.source.cache(), level as u8, children)));
             self.push_child(level as u8, Child { key, count, dirty: false, slot: Slot::Loaded(node) });
         }
     }
@@ -269,8 +281,8 @@ impl Splicer {
             }
             let child = self.levels[lowest - 1].pop().expect("BUG: an open node has children");
             match child.slot.node(&self.source)? {
-                Node::Leaf(leaf) => self.leaf = Some(leaf.slice(0, leaf.rows)),
-                Node::Inner(inner) => self.levels[usize::from(inner.level) - 1] = inner.children.clone(),
+                NodeRef::Leaf(leaf) => self.leaf = Some(leaf.slice(0, leaf.rows)),
+                NodeRef::Inner(inner) => self.levels[usize::from(inner.level) - 1] = inner.children.clone(),
             }
         }
     }
@@ -296,7 +308,7 @@ impl Splicer {
         let mut root = self.levels[level].pop().expect("BUG: there is one child");
         loop {
             let only = match root.slot.node(&self.source)? {
-                Node::Inner(inner) if inner.children.len() == 1 => inner.children[0].clone(),
+                NodeRef::Inner(inner) if inner.children.len() == 1 => inner.children[0].clone(),
                 _ => return Ok(Some(root)),
             };
             root = only;

@@ -12,6 +12,27 @@ use crate::value::Physical;
 
 type Model = BTreeMap<Vec<u8>, Row>;
 
+/// Chunks of a store that has hardly any memory for nodes.
+#[derive(Debug)]
+struct SmallMemory {
+    chunks: MemoryChunks,
+    cache: Arc<NodeCache>,
+}
+
+impl ChunkReader for SmallMemory {
+    fn read(&self, address: &ChunkAddress) -> Result<Vec<u8>> {
+        self.chunks.read(address)
+    }
+
+    fn cache(&self) -> Option<&Arc<NodeCache>> {
+        Some(&self.cache)
+    }
+
+    fn writer(&self) -> Option<Box<dyn ChunkWriter + '_>> {
+        Some(Box::new(&self.chunks))
+    }
+}
+
 fn layout() -> Arc<Layout> {
     Layout::new(vec![Physical::Int4, Physical::Bytes, Physical::Bool, Physical::Bytes, Physical::Uuid])
 }
@@ -44,7 +65,7 @@ fn check(tree: &Tree, model: &Model) {
 }
 
 fn build(model: &Model, target: u32) -> Tree {
-    let mut builder = TreeBuilder::new(layout(), target);
+    let mut builder = TreeBuilder::new(layout(), target, None);
     for (key, row) in model {
         assert!(builder.push(key, row).unwrap());
     }
@@ -62,6 +83,7 @@ enum Op {
     Normalise,
     Write,
     Reload,
+    Release,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -76,6 +98,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::Normalise),
         2 => Just(Op::Write),
         2 => Just(Op::Reload),
+        4 => Just(Op::Release),
     ]
 }
 
@@ -94,8 +117,11 @@ proptest! {
 
     #[test]
     fn a_tree_behaves_like_a_btreemap_and_its_shape_does_not_depend_on_the_order_of_edits(ops in prop::collection::vec(op(), 1..120)) {
-        let chunks = Arc::new(MemoryChunks::default());
+        // A few leaves fit.
+        let small = Arc::new(SmallMemory { chunks: MemoryChunks::default(), cache: NodeCache::new(10_000) });
+        let (chunks, reader): (&MemoryChunks, Arc<dyn ChunkReader>) = (&small.chunks, small.clone());
         let mut tree = Tree::with_target(layout(), 16);
+        tree.source.reader = Some(reader.clone());
         let mut model = Model::new();
         let mut snapshots = vec![(tree.clone(), model.clone())];
         for op in ops {
@@ -120,10 +146,14 @@ proptest! {
                     tree.normalise().unwrap();
                     check(&tree, &model);
                 }
-                Op::Write => { tree.write(&mut &*chunks).unwrap(); }
+                Op::Write => { tree.write(&mut { chunks }).unwrap(); }
+                Op::Release => {
+                    tree.release();
+                    small.cache.make_room();
+                }
                 Op::Reload => {
-                    if let Some(address) = tree.write(&mut &*chunks).unwrap() {
-                        tree = Tree::open(address, layout(), chunks.clone()).unwrap();
+                    if let Some(address) = tree.write(&mut { chunks }).unwrap() {
+                        tree = Tree::open(address, layout(), reader.clone()).unwrap();
                     }
                 }
             }
@@ -136,9 +166,9 @@ proptest! {
         for (tree, model) in &mut snapshots {
             check(tree, model);
             // The same rows built in order give the same nodes.
-            let address = tree.write(&mut &*chunks).unwrap();
+            let address = tree.write(&mut { chunks }).unwrap();
             // (One that was empty in between is aimed at what its layout suggests.)
-            prop_assert_eq!(address, build(model, tree.rule.target).write(&mut &*chunks).unwrap());
+            prop_assert_eq!(address, build(model, tree.rule.target).write(&mut { chunks }).unwrap());
             check(tree, model);
         }
         for pair in snapshots.windows(2) {
@@ -157,6 +187,8 @@ proptest! {
             }
             prop_assert_eq!(&patched, after);
         }
+        drop((snapshots, tree));
+        prop_assert_eq!((small.cache.resident(), small.cache.held()), (0, 0));
     }
 
     #[test]
@@ -187,15 +219,15 @@ proptest! {
             bytes[at] ^= byte;
         }
         let address = ChunkAddress::of(&bytes);
-        if let Ok(leaf) = Leaf::decode(bytes.clone(), &layout(), &address) {
+        if let Ok(leaf) = Leaf::decode(bytes.clone(), &layout(), None, &address) {
             for row in 0..leaf.row_count() {
                 leaf.row(row);
             }
             leaf.verify();
         }
         let at = cut.index(bytes.len());
-        let _ = Leaf::decode(bytes[..at].to_vec(), &layout(), &address);
-        let _ = node::Inner::decode(&bytes[at..], &address);
+        let _ = Leaf::decode(bytes[..at].to_vec(), &layout(), None, &address);
+        let _ = node::Inner::decode(&bytes[at..], None, &address);
     }
 }
 

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::id::ChunkAddress;
 use crate::tree::Tree;
 use crate::tree::boundary::inner_rule;
-use crate::tree::node::{Child, Node};
+use crate::tree::node::{Child, NodeRef};
 
 /// What a verification looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,15 +60,15 @@ impl Verifier<'_> {
             return Err(damaged(child, "row count differs from what its parent says"));
         }
         // Bytes that hash to their address but are not what this version writes would break the sharing of nodes.
-        let bytes = node.address().map(|_| match node {
-            Node::Inner(inner) => inner.encode(self.tree.rule.target).into(),
-            Node::Leaf(leaf) => leaf.encode(),
+        let bytes = node.address().map(|_| match &node {
+            NodeRef::Inner(inner) => inner.encode(self.tree.rule.target).into(),
+            NodeRef::Leaf(leaf) => leaf.encode(),
         });
         if bytes.is_some_and(|bytes| node.address() != Some(&ChunkAddress::of(&bytes))) {
             return Err(damaged(child, "chunk is not in canonical form"));
         }
         match node {
-            Node::Inner(inner) => {
+            NodeRef::Inner(inner) => {
                 for (i, below) in inner.children.iter().enumerate() {
                     if i == 0 && !any_key && !child.dirty && below.key.as_slice() != child.key.as_slice() {
                         return Err(damaged(child, "first key differs from what its parent says"));
@@ -76,7 +76,7 @@ impl Verifier<'_> {
                     self.visit(below, level - 1, false)?;
                 }
             }
-            Node::Leaf(leaf) => {
+            NodeRef::Leaf(leaf) => {
                 if let Some(what) = leaf.verify() {
                     return Err(damaged(child, what));
                 }
