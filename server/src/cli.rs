@@ -28,10 +28,17 @@ pub struct Serve {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Verify a store: every record, commit, ref and tree; exits with 1 on any finding
+    /// Verify a store: every record, commit, ref and tree, and that change sets lead from checkpoint to checkpoint
+    ///
+    /// Changes nothing, unless told to repair. Exits with 0 when the store is whole, with 1 when it is damaged or cannot be checked, and
+    /// with 3 when it was repaired and something was lost. The last line says what was found.
     Fsck {
         /// The data directory of a server that is not running
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
+
+        /// Make a new journal of all that is whole, and put it in the place of the damaged one, which is kept under another name
+        #[arg(long)]
+        repair: bool,
     },
 }

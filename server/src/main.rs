@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use strandline_server::cli::{Cli, Command};
 use strandline_server::config::Config;
 use strandline_server::run;
+use strandline_storage::store::{Finding, FsckReport};
 use tracing_subscriber::EnvFilter;
 
 // Edits of tree nodes allocate and free whole leaves: the system's allocator costs several times as much there.
@@ -16,6 +17,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Exit code for a wrong flag or an unusable configuration.
 const USAGE: u8 = 2;
+/// Exit code of a repair that could not save everything.
+const LOST: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -31,7 +34,8 @@ fn main() -> ExitCode {
         }
     };
     match cli.command {
-        Some(Command::Fsck { data_dir }) => fsck(&data_dir),
+        Some(Command::Fsck { data_dir, repair: false }) => fsck(&data_dir),
+        Some(Command::Fsck { data_dir, repair: true }) => repair(&data_dir),
         None => serve(&cli),
     }
 }
@@ -70,28 +74,75 @@ fn serve(cli: &Cli) -> ExitCode {
 fn fsck(data_dir: &Path) -> ExitCode {
     match run::fsck(data_dir) {
         Ok(report) => {
-            for finding in &report.findings {
-                println!("{}: {}", finding.place.display(), finding.what);
-            }
-            let counts = format!("{} segments, {} commits, {} chunks", report.segment_count, report.commit_count, report.chunk_count);
-            match report.findings.len() {
-                0 => {
-                    println!("no damage found: {counts}");
-                    ExitCode::SUCCESS
-                }
-                1 => {
-                    println!("1 finding: {counts}");
-                    ExitCode::FAILURE
-                }
-                count => {
-                    println!("{count} findings: {counts}");
-                    ExitCode::FAILURE
-                }
-            }
+            print_findings(&report.findings);
+            println!("{}", summary(&report));
+            if report.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
             eprintln!("strandline: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Prints what was found, what was lost, what has another name now, and a last line that sums up.
+fn repair(data_dir: &Path) -> ExitCode {
+    println!("checking {}; if it is damaged, a new journal is made beside the damaged one, which is kept", data_dir.display());
+    let report = match run::repair(data_dir) {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("strandline: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    print_findings(&report.before.findings);
+    let Some(after) = &report.after else {
+        println!("{}; nothing to repair", summary(&report.before));
+        return ExitCode::SUCCESS;
+    };
+    for (old, new) in &report.renamed_commits {
+        println!("commit {old} is commit {new} now");
+    }
+    for loss in &report.losses {
+        println!("lost: {}: {}", loss.place.display(), loss.what);
+    }
+    for commit in &report.lost_commits {
+        println!("lost: commit {commit}");
+    }
+    if let Some(kept) = &report.kept {
+        println!("the damaged journal is kept in {}", kept.display());
+    }
+    print_findings(&after.findings);
+    let lost = match (report.lost_commits.len(), report.losses.len()) {
+        (0, 0) => "nothing lost".to_owned(),
+        (commits, losses) => format!("{} lost, {}", count(commits, "commit"), count(losses, "other loss")),
+    };
+    println!("repaired: {lost}; {}", summary(after));
+    match () {
+        () if !after.findings.is_empty() => ExitCode::FAILURE,
+        () if report.losses.is_empty() && report.lost_commits.is_empty() => ExitCode::SUCCESS,
+        () => ExitCode::from(LOST),
+    }
+}
+
+fn print_findings(findings: &[Finding]) {
+    for finding in findings {
+        println!("{}: {}", finding.place.display(), finding.what);
+    }
+}
+
+fn summary(report: &FsckReport) -> String {
+    let counts = format!("{} segments, {} commits, {} chunks", report.segment_count, report.commit_count, report.chunk_count);
+    match report.findings.len() {
+        0 => format!("no damage found: {counts}"),
+        findings => format!("{}: {counts}", count(findings, "finding")),
+    }
+}
+
+fn count(number: usize, what: &str) -> String {
+    match (number, what.strip_suffix("ss")) {
+        (1, _) => format!("1 {what}"),
+        (_, Some(_)) => format!("{number} {what}es"),
+        (_, None) => format!("{number} {what}s"),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Context, Result};
 use strandline_replication::{Replicator, Status};
 use strandline_sql::session::{Engine, EngineOptions};
-use strandline_storage::store::{FsckReport, fsck as storage_fsck};
+use strandline_storage::store::{FsckReport, RepairReport, fsck as storage_fsck, repair as storage_repair};
 use strandline_storage::{CommitMeta, Identity, Store, StoreOptions, Timestamp};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -123,4 +123,12 @@ fn told_to_stop() -> Result<impl Future<Output = ()> + Send> {
 /// The store cannot be opened at all: not there, locked, or of a newer format.
 pub fn fsck(data_dir: &Path) -> Result<FsckReport> {
     Ok(storage_fsck(data_dir)?)
+}
+
+/// Repairs a store that no server has open.
+///
+/// # Errors
+/// As [`fsck`], and what the disk refuses; then the store is as it was.
+pub fn repair(data_dir: &Path) -> Result<RepairReport> {
+    Ok(storage_repair(data_dir)?)
 }

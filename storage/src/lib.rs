@@ -9,12 +9,17 @@ mod checkpoint;
 pub mod chunk;
 pub mod commit;
 mod commit_index;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod decoders;
 mod derived;
 pub mod diff;
 mod disk;
 pub mod edit;
 mod encoding;
 pub mod error;
+#[cfg(test)]
+mod fixture;
 mod fsck;
 pub mod id;
 mod journal;

@@ -42,8 +42,7 @@ pub(crate) fn recover(shared: &Arc<Shared>, opened: Opened) -> Result<Registry> 
     }
     index_tail(shared, opened.tail_sequence)?;
     let last = shared.checkpoints.read().records.last().map(|(sequence, _)| *sequence);
-    let mut recovery =
-        Recovery { shared, databases: HashMap::new(), branches: HashMap::new(), registry: Registry::new(), from: HashMap::new() };
+    let mut recovery = Recovery::new(shared);
     let mut start = 0;
     if let Some(sequence) = last {
         let place = || shared.journal.place_of(sequence);
@@ -127,27 +126,31 @@ fn drop_unmade(shared: &Shared, database: u32) -> Result<()> {
     Ok(())
 }
 
-struct Recovery<'a> {
+pub(crate) struct Recovery<'a> {
     shared: &'a Arc<Shared>,
-    databases: HashMap<u32, RecoveredDatabase>,
-    branches: HashMap<u32, RecoveredBranch>,
-    registry: Registry,
+    pub databases: HashMap<u32, RecoveredDatabase>,
+    pub branches: HashMap<u32, RecoveredBranch>,
+    pub registry: Registry,
     /// Records of a branch before this are in its checkpoint.
     from: HashMap<u32, u64>,
 }
 
-struct RecoveredDatabase {
-    name: String,
-    tags: Vec<Tag>,
+pub(crate) struct RecoveredDatabase {
+    pub name: String,
+    pub tags: Vec<Tag>,
 }
 
-struct RecoveredBranch {
-    name: String,
-    database: u32,
-    cell: Arc<BranchCell>,
+pub(crate) struct RecoveredBranch {
+    pub name: String,
+    pub database: u32,
+    pub cell: Arc<BranchCell>,
 }
 
-impl Recovery<'_> {
+impl<'a> Recovery<'a> {
+    pub fn new(shared: &'a Arc<Shared>) -> Self {
+        Recovery { shared, databases: HashMap::new(), branches: HashMap::new(), registry: Registry::new(), from: HashMap::new() }
+    }
+
     fn restore(&mut self, checkpoint: Checkpoint) -> Result<()> {
         self.registry.next_number = checkpoint.next_number;
         self.registry.oid_limit = checkpoint.oid_limit;
@@ -193,7 +196,7 @@ impl Recovery<'_> {
         (self.from.get(&number).is_none_or(|from| *from <= sequence)).then(|| branch.cell.clone())
     }
 
-    fn replay(&mut self, sequence: u64, record: Record) -> Result<()> {
+    pub fn replay(&mut self, sequence: u64, record: Record) -> Result<()> {
         match record {
             Record::DatabaseCreated { database, name } => {
                 self.took_number(database);

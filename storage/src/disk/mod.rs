@@ -30,7 +30,7 @@ pub(crate) trait Disk: Send + Sync + std::fmt::Debug {
     fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn DiskFile>>;
     /// Opens a file for reading only.
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
-    /// Gives a file another name in the same folder, in the place of one that has it.
+    /// Gives a file another name in the same folder, in the place of one that has it; or a folder a name that nothing has.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;

@@ -6,6 +6,14 @@
 //!    read: its id, its parents, its height, its change set; refs and checkpoints name commits that exist.
 //! 3. Every checkpoint's trees are read and checked, and the change sets since the one before are replayed on it: both ways
 //!    must give the same root value.
+//!
+//! Checking changes nothing. [`repair`](repair()) makes a new journal of what is whole (`repair.rs`).
+
+mod exchange;
+mod repair;
+mod salvage;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +26,7 @@ use crate::chunk::ChunkWriter;
 use crate::commit_index::CommitNumber;
 use crate::disk::{Disk, RealDisk};
 use crate::error::{Error, Result};
-use crate::id::ChunkAddress;
+use crate::id::{ChunkAddress, CommitId};
 use crate::journal::{Access, Journal, JournalOptions, find_mark_damage};
 use crate::journal::{FrameKind, LogFrame, SEGMENT_SIZE, ScanEnd, SegmentContents, scan, segment_files};
 use crate::record::Record;
@@ -28,6 +36,9 @@ use crate::row_index::RowIndex;
 use crate::schema::Catalog;
 use crate::store::shared::Shared;
 use crate::store::{FoundFormat, JOURNAL_FOLDER, STORE_FOLDER, find_format, take_read_lock};
+
+pub use exchange::REPAIR_FILE;
+pub use repair::{RepairReport, repair};
 
 /// One finding of [`fsck`].
 #[derive(Clone, Debug)]
@@ -74,33 +85,50 @@ pub fn fsck(path: &Path) -> Result<FsckReport> {
 }
 
 pub(crate) fn fsck_on(disk: Arc<dyn Disk>, path: &Path) -> Result<FsckReport> {
+    let lock = take_read_lock(&*disk, &path.join(STORE_FOLDER))?;
+    let checked = check(&disk, path, JOURNAL_FOLDER)?;
+    drop(lock);
+    Ok(checked.report)
+}
+
+/// What [`check`] found, and the commits that the store knows of, readable or not.
+struct Checked {
+    report: FsckReport,
+    commits: Vec<CommitId>,
+}
+
+/// Checks a store with the journal in this folder, and changes nothing. The lock is the caller's.
+fn check(disk: &Arc<dyn Disk>, path: &Path, journal_folder: &str) -> Result<Checked> {
     let folder = path.join(STORE_FOLDER);
-    let lock = take_read_lock(&*disk, &folder)?;
     let mut report = FsckReport::default();
-    let journal_folder = folder.join(JOURNAL_FOLDER);
-    match find_format(&*disk, &folder) {
+    let journal_folder = folder.join(journal_folder);
+    match find_format(&**disk, &folder) {
         Err(error @ Error::Format { .. }) => return Err(error),
         // A crash in the making of the store: there is nothing yet.
-        Ok(FoundFormat::Unmade) => return Ok(report),
+        Ok(FoundFormat::Unmade) => return Ok(Checked { report, commits: Vec::new() }),
         other => report.note(other.map(|_| ()))?,
     }
-    match find_mark_damage(&*disk, &journal_folder) {
+    match find_mark_damage(&**disk, &journal_folder) {
         Ok(Some((path, what))) => report.find(path, what),
         other => report.note(other.map(|_| ()))?,
     }
-    let scanned = scan_segments(&*disk, &journal_folder, &mut report);
+    if disk.open_read(&folder.join(REPAIR_FILE)).is_ok() {
+        report.find(folder.join(REPAIR_FILE), "a repair was interrupted; it has to be run again");
+    }
+    let scanned = scan_segments(&**disk, &journal_folder, &mut report);
     report.note(scanned)?;
     // What cannot be opened is not replayed: the findings above say why.
     let options = JournalOptions { group_commit: Duration::ZERO, segment_size: SEGMENT_SIZE };
     let (journal, opened) = match Journal::open(disk.clone(), &journal_folder, options, Access::Read) {
         Ok(opened) => opened,
+        Err(error @ Error::Format { .. }) => return Err(error),
         Err(error) => {
             report.note(Err(error))?;
-            return Ok(report);
+            return Ok(Checked { report, commits: Vec::new() });
         }
     };
-    let row_index = RowIndex::new(disk, None, 0);
-    let shared = Arc::new(Shared::new(path.into(), Arc::new(journal), None, row_index, u64::MAX, lock));
+    let row_index = RowIndex::new(disk.clone(), None, 0);
+    let shared = Arc::new(Shared::new(path.into(), Arc::new(journal), None, row_index, u64::MAX, Box::new(())));
     match recovery::recover(&shared, opened) {
         // Branches and tags were resolved on the way.
         Ok(registry) => {
@@ -124,7 +152,10 @@ pub(crate) fn fsck_on(disk: Arc<dyn Disk>, path: &Path) -> Result<FsckReport> {
     report.commit_count = u64::from(shared.index.read().len());
     verify_commits(&shared, &mut report)?;
     verify_checkpoints(&shared, &mut report)?;
-    Ok(report)
+    let index = shared.index.read();
+    let commits = (0..index.len()).map(|number| index.entry(number).id).collect();
+    drop(index);
+    Ok(Checked { report, commits })
 }
 
 /// Reads every segment whole and checks its frames.

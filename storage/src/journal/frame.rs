@@ -98,6 +98,10 @@ impl FrameHeader {
             }
             return Ok(body.to_vec());
         }
+        // lz4 makes at most 255 bytes of one; a header that claims more would only cost memory.
+        if self.raw_size as usize > body.len().saturating_mul(255) {
+            return Err(Malformed("frame does not decompress"));
+        }
         let mut raw = vec![0; self.raw_size as usize];
         match lz4_flex::block::decompress_into(body, &mut raw) {
             Ok(size) if size == raw.len() => Ok(raw),

@@ -35,9 +35,9 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
-pub(crate) use frame::{FRAME_BODY_SIZE_MAX, FrameKind};
+pub(crate) use frame::{FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FRAME_MAGIC, FrameHeader, FrameKind};
 pub(crate) use reader::LogFrame;
-pub(crate) use segment::{Contents as SegmentContents, FORMAT_VERSION, ScanEnd, scan};
+pub(crate) use segment::{Contents as SegmentContents, FORMAT_VERSION, SEGMENT_HEADER_SIZE, ScanEnd, scan};
 
 use crate::disk::{Disk, DiskFile};
 use crate::encoding::put_varint;
@@ -414,6 +414,16 @@ pub(crate) fn find_mark_damage(disk: &dyn Disk, folder: &Path) -> Result<Option<
         _ => return Ok(None),
     };
     Ok(Some((path, what)))
+}
+
+/// How much of the journal was durable, if its mark says so: the segment's path and size.
+/// # Errors
+/// `Io`.
+pub(crate) fn marked_durable(disk: &dyn Disk, folder: &Path) -> Result<Option<(PathBuf, u64)>> {
+    let path = folder.join(writer::SyncedMark::NAME);
+    let mark = writer::SyncedMark::open(disk, folder, Access::Read).map_err(io_error("open", &path))?;
+    let found = mark.read().map_err(io_error("read", &path))?;
+    Ok((!found.is_damaged && found.number > 0).then(|| (segment::segment_path(folder, found.number), found.size)))
 }
 
 /// # Errors

@@ -30,7 +30,8 @@ impl LogFrame {
     pub fn decode(sequence: u64, record_count: u16, body: Vec<u8>) -> Decoded<LogFrame> {
         let body = Bytes::from(body);
         let mut reader = ByteReader::new(&body);
-        let mut records = Vec::with_capacity(usize::from(record_count));
+        // A record takes a byte at least.
+        let mut records = Vec::with_capacity(usize::from(record_count).min(body.len()));
         for _ in 0..record_count {
             let size = reader.count()?;
             let start = (body.len() - reader.rest().len()) as u32;

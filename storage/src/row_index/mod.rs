@@ -16,7 +16,7 @@
 //!
 //! Measured with pgbench transactions (four rows each): 14 bytes on disk a transaction.
 
-mod run;
+pub(crate) mod run;
 #[cfg(test)]
 mod tests;
 

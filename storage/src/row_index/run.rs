@@ -26,13 +26,13 @@ use std::sync::Arc;
 use super::Entry;
 use crate::commit_index::CommitNumber;
 use crate::disk::{Disk, DiskFile};
-use crate::encoding::{ByteReader, Malformed, put_varint};
+use crate::encoding::{ByteReader, Decoded, Malformed, put_varint};
 use crate::error::{Error, Result};
 use crate::id::CommitId;
 
 const MAGIC: [u8; 8] = *b"STRROWS2";
 const HEADER_SIZE: usize = 64;
-const BLOCK_SIZE: usize = 4096;
+pub(crate) const BLOCK_SIZE: usize = 4096;
 const BLOCK_HEADER_SIZE: usize = 6;
 /// Blocks are written in pieces of about this size.
 const WRITE_SIZE: usize = 1 << 16;
@@ -171,23 +171,25 @@ impl Run {
         if u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) != crc32c::crc32c(&bytes[4..]) {
             return Err(Malformed("block fails its checksum").at(place()));
         }
-        let count = u16::from_le_bytes([bytes[4], bytes[5]]);
-        let mut reader = ByteReader::new(&bytes[BLOCK_HEADER_SIZE..]);
-        let mut entries = Vec::with_capacity(usize::from(count));
-        let mut read = || -> Result<(), Malformed> {
-            let (mut hash, mut commit) = (0u32, 0);
-            for i in 0..count {
-                let distance = reader.varint_u32()?;
-                hash = hash.checked_add(distance).ok_or(Malformed("hash out of range"))?;
-                let base = if distance == 0 && i > 0 { commit } else { self.commits.start };
-                commit = reader.varint_u32()?.checked_add(base).ok_or(Malformed("commit out of range"))?;
-                entries.push((hash, commit));
-            }
-            Ok(())
-        };
-        read().map_err(|e| e.at(place()))?;
-        Ok(entries)
+        decode_block(&bytes, self.commits.start).map_err(|e| e.at(place()))
     }
+}
+
+/// The entries of a block whose checksum is right.
+pub(crate) fn decode_block(bytes: &[u8; BLOCK_SIZE], first_commit: CommitNumber) -> Decoded<Vec<Entry>> {
+    let count = u16::from_le_bytes([bytes[4], bytes[5]]);
+    let mut reader = ByteReader::new(&bytes[BLOCK_HEADER_SIZE..]);
+    // An entry has two bytes at least.
+    let mut entries = Vec::with_capacity(usize::from(count).min(BLOCK_SIZE / 2));
+    let (mut hash, mut commit) = (0u32, 0);
+    for i in 0..count {
+        let distance = reader.varint_u32()?;
+        hash = hash.checked_add(distance).ok_or(Malformed("hash out of range"))?;
+        let base = if distance == 0 && i > 0 { commit } else { first_commit };
+        commit = reader.varint_u32()?.checked_add(base).ok_or(Malformed("commit out of range"))?;
+        entries.push((hash, commit));
+    }
+    Ok(entries)
 }
 
 fn encode_firsts(firsts: &[u32]) -> Vec<u8> {

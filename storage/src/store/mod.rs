@@ -34,7 +34,7 @@ pub use options::StoreOptions;
 pub use registry::Tag;
 pub use table_at::TableAt;
 
-pub use crate::fsck::{Finding, FsckReport, fsck};
+pub use crate::fsck::{Finding, FsckReport, RepairReport, fsck, repair};
 pub use crate::journal::JournalPosition;
 
 use crate::checkpoint::Checkpointer;
@@ -51,7 +51,7 @@ pub(crate) const STORE_FOLDER: &str = ".strandline";
 pub(crate) const JOURNAL_FOLDER: &str = "journal";
 pub(crate) const ROW_INDEX_FOLDER: &str = "row-index";
 const LOCK_FILE: &str = "LOCK";
-const FORMAT_FILE: &str = "FORMAT";
+pub(crate) const FORMAT_FILE: &str = "FORMAT";
 const FORMAT_PREFIX: &str = "strandline store, format ";
 const FORMAT_FILE_SIZE_MAX: u64 = 256;
 
@@ -100,6 +100,11 @@ impl Store {
     pub(crate) fn open_with_cache(path: &Path, with: OpenWith, cache_size: u64) -> Result<Arc<Store>> {
         let folder = path.join(STORE_FOLDER);
         let lock = take_lock(&*with.disk, &folder)?;
+        let interrupted = folder.join(crate::fsck::REPAIR_FILE);
+        if with.disk.open_read(&interrupted).is_ok() {
+            let what = "a repair was interrupted; run strandline fsck --repair again".into();
+            return Err(Error::Damaged { place: interrupted.display().to_string(), what });
+        }
         let made = find_format(&*with.disk, &folder)? == FoundFormat::Ours;
         let access = if made { Access::Write } else { Access::Create };
         let (journal, opened) = Journal::open(with.disk.clone(), &folder.join(JOURNAL_FOLDER), with.journal, access)?;
@@ -246,7 +251,7 @@ pub(crate) fn find_format(disk: &dyn Disk, folder: &Path) -> Result<FoundFormat>
 }
 
 /// Writes down our format, the last step of the making of a store.
-fn put_format(disk: &dyn Disk, folder: &Path) -> Result<()> {
+pub(crate) fn put_format(disk: &dyn Disk, folder: &Path) -> Result<()> {
     let path = folder.join(FORMAT_FILE);
     let put = || {
         let file = disk.open(&path, true)?;

@@ -16,9 +16,9 @@ use crate::root::Root;
 use crate::schema::{Column, Index, IndexColumn, IndexKey, Oid, PUBLIC_SCHEMA_OID, TableSchema};
 use crate::value::{DataType, Kind, Row, Value};
 
-const DATABASE: &str = "postgres";
-const TABLE: Oid = 16400;
-const KEYLESS: Oid = 16410;
+pub(crate) const DATABASE: &str = "postgres";
+pub(crate) const TABLE: Oid = 16400;
+pub(crate) const KEYLESS: Oid = 16410;
 
 pub(crate) fn meta(message: &str, n: u64) -> CommitMeta {
     let author = Identity { name: "postgres".into(), email: "postgres@localhost".into() };
@@ -77,11 +77,11 @@ pub(crate) fn table(oid: Oid, name: &str, keyed: bool) -> TableSchema {
     }
 }
 
-fn row(id: i32, text: &str) -> Row {
+pub(crate) fn row(id: i32, text: &str) -> Row {
     vec![Value::Int4(id), Value::bytes(text)]
 }
 
-fn open_on(disk: &SimulatedDisk, segment_size: u64, checkpoint_row_count: u64) -> Result<Arc<Store>> {
+pub(crate) fn open_on(disk: &SimulatedDisk, segment_size: u64, checkpoint_row_count: u64) -> Result<Arc<Store>> {
     let with = OpenWith {
         disk: Arc::new(disk.clone()),
         journal: JournalOptions { group_commit: Duration::ZERO, segment_size },
@@ -97,7 +97,7 @@ fn made(disk: &SimulatedDisk) -> Result<Arc<Store>> {
     made_with(disk, 1 << 16)
 }
 
-fn made_with(disk: &SimulatedDisk, segment_size: u64) -> Result<Arc<Store>> {
+pub(crate) fn made_with(disk: &SimulatedDisk, segment_size: u64) -> Result<Arc<Store>> {
     let store = open_on(disk, segment_size, u64::MAX)?;
     if store.databases().is_empty() {
         store.create_database(DATABASE, meta("", 0))?;
@@ -141,15 +141,15 @@ fn transaction(edit: &mut Edit, n: u64) {
     edit.insert(KEYLESS, row((n % 3) as i32, "same")).unwrap();
 }
 
-fn apply(branch: &Arc<Branch>, n: u64) -> Result<(CommitId, JournalPosition)> {
+pub(crate) fn apply(branch: &Arc<Branch>, n: u64) -> Result<(CommitId, JournalPosition)> {
     let mut apply = branch.begin_apply(n.is_multiple_of(4))?;
     transaction(&mut apply, n);
     apply.commit(meta(&format!("transaction {n}"), n + 10))
 }
 
-type Model = (BTreeMap<i32, Vec<String>>, BTreeMap<i32, Vec<String>>);
+pub(crate) type Model = (BTreeMap<i32, Vec<String>>, BTreeMap<i32, Vec<String>>);
 
-fn content(root: &Root) -> Model {
+pub(crate) fn content(root: &Root) -> Model {
     (rows(root, TABLE), rows(root, KEYLESS))
 }
 
@@ -287,7 +287,7 @@ fn a_lost_last_segment_is_noticed() {
 }
 
 /// A history of transactions, each durable: (head, content) from the oldest to the newest, and the disk.
-fn history(segment_size: u64, count: u64) -> (SimulatedDisk, Vec<(CommitId, Model)>) {
+pub(crate) fn history(segment_size: u64, count: u64) -> (SimulatedDisk, Vec<(CommitId, Model)>) {
     let disk = SimulatedDisk::default();
     let store = made_with(&disk, segment_size).unwrap();
     let branch = store.branch(DATABASE, "main").unwrap();

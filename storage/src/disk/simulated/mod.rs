@@ -213,7 +213,7 @@ impl Disk for SimulatedDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.counted(Kind::Rename)?;
-        state.file(from)?;
+        state.content.find(from).ok_or(io::ErrorKind::NotFound)?;
         state.apply(Operation::Rename(from.into(), to.into()));
         Ok(())
     }
