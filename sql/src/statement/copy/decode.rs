@@ -27,8 +27,29 @@ pub struct Decoder {
     stopped: bool,
     started: bool,
     pub line: u64,
-    /// The bytes of the last record, for errors; empty in the binary format.
+    /// The bytes of the last record, for errors; empty in the binary format and where the record's end was not found.
     pub record: Vec<u8>,
+    /// What ends lines, once the first has ended.
+    line_end: Option<LineEnd>,
+    /// How many fields a binary record must have.
+    column_count: usize,
+    /// The field that a binary record ends in too early.
+    pub failed_field: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LineEnd {
+    Newline,
+    CarriageReturn,
+    Both,
+}
+
+/// What a byte that may end a line does.
+enum Ends {
+    /// It does, with so many bytes.
+    With(usize),
+    /// The next byte decides.
+    Later,
 }
 
 fn bad(message: impl Into<String>) -> SqlError {
@@ -36,8 +57,19 @@ fn bad(message: impl Into<String>) -> SqlError {
 }
 
 impl Decoder {
-    pub fn new(options: CopyOptions) -> Self {
-        Decoder { options, buffer: BytesMut::new(), ended: false, stopped: false, started: false, line: 0, record: Vec::new() }
+    pub fn new(options: CopyOptions, column_count: usize) -> Self {
+        Decoder {
+            options,
+            column_count,
+            failed_field: None,
+            buffer: BytesMut::new(),
+            ended: false,
+            stopped: false,
+            started: false,
+            line: 0,
+            record: Vec::new(),
+            line_end: None,
+        }
     }
 
     pub fn push(&mut self, bytes: &[u8]) {
@@ -59,6 +91,7 @@ impl Decoder {
         if self.buffer.len() > RECORD_BYTES_MAX {
             return Err(SqlError::new(ErrorCode::ProgramLimitExceeded, "a record of COPY's input is too long"));
         }
+        self.record.clear();
         match self.options.format {
             Format::Text => self.next_text(),
             Format::Csv => self.next_csv(),
@@ -66,29 +99,69 @@ impl Decoder {
         }
     }
 
+    /// What the carriage return or newline at `at` is, which is neither escaped nor quoted. The first one decides for the whole input;
+    /// another kind is taken for a mistake rather than for data, as PostgreSQL does.
+    fn ends_line(&mut self, at: usize) -> Result<Ends> {
+        let is_newline = self.buffer[at] == b'\n';
+        let (kind, length) = match (is_newline, self.line_end) {
+            (true, None | Some(LineEnd::Newline)) => (LineEnd::Newline, 1),
+            (false, Some(LineEnd::CarriageReturn)) => (LineEnd::CarriageReturn, 1),
+            (false, None | Some(LineEnd::Both)) => match self.buffer.get(at + 1) {
+                None if !self.ended => return Ok(Ends::Later),
+                Some(b'\n') => (LineEnd::Both, 2),
+                _ if self.line_end.is_none() => (LineEnd::CarriageReturn, 1),
+                _ => return Err(self.stray_line_end(is_newline)),
+            },
+            _ => return Err(self.stray_line_end(is_newline)),
+        };
+        self.line_end = Some(kind);
+        Ok(Ends::With(length))
+    }
+
+    fn stray_line_end(&mut self, is_newline: bool) -> SqlError {
+        self.line += 1;
+        let (what, escape) = if is_newline { ("newline", "\\n") } else { ("carriage return", "\\r") };
+        if self.options.format == Format::Csv {
+            return bad(format!("unquoted {what} found in data")).hint(format!("Use quoted CSV field to represent {what}."));
+        }
+        bad(format!("literal {what} found in data")).hint(format!("Use \"{escape}\" to represent {what}."))
+    }
+
+    /// Takes the record that ends at `at`, and what ends it; `false` where it is the end of the input's data.
+    fn take_record(&mut self, at: usize, ending: usize) -> bool {
+        self.record = self.buffer[..at].to_vec();
+        self.buffer.advance(at + ending);
+        self.line += 1;
+        if self.record == b"\\." {
+            self.stopped = true;
+            self.buffer.clear();
+            return false;
+        }
+        true
+    }
+
     fn next_text(&mut self) -> Result<Option<Vec<Field>>> {
         let mut from = 0;
         let end = loop {
-            match self.buffer[from..].iter().position(|b| *b == b'\n').map(|at| at + from) {
-                // A newline behind an odd number of backslashes is data.
+            match self.buffer[from..].iter().position(|b| matches!(b, b'\n' | b'\r')).map(|at| at + from) {
+                // What is behind an odd number of backslashes is data.
                 Some(at) if self.buffer[..at].iter().rev().take_while(|b| **b == b'\\').count() % 2 == 1 => from = at + 1,
-                Some(at) => break Some(at),
+                Some(at) => match self.ends_line(at)? {
+                    Ends::With(length) => break Some((at, length)),
+                    Ends::Later => break None,
+                },
                 None => break None,
             }
         };
-        let (record, taken) = match end {
-            Some(at) => (self.buffer[..at].to_vec(), at + 1),
-            None if self.ended && !self.buffer.is_empty() => (self.buffer.to_vec(), self.buffer.len()),
+        let (at, ending) = match end {
+            Some(found) => found,
+            None if self.ended && !self.buffer.is_empty() => (self.buffer.len(), 0),
             None => return Ok(None),
         };
-        self.buffer.advance(taken);
-        self.line += 1;
-        let line = record.strip_suffix(b"\r").unwrap_or(&record);
-        if line == b"\\." {
-            self.stopped = true;
-            self.buffer.clear();
+        if !self.take_record(at, ending) {
             return Ok(None);
         }
+        let line = &self.record;
         let mut fields = Vec::new();
         let mut at = 0;
         loop {
@@ -105,7 +178,6 @@ impl Decoder {
             let raw = &line[start..at];
             fields.push(Field { bytes: (raw != self.options.null.as_bytes()).then_some(value), quoted: false });
             if at >= line.len() {
-                self.record = record;
                 return Ok(Some(fields));
             }
             at += 1;
@@ -124,30 +196,34 @@ impl Decoder {
                 at += 1;
             } else if byte == quote {
                 in_quotes = !in_quotes;
-            } else if byte == b'\n' && !in_quotes {
-                end = Some(at);
+            } else if !in_quotes && matches!(byte, b'\n' | b'\r') {
+                match self.ends_line(at)? {
+                    Ends::With(length) => end = Some((at, length)),
+                    Ends::Later => return Ok(None),
+                }
                 break;
             }
             at += 1;
         }
-        let (record, taken) = match end {
-            Some(at) => (self.buffer[..at].to_vec(), at + 1),
+        let (at, ending) = match end {
+            Some(found) => found,
             None if self.ended && !self.buffer.is_empty() => {
+                let at = self.buffer.len();
                 if in_quotes {
+                    self.take_record(at, 0);
                     return Err(bad("unterminated CSV quoted field"));
                 }
-                (self.buffer.to_vec(), self.buffer.len())
+                (at, 0)
             }
             None => return Ok(None),
         };
-        self.buffer.advance(taken);
-        self.line += 1;
-        let line = record.strip_suffix(b"\r").unwrap_or(&record);
-        if line == b"\\." {
-            self.stopped = true;
-            self.buffer.clear();
+        if !self.take_record(at, ending) {
             return Ok(None);
         }
+        // A record that has newlines in quotes is as many lines, and errors name its last.
+        let newline = if self.line_end == Some(LineEnd::CarriageReturn) { b'\r' } else { b'\n' };
+        self.line += self.record.iter().filter(|b| **b == newline).count() as u64;
+        let line = &self.record;
         let mut fields = Vec::new();
         let mut at = 0;
         loop {
@@ -180,7 +256,6 @@ impl Decoder {
             let is_null = !quoted && value == self.options.null.as_bytes();
             fields.push(Field { bytes: (!is_null).then_some(value), quoted });
             if at >= line.len() {
-                self.record = record;
                 return Ok(Some(fields));
             }
             at += 1;
@@ -209,9 +284,19 @@ impl Decoder {
             self.buffer.advance(19 + extension);
             self.started = true;
         }
-        let short = |ended: bool, any: bool| if ended && any { Err(bad("unexpected EOF in COPY data")) } else { Ok(None) };
+        if self.buffer.is_empty() {
+            return Ok(None);
+        }
+        let short = |decoder: &mut Decoder, field: usize| {
+            if !decoder.ended {
+                return Ok(None);
+            }
+            decoder.line += 1;
+            decoder.failed_field = Some(field);
+            Err(bad("unexpected EOF in COPY data"))
+        };
         if self.buffer.len() < 2 {
-            return short(self.ended, true);
+            return short(self, usize::MAX);
         }
         let count = i16::from_be_bytes([self.buffer[0], self.buffer[1]]);
         if count == -1 {
@@ -219,10 +304,14 @@ impl Decoder {
             self.buffer.clear();
             return Ok(None);
         }
+        if usize::try_from(count) != Ok(self.column_count) {
+            self.line += 1;
+            return Err(bad(format!("row field count is {count}, expected {}", self.column_count)));
+        }
         let mut at = 2;
         let mut fields = Vec::new();
-        for _ in 0..count.max(0) {
-            let Some(length) = self.buffer.get(at..at + 4) else { return short(self.ended, true) };
+        for index in 0..self.column_count {
+            let Some(length) = self.buffer.get(at..at + 4) else { return short(self, index) };
             let length = i32::from_be_bytes([length[0], length[1], length[2], length[3]]);
             at += 4;
             if length == -1 {
@@ -230,7 +319,7 @@ impl Decoder {
                 continue;
             }
             let length = usize::try_from(length).map_err(|_| bad("invalid field size"))?;
-            let Some(bytes) = self.buffer.get(at..at.saturating_add(length)) else { return short(self.ended, true) };
+            let Some(bytes) = self.buffer.get(at..at.saturating_add(length)) else { return short(self, index) };
             fields.push(Field { bytes: Some(bytes.to_vec()), quoted: false });
             at += length;
         }
@@ -274,7 +363,7 @@ mod tests {
     fn decode(options: &str, input: &[u8], piece: usize) -> Result<Vec<Vec<Option<String>>>> {
         let (source, node) = crate::parse::parse_stored(&format!("COPY t FROM STDIN {options}"))?;
         let pg_query::NodeEnum::CopyStmt(copy) = node else { panic!("not a COPY") };
-        let mut decoder = Decoder::new(CopyOptions::read(&copy.options, true, &source)?);
+        let mut decoder = Decoder::new(CopyOptions::read(&copy.options, true, &source)?, 1);
         let mut rows = Vec::new();
         for chunk in input.chunks(piece) {
             decoder.push(chunk);
@@ -312,6 +401,21 @@ mod tests {
             assert_eq!(rows[1], vec![Some("2".into()), Some(String::new()), Some("x".into())]);
         }
         assert!(decode("CSV", b"1,\"a", 100).is_err());
+    }
+
+    #[test]
+    fn lines_end_as_the_first_one_does() {
+        for piece in [1, 2, 100] {
+            for options in ["", "CSV"] {
+                for input in [&b"a\nb\nc"[..], b"a\r\nb\r\nc\r\n", b"a\rb\rc\r", b"a\rb\rc"] {
+                    let rows = decode(options, input, piece).unwrap();
+                    assert_eq!(rows, ["a", "b", "c"].map(|v| vec![Some(v.to_owned())]), "{input:?}");
+                }
+                for input in [&b"a\nb\r\n"[..], b"a\r\nb\n", b"a\r\nb\rc\r\n", b"a\rb\n"] {
+                    assert!(decode(options, input, piece).is_err(), "{input:?}");
+                }
+            }
+        }
     }
 
     #[test]

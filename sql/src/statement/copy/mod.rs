@@ -106,7 +106,7 @@ impl RowReader<'_> {
     fn record(&mut self) -> Result<Option<Vec<Field>>> {
         let mut ended = false;
         loop {
-            if let Some(fields) = self.decoder.next()? {
+            if let Some(fields) = self.decoder.next().map_err(|e| self.in_record(e))? {
                 return Ok(Some(fields));
             }
             if ended {
@@ -123,25 +123,33 @@ impl RowReader<'_> {
         }
     }
 
+    /// The error with the place of the record that was read last.
+    fn in_record(&self, mut error: SqlError) -> SqlError {
+        let (table, line) = (&self.table.name, self.decoder.line);
+        let failed = self.decoder.failed_field.and_then(|at| self.positions.get(at));
+        let column = match failed {
+            Some(at) => Some(self.table.columns[*at].name.clone()),
+            None => error.column.clone().filter(|_| error.code != ErrorCode::NotNullViolation),
+        };
+        let record = String::from_utf8_lossy(&self.decoder.record);
+        error.context = Some(match column {
+            Some(column) => format!("COPY {table}, line {line}, column {column}"),
+            None if !record.is_empty() && error.code != ErrorCode::CharacterNotInRepertoire => {
+                format!("COPY {table}, line {line}: \"{}\"", shortened(&record))
+            }
+            None => format!("COPY {table}, line {line}"),
+        });
+        error
+    }
+
     fn row(&mut self) -> Result<Option<Row>> {
         if std::mem::take(&mut self.header_due)
             && let Some(header) = self.record()?
         {
-            self.check_header(&header)?;
+            self.check_header(&header).map_err(|e| self.in_record(e))?;
         }
         let Some(fields) = self.record()? else { return Ok(None) };
-        let line = self.decoder.line;
-        let row = self.convert(fields).map_err(|mut error| {
-            let column = error.column.clone().filter(|_| error.code != ErrorCode::NotNullViolation);
-            error.context = Some(match column {
-                Some(column) => format!("COPY {}, line {line}, column {column}", self.table.name),
-                None if self.options.format != Format::Binary => {
-                    format!("COPY {}, line {line}: \"{}\"", self.table.name, shortened(&String::from_utf8_lossy(&self.decoder.record)))
-                }
-                None => format!("COPY {}, line {line}", self.table.name),
-            });
-            error
-        })?;
+        let row = self.convert(fields).map_err(|e| self.in_record(e))?;
         self.count += 1;
         Ok(Some(row))
     }
@@ -150,26 +158,33 @@ impl RowReader<'_> {
         if !self.options.header_match {
             return Ok(());
         }
-        let names: Vec<&str> = self.positions.iter().map(|at| self.table.columns[*at].name.as_str()).collect();
-        let matches =
-            names.len() == header.len() && names.iter().zip(header).all(|(name, field)| field.bytes.as_deref() == Some(name.as_bytes()));
-        if matches {
-            return Ok(());
+        let mismatch = |message: String| Err(SqlError::new(ErrorCode::BadCopyFileFormat, message));
+        if header.len() != self.positions.len() {
+            return mismatch(format!("wrong number of fields in header line: got {}, expected {}", header.len(), self.positions.len()));
         }
-        Err(SqlError::new(ErrorCode::BadCopyFileFormat, "column name mismatch in header line"))
+        for (i, (field, at)) in header.iter().zip(self.positions).enumerate() {
+            let expected = &self.table.columns[*at].name;
+            let got = match &field.bytes {
+                Some(bytes) if bytes == expected.as_bytes() => continue,
+                Some(bytes) => format!("\"{}\"", String::from_utf8_lossy(bytes)),
+                None => format!("null value (\"{}\")", self.options.null),
+            };
+            return mismatch(format!("column name mismatch in header line field {}: got {got}, expected \"{expected}\"", i + 1));
+        }
+        Ok(())
     }
 
     fn convert(&self, fields: Vec<Field>) -> Result<Row> {
         if fields.len() > self.positions.len() {
             return Err(SqlError::new(ErrorCode::BadCopyFileFormat, "extra data after last expected column"));
         }
-        if fields.len() < self.positions.len() {
-            let missing = &self.table.columns[self.positions[fields.len()]].name;
-            return Err(SqlError::new(ErrorCode::BadCopyFileFormat, format!("missing data for column \"{missing}\"")));
-        }
         let mut row = vec![Value::Null; self.table.columns.len()];
-        for (field, at) in fields.into_iter().zip(self.positions) {
+        let mut fields = fields.into_iter();
+        for at in self.positions {
             let column = &self.table.columns[*at];
+            let Some(field) = fields.next() else {
+                return Err(SqlError::new(ErrorCode::BadCopyFileFormat, format!("missing data for column \"{}\"", column.name)));
+            };
             let bytes = match field.bytes {
                 None if self.options.force_not_null.has(&column.name) => Some(self.options.null.clone().into_bytes()),
                 Some(bytes) if field.quoted && self.options.force_null.has(&column.name) && bytes == self.options.null.as_bytes() => None,
@@ -178,6 +193,8 @@ impl RowReader<'_> {
             let Some(bytes) = bytes else { continue };
             row[*at] = self.value(&column.data_type, &bytes).map_err(|mut error| {
                 error.column = Some(match std::str::from_utf8(&bytes) {
+                    // The bytes of the whole line are not text.
+                    _ if error.code == ErrorCode::CharacterNotInRepertoire && self.options.format != Format::Binary => return error,
                     Ok(text) if self.options.format != Format::Binary => format!("{}: \"{}\"", column.name, shortened(text)),
                     _ => column.name.clone(),
                 });
@@ -194,8 +211,7 @@ impl RowReader<'_> {
         if self.options.format == Format::Binary {
             return Ok(data_type.from_binary(bytes)?);
         }
-        let text = std::str::from_utf8(bytes)
-            .map_err(|_| SqlError::new(ErrorCode::CharacterNotInRepertoire, "invalid byte sequence for encoding \"UTF8\""))?;
+        let text = std::str::from_utf8(bytes).map_err(|e| crate::functions::text::invalid_utf8(&bytes[e.valid_up_to()..]))?;
         if text.contains('\0') {
             return Err(SqlError::new(ErrorCode::CharacterNotInRepertoire, "invalid byte sequence for encoding \"UTF8\": 0x00"));
         }
@@ -235,7 +251,7 @@ fn load(
         table,
         positions: &positions,
         options: &options,
-        decoder: Decoder::new(options.clone()),
+        decoder: Decoder::new(options.clone(), positions.len()),
         input,
         filler: Filler::new(context, table, &missing)?,
         checks: Checks::new(context, table)?,
@@ -340,6 +356,12 @@ fn copy_to(session: &mut Session, statement: &Statement, copy: &CopyStmt, option
     }
     let batches = crate::exec::run(&bound, context.clone())?;
     let names: Vec<String> = batches.columns.iter().map(|c| c.name.clone()).collect();
+    if let options::ColumnSet::Named(forced) = &options.force_quote
+        && let Some(unknown) = forced.iter().find(|n| !names.contains(n))
+    {
+        let of = copy.relation.as_ref().map_or_else(String::new, |r| format!(" of relation \"{}\"", r.relname));
+        return Err(SqlError::new(ErrorCode::UndefinedColumn, format!("column \"{unknown}\"{of} does not exist")));
+    }
     let writer = RowWriter { context, options, types: batches.types.clone(), names };
     let column_count = writer.types.len();
     let binary = writer.options.format == Format::Binary;
@@ -450,7 +472,7 @@ impl RowWriter {
         if options.format == Format::Csv {
             let quote = force
                 || text == options.null
-                || text == "\\."
+                || (text == "\\." && self.names.len() == 1)
                 || text.bytes().any(|b| b == options.delimiter || b == options.quote || b == b'\n' || b == b'\r');
             if !quote {
                 out.put_slice(text.as_bytes());

@@ -78,12 +78,15 @@ impl CopyOptions {
                 "null" => null = Some(text()),
                 "header" if text().eq_ignore_ascii_case("match") => {
                     if !is_from {
-                        return Err(SqlError::new(ErrorCode::InvalidParameterValue, "cannot use \"match\" with HEADER in COPY TO"));
+                        return Err(SqlError::new(ErrorCode::FeatureNotSupported, "cannot use \"match\" with HEADER in COPY TO"));
                     }
                     header = true;
                     header_match = true;
                 }
-                "header" => header = tree::def_bool(option)?,
+                "header" => {
+                    header = tree::def_bool(option)
+                        .map_err(|_| SqlError::new(ErrorCode::SyntaxError, "header requires a Boolean value or \"match\""))?;
+                }
                 "quote" => quote = Some(text()),
                 "escape" => escape = Some(text()),
                 "force_quote" => force_quote = columns(option.arg.as_deref())?,
@@ -134,6 +137,18 @@ impl CopyOptions {
         only_csv(force_quote != ColumnSet::None, "force quote")?;
         only_csv(force_not_null != ColumnSet::None, "force not null")?;
         only_csv(force_null != ColumnSet::None, "force null")?;
+        for (given, what, only) in [
+            (is_from && force_quote != ColumnSet::None, "force quote", "COPY TO"),
+            (!is_from && force_not_null != ColumnSet::None, "force not null", "COPY FROM"),
+            (!is_from && force_null != ColumnSet::None, "force null", "COPY FROM"),
+        ] {
+            if given {
+                return Err(SqlError::new(ErrorCode::FeatureNotSupported, format!("COPY {what} only available using {only}")));
+            }
+        }
+        if delimiter.as_deref().is_some_and(|d| matches!(d, "\n" | "\r")) {
+            return Err(SqlError::new(ErrorCode::InvalidParameterValue, "COPY delimiter cannot be newline or carriage return"));
+        }
         let quote = one_byte(quote, "quote", b'"')?;
         let options = CopyOptions {
             format,
