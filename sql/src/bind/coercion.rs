@@ -223,7 +223,8 @@ impl Binder<'_> {
                     }
                     Pathway::Function(function) => Expr::Cast {
                         input: Box::new(self.from_domain(expr)),
-                        ty: SqlType::new(base),
+                        // The conversion from an integer keeps the low bits of its length, which a cut afterwards cannot find.
+                        ty: SqlType { oid: base, typmod: if base == oid::BIT { target.typmod } else { -1 } },
                         method: CastMethod::Function(function),
                     },
                     Pathway::InOut => {

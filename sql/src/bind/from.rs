@@ -164,6 +164,12 @@ impl Binder<'_> {
             }
             Relation::Sequence(_) => return Err(self.unsupported("reading a sequence as a table", at)),
         };
+        if schema.is_none()
+            && let Some(schema) = self.names.relation_schema(name)
+            && let Some(settled) = self.settling()
+        {
+            settled.note_schema(at, schema);
+        }
         let columns = NsItem::of_columns(None, &columns).columns;
         let mut item = self.aliased(alias, Some(name.to_owned()), columns)?;
         item.table = table;
@@ -601,6 +607,11 @@ impl Binder<'_> {
         } else {
             name_parts(&join.using_clause).into_iter().map(str::to_owned).collect()
         };
+        if join.is_natural
+            && let Some(settled) = self.settling()
+        {
+            settled.note_join(join.rtindex, &using);
+        }
 
         let mut on = None;
         let mut merged = Vec::new();
@@ -615,6 +626,9 @@ impl Binder<'_> {
                 }
                 let l = self.using_column(&left_columns, name, "left")?;
                 let r = self.using_column(&right_columns, name, "right")?;
+                if let Some(settled) = self.settling() {
+                    settled.used.extend(l.origin.into_iter().chain(r.origin));
+                }
                 let pair = vec![(l.expr.clone(), -1), (r.expr.clone(), -1)];
                 let equal = self.in_clause(Clause::JoinUsing, |b| b.binary("=", (l.expr.clone(), -1), (r.expr.clone(), -1), -1))?;
                 conditions.push(equal);

@@ -26,6 +26,7 @@ mod polymorphism;
 mod scope;
 mod select;
 mod set_operation;
+mod settled;
 mod target_name;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ pub use modify::{InsertTarget, ModifyScope, RowScope};
 use names::Names;
 pub use object_names::split_name;
 use scope::{Clause, Level, NsItem};
+pub use settled::Settled;
 pub use type_system::{TypeSystem, data_type};
 pub use walk::same_expr;
 
@@ -87,6 +89,8 @@ pub struct Binder<'a> {
     /// Where and when a view that is being bound was read: its tables are of the same revision.
     view_place: ViewPlace,
     params_decide_schema: bool,
+    /// What the text leaves open, where that is to be noted.
+    settled: Option<settled::Settled>,
 }
 
 impl<'a> Binder<'a> {
@@ -105,6 +109,7 @@ impl<'a> Binder<'a> {
             view_depth: 0,
             view_place: ViewPlace::default(),
             params_decide_schema: false,
+            settled: None,
         }
     }
 

@@ -350,6 +350,10 @@ impl Binder<'_> {
             };
             (column.expr.clone(), item.lateral_only, name)
         };
+        let origin = self.levels[depth].namespace[item].columns[column].origin;
+        if let Some(settled) = self.settling() {
+            settled.used.extend(origin);
+        }
         let ids = column_ids(&expr);
         if lateral {
             self.levels[depth].lateral_references.extend(&ids);

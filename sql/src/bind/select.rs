@@ -324,15 +324,18 @@ impl Binder<'_> {
             }
         };
         let mut out = Vec::new();
+        let mut named = Vec::new();
         for (depth, item) in items {
             for i in 0..self.levels[depth].namespace[item].columns.len() {
                 let (name, origin) = {
-                    let column = &self.levels[depth].namespace[item].columns[i];
-                    (column.name.clone(), column.origin)
+                    let item = &self.levels[depth].namespace[item];
+                    named.push((item.name.clone(), item.columns[i].name.clone(), item.columns[i].expr.clone()));
+                    (item.columns[i].name.clone(), item.columns[i].origin)
                 };
                 out.push((name, self.use_column(depth, item, i, at)?, origin));
             }
         }
+        self.note_star(at, &named);
         Ok(out)
     }
 

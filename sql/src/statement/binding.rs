@@ -6,7 +6,7 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::{Node, TypeName};
 use strandline_storage::{DataType, TableSchema, Value};
 
-use crate::bind::{Binder, ScalarUse};
+use crate::bind::{Binder, ScalarUse, Settled};
 use crate::bound::{Column, Expr};
 use crate::context::StatementContext;
 use crate::error::{ErrorCode, Result, SqlError};
@@ -241,6 +241,29 @@ pub fn conversion(
     RowExpressions::of(context, &[expr])
 }
 
+/// A view's query as it is kept: its text with every relation's schema, and with columns in the place of stars and NATURAL.
+/// # Errors
+/// `FeatureNotSupported` for the few queries whose meaning text cannot hold.
+pub fn settled_query(context: &Arc<StatementContext>, source: &Arc<Source>, node: &NodeEnum) -> Result<String> {
+    let (source, mut node) = parse::parse_stored(&source.text_of(node)?)?;
+    Settled::number_joins(&mut node);
+    let NodeEnum::SelectStmt(select) = &node else { return Err(super::tree::malformed()) };
+    let names = ContextNames::new(context, true);
+    let mut binder = Binder::new(&names, source.clone(), &[]);
+    binder.settle();
+    let before = binder.bind_query(select)?;
+    let settled = binder.settled().unwrap_or_default();
+    settled.apply(&mut node);
+    let text = source.text_of(&node)?;
+    let (source, node) = parse::parse_stored(&text)?;
+    let NodeEnum::SelectStmt(select) = &node else { return Err(super::tree::malformed()) };
+    let same = Binder::new(&names, source, &[]).bind_query(select).is_ok_and(|after| {
+        after.columns.len() == before.columns.len()
+            && after.columns.iter().zip(&before.columns).all(|(a, b)| a.name == b.name && a.ty == b.ty && a.origin == b.origin)
+    });
+    if same { Ok(text) } else { Err(SqlError::unsupported("a view on relations whose columns cannot be told apart by name")) }
+}
+
 /// The output columns of a query in the catalog's terms.
 pub fn query_columns(context: &Arc<StatementContext>, source: &Arc<Source>, node: &NodeEnum) -> Result<Vec<(String, DataType)>> {
     let NodeEnum::SelectStmt(select) = node else { return Err(super::tree::malformed()) };
@@ -253,17 +276,12 @@ pub fn query_columns(context: &Arc<StatementContext>, source: &Arc<Source>, node
     query.columns.iter().map(|c| Ok((c.name.clone(), casts::data_type(context, c.ty)?))).collect()
 }
 
-/// Says whether a view's query still binds without a column: it is enough to see whether it names the column at all.
-pub fn view_uses_column(context: &Arc<StatementContext>, view: &str, column: &str) -> bool {
-    context.root.catalog().objects.values().any(|o| match &**o {
-        strandline_storage::CatalogObject::View(v) if v.name == view => parse::parse_stored(&v.query).is_ok_and(|(_, node)| {
-            node.nodes().into_iter().any(|(node, _, _, _)| match node {
-                pg_query::NodeRef::ColumnRef(reference) => {
-                    reference.fields.iter().any(|f| super::tree::string(f) == Some(column) || matches!(f.node, Some(NodeEnum::AStar(_))))
-                }
-                _ => false,
-            })
-        }),
-        _ => false,
-    })
+/// The stored columns (table, number) that a view's own text uses; none where the view is broken already.
+pub fn view_columns_used(context: &Arc<StatementContext>, view: &str) -> std::collections::BTreeSet<(crate::types::Oid, i16)> {
+    let names = ContextNames::new(context, true);
+    let Ok((source, NodeEnum::SelectStmt(select))) = parse::parse_stored(view) else { return Default::default() };
+    let mut binder = Binder::new(&names, source, &[]);
+    binder.settle();
+    let _ = binder.bind_query(&select);
+    binder.settled().unwrap_or_default().used
 }

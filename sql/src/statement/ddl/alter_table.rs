@@ -15,7 +15,7 @@ use crate::session::NoticeCode;
 use crate::statement::binding::{self, RowExpressions};
 use crate::statement::ddl::columns::{self, Owner, new_column};
 use crate::statement::ddl::sequence::{self, SequenceOptions};
-use crate::statement::ddl::{self, Ddl, constraints, index, owner};
+use crate::statement::ddl::{self, Ddl, constraints, drop, index, owner, rename, view};
 use crate::statement::{dml, tree};
 
 /// Returns the command's tag.
@@ -281,8 +281,13 @@ fn without_column(table: &TableSchema, at: usize) -> TableSchema {
     let mut changed = table.clone();
     changed.columns.remove(at);
     let shift = |position: usize| if position > at { position - 1 } else { position };
+    let names = |text: &String| rename::names_column(text, &table.columns[at].name);
     let uses = |index: &strandline_storage::schema::Index| {
-        index.columns.iter().any(|c| c.key == IndexKey::Column(at)) || index.include.contains(&at)
+        let keyed = index.columns.iter().any(|c| match &c.key {
+            IndexKey::Column(position) => *position == at,
+            IndexKey::Expression(text) => names(text),
+        });
+        keyed || index.include.contains(&at) || index.predicate.as_ref().is_some_and(names)
     };
     if changed.primary_key.as_ref().is_some_and(&uses) {
         changed.primary_key = None;
@@ -296,7 +301,11 @@ fn without_column(table: &TableSchema, at: usize) -> TableSchema {
         }
         index.include = index.include.iter().map(|c| shift(*c)).collect();
     }
-    changed.constraints.retain(|c| !c.columns.contains(&at));
+    changed.constraints.retain(|c| match &c.kind {
+        _ if c.columns.contains(&at) => false,
+        ConstraintKind::Check { expression } => !names(expression),
+        ConstraintKind::ForeignKey { table: target, columns } => *target != table.oid || !columns.contains(&at),
+    });
     for constraint in &mut changed.constraints {
         constraint.columns = constraint.columns.iter().map(|c| shift(*c)).collect();
         if let ConstraintKind::ForeignKey { table: target, columns } = &mut constraint.kind
@@ -317,67 +326,23 @@ fn drop_column(ddl: &Ddl, table: &TableSchema, command: &AlterTableCmd) -> Resul
         return column_at(table, &command.name).map(|_| ());
     };
     let cascade = command.behavior() == DropBehavior::DropCascade;
-    let attnum = table.columns[at].attnum;
-    let catalog = ddl.catalog().clone();
-    // Foreign keys of other tables on this column, and other columns generated from it.
-    let referring: Vec<Arc<TableSchema>> = catalog
-        .tables()
-        .filter(|t| {
-            t.oid != table.oid
-                && t.constraints.iter().any(|c| {
-                    matches!(&c.kind, ConstraintKind::ForeignKey { table: target, columns } if *target == table.oid && columns.contains(&at))
-                })
-        })
-        .cloned()
-        .collect();
-    let view = catalog.objects.values().find_map(|o| match &**o {
-        CatalogObject::View(v) => {
-            let own = catalog.schema_name(v.schema_oid).unwrap_or_default();
-            let schema = catalog.schema_name(table.schema_oid).unwrap_or_default();
-            super::view::relations_of(&v.query)
-                .iter()
-                .any(|(s, n)| *n == table.name && s.as_deref().unwrap_or(own) == schema)
-                .then(|| v.name.clone())
+    drop::drop_column(ddl, table.oid, table.columns[at].attnum, cascade)
+}
+
+/// Takes a column out of its table: its values, its sequence, and what indexes, checks and keys have of it.
+pub(super) fn remove_column(edit: &mut Edit, oid: u32, attnum: i16) -> Result<()> {
+    let Some(table) = edit.table_schema(oid).map(|t| (**t).clone()) else { return Ok(()) };
+    let Some(at) = table.columns.iter().position(|c| c.attnum == attnum) else { return Ok(()) };
+    let changed = without_column(&table, at);
+    // Positions that other tables' foreign keys hold move down with the columns.
+    shift_referring(edit, oid, at)?;
+    edit.rewrite_table(changed, &mut |mut row| {
+        if at < row.len() {
+            row.remove(at);
         }
-        _ => None,
-    });
-    let refuse = |what: String| {
-        SqlError::new(
-            ErrorCode::DependentObjectsStillExist,
-            format!("cannot drop column {} of table {} because other objects depend on it", command.name, table.name),
-        )
-        .detail(format!("{what} depends on column {} of table {}", command.name, table.name))
-        .hint("Use DROP ... CASCADE to drop the dependent objects too.")
-    };
-    if let Some(view) = view
-        && binding::view_uses_column(&ddl.context, &view, &command.name)
-    {
-        return Err(refuse(format!("view {view}")));
-    }
-    if let Some(other) = referring.first()
-        && !cascade
-    {
-        return Err(refuse(format!("a constraint on table {}", other.name)));
-    }
-    let changed = without_column(table, at);
-    ddl.core.with_edit("ALTER TABLE", |edit| {
-        for other in referring {
-            let mut other = (*other).clone();
-            other.constraints.retain(|c| {
-                !matches!(&c.kind, ConstraintKind::ForeignKey { table: target, columns } if *target == table.oid && columns.contains(&at))
-            });
-            edit.put_table(other)?;
-        }
-        // Positions that other tables' foreign keys hold move down with the columns.
-        shift_referring(edit, table.oid, at)?;
-        edit.rewrite_table(changed, &mut |mut row| {
-            if at < row.len() {
-                row.remove(at);
-            }
-            Ok(row)
-        })?;
-        drop_owned_sequences(edit, table.oid, attnum)
-    })
+        Ok(row)
+    })?;
+    drop_owned_sequences(edit, oid, attnum)
 }
 
 fn shift_referring(edit: &mut Edit, target: u32, at: usize) -> Result<()> {
@@ -419,6 +384,15 @@ fn alter_type(ddl: &Ddl, table: &TableSchema, command: &AlterTableCmd) -> Result
     let definition = definition(command)?;
     let type_name = definition.type_name.as_ref().ok_or_else(tree::malformed)?;
     let data_type = binding::data_type(&ddl.context, &ddl.source, type_name)?;
+    if let Some(generated) = drop::generated_from(table, &command.name).next() {
+        let message = "cannot alter type of a column used by a generated column";
+        return Err(SqlError::new(ErrorCode::FeatureNotSupported, message)
+            .detail(format!("Column \"{}\" is used by generated column \"{}\".", command.name, generated.name)));
+    }
+    if let Some(view) = view::using_column(&ddl.context, table.oid, table.columns[at].attnum).first() {
+        return Err(SqlError::new(ErrorCode::FeatureNotSupported, "cannot alter type of a column used by a view or rule")
+            .detail(format!("rule _RETURN on view {} depends on column \"{}\"", view.name, command.name)));
+    }
     let mut changed = table.clone();
     changed.columns[at].data_type = data_type.clone();
     let using = match definition.raw_default.as_deref() {
@@ -508,6 +482,48 @@ fn no_constraint(table: &TableSchema, name: &str) -> SqlError {
     SqlError::new(ErrorCode::UndefinedObject, format!("constraint \"{name}\" of relation \"{}\" does not exist", table.name))
 }
 
+/// Foreign keys need the key that they refer to: without CASCADE it stays, with it they go.
+fn release_references(ddl: &Ddl, table: &TableSchema, key: &strandline_storage::schema::Index, cascade: bool) -> Result<()> {
+    let columns: std::collections::BTreeSet<usize> = key
+        .columns
+        .iter()
+        .filter_map(|c| match c.key {
+            IndexKey::Column(at) => Some(at),
+            IndexKey::Expression(_) => None,
+        })
+        .collect();
+    let refers = |c: &strandline_storage::schema::Constraint| {
+        matches!(&c.kind, ConstraintKind::ForeignKey { table: target, columns: theirs }
+            if *target == table.oid && theirs.iter().copied().collect::<std::collections::BTreeSet<_>>() == columns)
+    };
+    let referring: Vec<Arc<TableSchema>> = ddl.catalog().tables().filter(|t| t.constraints.iter().any(refers)).cloned().collect();
+    let described: Vec<String> = referring
+        .iter()
+        .flat_map(|t| t.constraints.iter().filter(|c| refers(c)).map(|c| format!("constraint {} on table {}", c.name, t.name)))
+        .collect();
+    if described.is_empty() {
+        return Ok(());
+    }
+    if !cascade {
+        let lines: Vec<String> = described.iter().map(|d| format!("{d} depends on index {}", key.name)).collect();
+        return Err(SqlError::new(
+            ErrorCode::DependentObjectsStillExist,
+            format!("cannot drop constraint {} on table {} because other objects depend on it", key.name, table.name),
+        )
+        .detail(lines.join("\n"))
+        .hint("Use DROP ... CASCADE to drop the dependent objects too."));
+    }
+    drop::notice_cascade(ddl, &described);
+    ddl.core.with_edit("ALTER TABLE", |edit| {
+        for other in referring {
+            let mut other = (*other).clone();
+            other.constraints.retain(|c| !refers(c));
+            edit.put_table(other)?;
+        }
+        Ok(())
+    })
+}
+
 fn drop_constraint(ddl: &Ddl, table: &TableSchema, command: &AlterTableCmd) -> Result<()> {
     let name = &command.name;
     if !constraints::constraint_exists(table, name) {
@@ -517,23 +533,17 @@ fn drop_constraint(ddl: &Ddl, table: &TableSchema, command: &AlterTableCmd) -> R
         }
         return Err(no_constraint(table, name));
     }
-    let mut changed = table.clone();
+    let key = table.primary_key.iter().chain(table.indexes.iter().filter(|i| i.constraint)).find(|i| i.name == *name);
+    if let Some(key) = key {
+        release_references(ddl, table, key, command.behavior() == DropBehavior::DropCascade)?;
+    }
     if table.primary_key.as_ref().is_some_and(|k| k.name == *name) {
-        let key = table.key_columns();
-        let referring = ddl.catalog().tables().any(|t| {
-            t.constraints.iter().any(
-                |c| matches!(&c.kind, ConstraintKind::ForeignKey { table: target, columns } if *target == table.oid && *columns == key),
-            )
-        });
-        if referring {
-            return Err(SqlError::new(
-                ErrorCode::DependentObjectsStillExist,
-                format!("cannot drop constraint {name} on table {} because other objects depend on it", table.name),
-            ));
-        }
+        // A self-reference may have gone just now.
+        let mut changed = current(ddl, table.oid)?.1.as_ref().clone();
         changed.primary_key = None;
         return ddl.core.with_edit("ALTER TABLE", |edit| Ok(edit.rewrite_table(changed, &mut Ok)?));
     }
+    let mut changed = current(ddl, table.oid)?.1.as_ref().clone();
     changed.constraints.retain(|c| c.name != *name);
     changed.indexes.retain(|i| !(i.constraint && i.name == *name));
     ddl.core.with_edit("ALTER TABLE", |edit| ddl::put_table(edit, changed))

@@ -215,22 +215,6 @@ fn foreign_key(ddl: &Ddl, catalog: &Catalog, table: &mut TableSchema, constraint
     if constraint.fk_matchtype == "f" || constraint.fk_matchtype == "p" {
         return Err(SqlError::unsupported("MATCH FULL"));
     }
-    for (mine, theirs) in columns.iter().zip(&target_columns) {
-        let (a, b) = (&table.columns[*mine].data_type, &target.columns[*theirs].data_type);
-        if a.kind != b.kind && !(is_integer(a.oid) && is_integer(b.oid)) && !(is_text(a.oid) && is_text(b.oid)) {
-            return Err(SqlError::new(
-                ErrorCode::DatatypeMismatch,
-                format!("foreign key constraint \"{}\" cannot be implemented", constraint.conname),
-            )
-            .detail(format!(
-                "Key columns \"{}\" and \"{}\" are of incompatible types: {} and {}.",
-                table.columns[*mine].name,
-                target.columns[*theirs].name,
-                a.sql_name(),
-                b.sql_name()
-            )));
-        }
-    }
     let name = match given_name(catalog, table, constraint, false)? {
         Some(name) => name,
         None => {
@@ -238,6 +222,19 @@ fn foreign_key(ddl: &Ddl, catalog: &Catalog, table: &mut TableSchema, constraint
             choose_name(&table.name, &joined, "fkey", |n| constraint_exists(table, n))
         }
     };
+    for (mine, theirs) in columns.iter().zip(&target_columns) {
+        let (a, b) = (&table.columns[*mine].data_type, &target.columns[*theirs].data_type);
+        if a.kind != b.kind && !(is_integer(a.oid) && is_integer(b.oid)) && !(is_text(a.oid) && is_text(b.oid)) {
+            return Err(SqlError::new(ErrorCode::DatatypeMismatch, format!("foreign key constraint \"{name}\" cannot be implemented"))
+                .detail(format!(
+                    "Key columns \"{}\" and \"{}\" are of incompatible types: {} and {}.",
+                    table.columns[*mine].name,
+                    target.columns[*theirs].name,
+                    a.sql_name(),
+                    b.sql_name()
+                )));
+        }
+    }
     let list =
         |columns: &[usize], of: &TableSchema| columns.iter().map(|c| quote_identifier(&of.columns[*c].name)).collect::<Vec<_>>().join(", ");
     let target_name = match catalog.schema_name(target.schema_oid) {

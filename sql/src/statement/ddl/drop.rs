@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pg_query::protobuf::{DropBehavior, DropStmt, ObjectType};
-use strandline_storage::schema::ConstraintKind;
+use strandline_storage::schema::{Column, Constraint, ConstraintKind};
 use strandline_storage::{Catalog, CatalogObject, Edit, Oid, TableSchema};
 
+use crate::context::StatementContext;
 use crate::error::{ErrorCode, Result, SqlError};
 use crate::session::{Notice, NoticeCode};
-use crate::statement::ddl::{self, Ddl};
+use crate::statement::ddl::{self, Ddl, alter_table, rename};
 use crate::statement::tree;
 
 /// The command's tag.
@@ -36,6 +37,8 @@ enum Target {
     Constraint(Oid, String),
     /// A column's default that uses a dropped sequence.
     Default(Oid, i16),
+    /// A column of a table, by number.
+    Column(Oid, i16),
 }
 
 pub fn drop(ddl: &Ddl, drop: &DropStmt) -> Result<&'static str> {
@@ -150,25 +153,30 @@ fn find(ddl: &Ddl, kind: ObjectType, schema: Option<&str>, name: &str) -> Result
     }
 }
 
+/// ALTER TABLE ... DROP COLUMN.
+pub fn drop_column(ddl: &Ddl, table: Oid, attnum: i16, cascade: bool) -> Result<()> {
+    drop_all(ddl, "ALTER TABLE", vec![Target::Column(table, attnum)], cascade)
+}
+
 /// Drops the targets and, with `cascade`, what depends on them.
 fn drop_all(ddl: &Ddl, tag: &str, targets: Vec<Target>, cascade: bool) -> Result<()> {
     let catalog = ddl.catalog().clone();
     let asked: BTreeSet<Target> = targets.iter().cloned().collect();
     let mut all: BTreeSet<Target> = BTreeSet::new();
-    let mut queue = targets;
+    // In PostgreSQL's order: what depends on a thing comes right behind it.
+    let mut stack: Vec<(Target, Option<Target>)> = targets.into_iter().rev().map(|target| (target, None)).collect();
     let mut dependents = Vec::new();
-    while let Some(target) = queue.pop() {
+    while let Some((target, cause)) = stack.pop() {
         if !all.insert(target.clone()) {
             continue;
         }
-        for (dependent, automatic) in dependents_of(&catalog, &target) {
-            if all.contains(&dependent) || asked.contains(&dependent) {
-                continue;
+        if let Some(cause) = cause {
+            dependents.push((target.clone(), cause));
+        }
+        for (dependent, automatic) in dependents_of(&ddl.context, &target).into_iter().rev() {
+            if !asked.contains(&dependent) {
+                stack.push((dependent, (!automatic).then(|| target.clone())));
             }
-            if !automatic {
-                dependents.push((dependent.clone(), target.clone()));
-            }
-            queue.push(dependent);
         }
     }
     // What goes anyway with something else that is dropped is no reason to refuse.
@@ -185,23 +193,29 @@ fn drop_all(ddl: &Ddl, tag: &str, targets: Vec<Target>, cascade: bool) -> Result
             .detail(lines.join("\n"))
             .hint("Use DROP ... CASCADE to drop the dependent objects too."));
         }
-        let message = match dependents.as_slice() {
-            [(one, _)] => format!("drop cascades to {}", describe(&catalog, one)),
-            many => format!("drop cascades to {} other objects", many.len()),
-        };
-        let mut notice = Notice::new(NoticeCode::Success, message);
-        if dependents.len() > 1 {
-            notice.detail =
-                Some(dependents.iter().map(|(d, _)| format!("drop cascades to {}", describe(&catalog, d))).collect::<Vec<_>>().join("\n"));
-        }
-        ddl.core.notice(notice);
+        notice_cascade(ddl, &dependents.iter().map(|(d, _)| describe(&catalog, d)).collect::<Vec<_>>());
     }
     ddl.core.with_edit(tag, |edit| carry_out(edit, &all))
 }
 
+/// Says what else goes.
+pub fn notice_cascade(ddl: &Ddl, described: &[String]) {
+    let message = match described {
+        [one] => format!("drop cascades to {one}"),
+        many => format!("drop cascades to {} other objects", many.len()),
+    };
+    let mut notice = Notice::new(NoticeCode::Success, message);
+    if described.len() > 1 {
+        notice.detail = Some(described.iter().map(|d| format!("drop cascades to {d}")).collect::<Vec<_>>().join("\n"));
+    }
+    ddl.core.notice(notice);
+}
+
 fn owner_goes(catalog: &Catalog, target: &Target, asked: &BTreeSet<Target>) -> bool {
     match target {
-        Target::Constraint(table, _) | Target::Default(table, _) | Target::Index(table, _) => asked.contains(&Target::Object(*table)),
+        Target::Constraint(table, _) | Target::Default(table, _) | Target::Column(table, _) | Target::Index(table, _) => {
+            asked.contains(&Target::Object(*table))
+        }
         Target::Object(oid) => match catalog.get(*oid).map(|o| &**o) {
             Some(CatalogObject::Sequence(s)) => s.owned_by.is_some_and(|(table, _)| asked.contains(&Target::Object(table))),
             _ => false,
@@ -210,8 +224,12 @@ fn owner_goes(catalog: &Catalog, target: &Target, asked: &BTreeSet<Target>) -> b
 }
 
 /// What depends on a target; automatic dependents (an owned sequence) go without being asked for.
-fn dependents_of(catalog: &Catalog, target: &Target) -> Vec<(Target, bool)> {
+fn dependents_of(context: &Arc<StatementContext>, target: &Target) -> Vec<(Target, bool)> {
+    let catalog = context.root.catalog();
     let mut found = Vec::new();
+    if let Target::Column(table, attnum) = target {
+        return column_dependents(context, *table, *attnum);
+    }
     let Target::Object(oid) = target else { return found };
     let Some(object) = catalog.get(*oid) else { return found };
     match &**object {
@@ -252,13 +270,33 @@ fn dependents_of(catalog: &Catalog, target: &Target) -> Vec<(Target, bool)> {
                 let uses = |d: &strandline_storage::DataType| {
                     d.oid == dropped.oid || d.oid == dropped.array_oid || d.element.as_ref().is_some_and(|e| e.oid == dropped.oid)
                 };
-                if table.columns.iter().any(|c| uses(&c.data_type)) {
-                    found.push((Target::Object(table.oid), false));
-                }
+                found.extend(table.columns.iter().filter(|c| uses(&c.data_type)).map(|c| (Target::Column(table.oid, c.attnum), false)));
             }
         }
     }
     found
+}
+
+/// Columns generated from a column, foreign keys of other tables to it, views that use it. Its own indexes, checks and keys go with it.
+fn column_dependents(context: &Arc<StatementContext>, oid: Oid, attnum: i16) -> Vec<(Target, bool)> {
+    let catalog = context.root.catalog();
+    let Some(table) = catalog.table(oid) else { return Vec::new() };
+    let Some(at) = table.columns.iter().position(|c| c.attnum == attnum) else { return Vec::new() };
+    let generated = generated_from(table, &table.columns[at].name).map(|c| (Target::Column(oid, c.attnum), false));
+    let referring = catalog.tables().flat_map(|other| {
+        let refers = |c: &&Constraint| {
+            matches!(&c.kind, ConstraintKind::ForeignKey { table, columns } if *table == oid && columns.contains(&at))
+                && (other.oid != oid || !c.columns.contains(&at))
+        };
+        other.constraints.iter().filter(refers).map(|c| (Target::Constraint(other.oid, c.name.clone()), false))
+    });
+    let views = super::view::using_column(context, oid, attnum).into_iter().map(|view| (Target::Object(view.oid), false));
+    generated.chain(referring).chain(views).collect()
+}
+
+/// The columns that are generated from a column.
+pub fn generated_from<'a>(table: &'a TableSchema, column: &'a str) -> impl Iterator<Item = &'a Column> {
+    table.columns.iter().filter(move |c| c.generated.as_deref().is_some_and(|g| rename::names_column(g, column)))
 }
 
 /// Says whether a default calls nextval on the sequence.
@@ -291,6 +329,9 @@ fn views_on(catalog: &Catalog, object: &Arc<CatalogObject>) -> Vec<(Target, bool
 
 fn describe(catalog: &Catalog, target: &Target) -> String {
     let table_name = |oid: &Oid| catalog.table(*oid).map_or("?", |t| t.name.as_str()).to_owned();
+    let column_name = |oid: &Oid, attnum: i16| {
+        catalog.table(*oid).and_then(|t| t.columns.iter().find(|c| c.attnum == attnum)).map_or("?", |c| &c.name).to_owned()
+    };
     match target {
         Target::Object(oid) => match catalog.get(*oid) {
             Some(object) => format!("{} {}", ddl::kind_word(object), object.name()),
@@ -299,10 +340,9 @@ fn describe(catalog: &Catalog, target: &Target) -> String {
         Target::Index(_, name) => format!("index {name}"),
         Target::Constraint(table, name) => format!("constraint {name} on table {}", table_name(table)),
         Target::Default(table, attnum) => {
-            let column =
-                catalog.table(*table).and_then(|t| t.columns.iter().find(|c| c.attnum == *attnum)).map_or("?", |c| &c.name).to_owned();
-            format!("default value for column {column} of table {}", table_name(table))
+            format!("default value for column {} of table {}", column_name(table, *attnum), table_name(table))
         }
+        Target::Column(table, attnum) => format!("column {} of table {}", column_name(table, *attnum), table_name(table)),
     }
 }
 
@@ -316,7 +356,7 @@ fn carry_out(edit: &mut Edit, all: &BTreeSet<Target>) -> Result<()> {
             _ => None,
         };
         match (target, table) {
-            (Target::Object(_), _) | (_, None) => {}
+            (Target::Object(_) | Target::Column(..), _) | (_, None) => {}
             (Target::Index(_, name), Some(mut table)) => {
                 table.indexes.retain(|i| i.name != *name);
                 edit.put_table(table)?;
@@ -333,6 +373,13 @@ fn carry_out(edit: &mut Edit, all: &BTreeSet<Target>) -> Result<()> {
                 }
                 edit.put_table(table)?;
             }
+        }
+    }
+    for target in all {
+        if let Target::Column(table, attnum) = target
+            && !gone(table)
+        {
+            alter_table::remove_column(edit, *table, *attnum)?;
         }
     }
     // Schemas last: their objects are in the set, too.

@@ -7,7 +7,7 @@ use strandline_storage::{CatalogObject, Oid};
 
 use crate::error::{ErrorCode, Result, SqlError};
 use crate::session::NoticeCode;
-use crate::statement::ddl::{self, Ddl};
+use crate::statement::ddl::{self, Ddl, rename, view};
 use crate::statement::tree;
 
 /// The object with another owner.
@@ -150,14 +150,26 @@ pub fn set_schema(ddl: &Ddl, alter: &AlterObjectSchemaStmt) -> Result<&'static s
         ddl::check_relation_name(ddl.catalog(), target, object.name())?;
     }
     put(ddl, with_schema(&object, target))?;
+    let mut moved = Vec::new();
     if let CatalogObject::Table(table) = &*object {
         for other in ddl.catalog().objects.values() {
             if let CatalogObject::Sequence(s) = &**other
                 && s.owned_by.is_some_and(|(t, _)| t == table.oid)
             {
                 put(ddl, with_schema(other, target))?;
+                moved.push(s.name.as_str());
             }
         }
+    }
+    let old = object.schema_oid().and_then(|s| ddl.catalog().schema_name(s)).unwrap_or_default();
+    if let CatalogObject::Sequence(s) = &*object {
+        moved.push(s.name.as_str());
+    }
+    for sequence in moved {
+        rename::rename_in_defaults(ddl, (old, sequence), (&alter.newschema, sequence))?;
+    }
+    if matches!(*object, CatalogObject::Table(_) | CatalogObject::View(_)) {
+        view::follow(ddl, &[((old, object.name()), (&alter.newschema, object.name()))])?;
     }
     Ok(tag)
 }

@@ -80,6 +80,10 @@ fn column(ddl: &Ddl, rename: &RenameStmt) -> Result<&'static str> {
             }
         }
     }
+    let attnum = table.columns[at].attnum;
+    if let Some(view) = super::view::using_column(&ddl.context, table.oid, attnum).first() {
+        return Err(SqlError::unsupported(format_args!("renaming column \"{}\", which view \"{}\" uses", rename.subname, view.name)));
+    }
     ddl.core.with_edit("ALTER TABLE", |edit| ddl::put_table(edit, changed))?;
     Ok("ALTER TABLE")
 }
@@ -96,6 +100,15 @@ fn rename_in_expression(text: &str, old: &str, new: &str) -> Result<String> {
         }
     });
     tree::expression_text(&node)
+}
+
+/// Says whether a stored expression of a table names one of its columns.
+pub(super) fn names_column(text: &str, column: &str) -> bool {
+    let mut found = false;
+    if let Ok((_, mut node)) = crate::parse::parse_expression(text) {
+        walk_column_refs(&mut node, &mut |fields| found |= matches!(fields, [field] if tree::string(field) == Some(column)));
+    }
+    found
 }
 
 /// Calls back with the fields of every column reference that the expression has.
@@ -120,7 +133,15 @@ fn walk_column_refs(node: &mut pg_query::protobuf::Node, change: &mut dyn FnMut(
         N::RowExpr(e) => each(&mut e.args),
         N::List(e) => each(&mut e.items),
         N::CollateClause(e) => e.arg.iter_mut().for_each(|n| each(std::slice::from_mut(n))),
-        N::AIndirection(e) => e.arg.iter_mut().for_each(|n| each(std::slice::from_mut(n))),
+        N::AIndirection(e) => {
+            e.arg.iter_mut().for_each(|n| each(std::slice::from_mut(n)));
+            each(&mut e.indirection);
+        }
+        N::AIndices(e) => {
+            e.lidx.iter_mut().for_each(|n| each(std::slice::from_mut(n)));
+            e.uidx.iter_mut().for_each(|n| each(std::slice::from_mut(n)));
+        }
+        N::NamedArgExpr(e) => e.arg.iter_mut().for_each(|n| each(std::slice::from_mut(n))),
         N::CaseExpr(e) => {
             e.arg.iter_mut().for_each(|n| each(std::slice::from_mut(n)));
             each(&mut e.args);
@@ -203,12 +224,21 @@ fn object(ddl: &Ddl, rename: &RenameStmt, kind: ObjectType) -> Result<&'static s
     };
     let new = rename.newname.clone();
     let mut changed = (*object).clone();
+    // Relations with the names that views know and those they get.
+    let mut moved = Vec::new();
     match &mut changed {
         CatalogObject::Schema(o) => {
             if ddl.catalog().schema(&new).is_some() {
                 return Err(SqlError::new(ErrorCode::DuplicateSchema, format!("schema \"{new}\" already exists")));
             }
-            o.name = new;
+            o.name.clone_from(&new);
+            let old = &rename.subname;
+            let inside: Vec<&CatalogObject> =
+                ddl.catalog().objects.values().map(|i| &**i).filter(|i| i.schema_oid() == Some(object.oid())).collect();
+            for name in inside.iter().filter(|i| matches!(i, CatalogObject::Sequence(_))).map(|i| i.name()) {
+                rename_in_defaults(ddl, (old, name), (&new, name))?;
+            }
+            moved = inside.iter().map(|i| ((old.as_str(), i.name()), (rename.newname.as_str(), i.name()))).collect();
         }
         CatalogObject::Type(o) => {
             if ddl::types::type_name_taken(ddl.catalog(), o.schema_oid, &new) {
@@ -218,12 +248,14 @@ fn object(ddl: &Ddl, rename: &RenameStmt, kind: ObjectType) -> Result<&'static s
         }
         relation => {
             ddl::check_relation_name(ddl.catalog(), relation.schema_oid().unwrap_or_default(), &new)?;
+            let schema = object.schema_oid().and_then(|s| ddl.catalog().schema_name(s)).unwrap_or_default();
+            moved = vec![((schema, object.name()), (schema, rename.newname.as_str()))];
             match relation {
                 CatalogObject::Table(o) => Arc::make_mut(o).name = new,
                 CatalogObject::Sequence(o) => {
                     let (schema, old) = (ddl.catalog().schema_name(o.schema_oid).unwrap_or_default().to_owned(), o.name.clone());
                     o.name = new.clone();
-                    rename_in_defaults(ddl, &schema, &old, &new)?;
+                    rename_in_defaults(ddl, (&schema, &old), (&schema, &new))?;
                 }
                 CatalogObject::View(o) => o.name = new,
                 _ => {}
@@ -231,14 +263,17 @@ fn object(ddl: &Ddl, rename: &RenameStmt, kind: ObjectType) -> Result<&'static s
         }
     }
     owner::put(ddl, changed)?;
+    super::view::follow(ddl, &moved)?;
     Ok(tag)
 }
 
-/// Defaults that call nextval on a renamed sequence follow it.
-fn rename_in_defaults(ddl: &Ddl, schema: &str, old: &str, new: &str) -> Result<()> {
-    let old_text = ddl::columns::nextval_text(schema, old);
-    let new_text = ddl::columns::nextval_text(schema, new);
-    for table in ddl.catalog().tables() {
+/// Defaults that call nextval on a sequence follow it to another name or schema.
+pub(super) fn rename_in_defaults(ddl: &Ddl, old: (&str, &str), new: (&str, &str)) -> Result<()> {
+    let old_text = ddl::columns::nextval_text(old.0, old.1);
+    let new_text = ddl::columns::nextval_text(new.0, new.1);
+    // Several sequences may be renamed one after the other: what the edit has by now counts.
+    let catalog = ddl.core.statement_context(Vec::new())?.root.catalog().clone();
+    for table in catalog.tables() {
         if table.columns.iter().any(|c| c.default.as_deref() == Some(old_text.as_str())) {
             let mut changed = (**table).clone();
             for column in &mut changed.columns {
