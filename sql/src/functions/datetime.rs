@@ -432,6 +432,14 @@ fn zone_of(call: &Call, datum: &Datum<'_>) -> Result<Zone> {
     Ok(Zone::resolve(datum.str())?)
 }
 
+/// A time of day in another zone, as that zone is today.
+fn timetz_at(call: &Call, a: &[Datum<'_>]) -> Result<Value> {
+    let time = timetz(&a[1])?;
+    let west = -zone_of(call, &a[0])?.offset_at(call.context.transaction_time.0);
+    let micros = (time.time + i64::from(time.zone - west) * USECS_PER_SEC).rem_euclid(USECS_PER_DAY);
+    Ok(Value::bytes(TimeTz { time: micros, zone: west }.encode()))
+}
+
 fn timetz(datum: &Datum<'_>) -> Result<TimeTz> {
     Ok(TimeTz::decode(datum.bytes())?)
 }
@@ -554,7 +562,7 @@ fn bin(stride: Interval, source: i64, origin: i64) -> Result<Value> {
         return Err(out_of_range("origin"));
     }
     if stride.months != 0 {
-        return Err(SqlError::unsupported("timestamps cannot be binned into intervals containing months or years"));
+        return Err(SqlError::new(ErrorCode::FeatureNotSupported, "timestamps cannot be binned into intervals containing months or years"));
     }
     let width = i64::try_from(stride.span()).map_err(|_| out_of_range("interval"))?;
     if width <= 0 {
@@ -668,6 +676,8 @@ pub const FUNCTIONS: &[Entry] = &[
     ("timestamptz_izone", |c, a| {
         Ok(Value::Int8(if is_infinite(a[1].int()) { a[1].int() } else { zone_of(c, &a[0])?.to_local(a[1].int())? }))
     }),
+    ("timetz_zone", timetz_at),
+    ("timetz_izone", timetz_at),
     // Fields.
     ("timestamp_part", |_, a| timestamp_field(a[0].str(), a[1].int(), None, false, "timestamp without time zone")),
     ("timestamptz_part", |c, a| zoned_field(c, a, false)),

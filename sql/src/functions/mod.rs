@@ -13,6 +13,7 @@ pub mod compare;
 pub mod datetime;
 pub mod digest;
 pub mod json;
+pub mod number_template;
 pub mod numbers;
 pub mod sets;
 pub mod system;

@@ -1,7 +1,6 @@
-//! `to_char`, `to_timestamp`, `to_date`, `to_number`: values by template.
+//! `to_char` of times, `to_timestamp`, `to_date`: values by template.
 
 use strandline_storage::value::datetime::{self as dt, Interval, USECS_PER_DAY, USECS_PER_HOUR, USECS_PER_MINUTE, USECS_PER_SEC};
-use strandline_storage::value::numeric::Numeric;
 
 use crate::error::{ErrorCode, Result, SqlError};
 
@@ -48,7 +47,8 @@ fn nodes(format: &str) -> Vec<Node<'_>> {
         }
         let (fill, body) = match rest.strip_prefix("FM").or_else(|| rest.strip_prefix("fm")) {
             Some(body) => (true, body),
-            None => (false, rest.strip_prefix("TM").unwrap_or(rest)),
+            // A translated name is as long as it is, not padded.
+            None => rest.strip_prefix("TM").map_or((false, rest), |body| (true, body)),
         };
         let found = PATTERNS.iter().find(|p| body.starts_with(**p)).or_else(|| {
             // Lower-case forms of the numeric patterns.
@@ -96,6 +96,13 @@ fn ordinal(number: i64, upper: bool) -> &'static str {
         (_, true) => "TH",
         (s, false) => s,
     }
+}
+
+/// The ordinal ending of a number's digits, as formatting.c finds it.
+pub fn ordinal_of(digits: &str, upper: bool) -> &'static str {
+    let whole = digits.split('.').next().unwrap_or(digits);
+    let last_two = &whole[whole.len().saturating_sub(2)..];
+    ordinal(last_two.parse().unwrap_or(0), upper)
 }
 
 /// A local timestamp by template. `zone`: seconds east of UTC and the abbreviation, for moments.
@@ -168,7 +175,11 @@ pub fn to_char_timestamp(t: i64, zone: Option<(i32, &str)>, format: &str) -> Res
             "W" => number(i64::from((f.day - 1) / 7 + 1), 1, &mut out),
             "WW" => number(i64::from((doy - 1) / 7 + 1), 2, &mut out),
             "IW" => number(i64::from(iso_week), 2, &mut out),
-            "CC" => number(i64::from(if f.year > 0 { (f.year + 99) / 100 } else { -((99 - (f.year - 1)) / 100) }), 2, &mut out),
+            "CC" if f.year > 0 => number(i64::from((f.year + 99) / 100), 2, &mut out),
+            "CC" => {
+                let century = i64::from(-((99 - (f.year - 1)) / 100));
+                if fill { out.push_str(&century.to_string()) } else { out.push_str(&format!("{century:03}")) }
+            }
             "J" => number(dt::julian_day(days), 1, &mut out),
             "Q" => number(i64::from((f.month - 1) / 3 + 1), 1, &mut out),
             "RM" => word(ROMAN[(f.month - 1) as usize], 4, &mut out),
@@ -442,174 +453,4 @@ fn short_year(year: i64, digits: u32) -> i64 {
         }
         _ => 2000 + year,
     }
-}
-
-/// A number by template: digits, separators, sign and currency marks.
-pub fn to_char_number(value: &Numeric, format: &str) -> Result<String> {
-    let mut fill = false;
-    let mut body = format;
-    if let Some(rest) = body.strip_prefix("FM").or_else(|| body.strip_prefix("fm")) {
-        fill = true;
-        body = rest;
-    }
-    let upper = body.to_ascii_uppercase();
-    if upper == "RN" {
-        let text = roman(value);
-        return Ok(if fill { text } else { format!("{text:>15}") });
-    }
-    if upper.contains("EEEE") || upper.contains("RN") || upper.contains('V') || upper.contains("TH") {
-        return Err(SqlError::unsupported(format!("the number template \"{format}\"")));
-    }
-    let negative = value.signum() < 0;
-    let chars: Vec<char> = upper.chars().collect();
-    let point = chars.iter().position(|c| matches!(c, '.' | 'D'));
-    let is_digit = |c: &char| matches!(c, '9' | '0');
-    let fraction = point.map_or(0, |p| chars[p..].iter().filter(|c| is_digit(c)).count());
-    let integer = chars[..point.unwrap_or(chars.len())].iter().filter(|c| is_digit(c)).count();
-    let mut text = Vec::new();
-    value.abs().round(fraction as i32).format_to(&mut text);
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let (whole, decimals) = text.split_once('.').map_or((text.as_str(), ""), |(a, b)| (a, b));
-    // A zero before the point is left out, unless there is nothing else to show.
-    let whole = if whole == "0" && fraction > 0 { "" } else { whole };
-    let overflow = whole.len() > integer || !value.is_finite();
-    let padded: Vec<char> = format!("{whole:>integer$}").chars().collect();
-    let first_zero = chars[..point.unwrap_or(chars.len())].iter().filter(|c| is_digit(c)).position(|c| *c == '0');
-    let mut out = String::new();
-    let (mut digit, mut decimal) = (0, 0);
-    let mut started = false;
-    let mut sign_at = None;
-    let mut own_sign = false;
-    for (i, c) in chars.iter().enumerate() {
-        let after_point = point.is_some_and(|p| i > p);
-        match c {
-            '9' | '0' if !after_point => {
-                let d = padded.get(digit).copied().unwrap_or(' ');
-                let zero = first_zero.is_some_and(|z| digit >= z);
-                digit += 1;
-                let shown = if overflow {
-                    '#'
-                } else if d == ' ' && zero {
-                    '0'
-                } else {
-                    d
-                };
-                if shown != ' ' && !started {
-                    started = true;
-                    sign_at.get_or_insert(out.len());
-                }
-                // The last place before the point shows a zero when nothing else would.
-                if shown == ' ' {
-                    if !fill {
-                        out.push(' ')
-                    }
-                } else {
-                    out.push(shown)
-                }
-            }
-            '9' | '0' => {
-                let d = decimals.chars().nth(decimal).unwrap_or('0');
-                decimal += 1;
-                out.push(if overflow { '#' } else { d });
-            }
-            '.' | 'D' => {
-                sign_at.get_or_insert(out.len());
-                out.push('.');
-            }
-            ',' | 'G' => {
-                if started {
-                    out.push(',')
-                } else if !fill {
-                    out.push(' ')
-                }
-            }
-            'S' | 'M' | 'P' | 'L' => {
-                if *c == 'L' {
-                    out.push(' ');
-                    continue;
-                }
-                own_sign = true;
-                if *c == 'S' {
-                    out.push(if negative { '-' } else { '+' });
-                } else if *c == 'M' && chars.get(i + 1) == Some(&'I') {
-                    out.push(if negative { '-' } else { ' ' });
-                } else if *c == 'P' && chars.get(i + 1) == Some(&'R') {
-                    let at = sign_at.unwrap_or(0);
-                    out.insert(at, if negative { '<' } else { ' ' });
-                    out.push(if negative { '>' } else { ' ' });
-                } else if *c == 'P' && chars.get(i + 1) == Some(&'L') {
-                    out.push(if negative { ' ' } else { '+' });
-                } else if *c == 'P' || *c == 'M' {
-                    out.push(*c);
-                }
-            }
-            'I' | 'R' if i > 0 && matches!(chars[i - 1], 'M' | 'P') => {}
-            _ => out.extend(format.chars().nth(i + if fill { 2 } else { 0 })),
-        }
-    }
-    if fill && point.is_some() {
-        // Trailing zeros that the template asks for with 9 are left out.
-        let zeros = chars[point.unwrap_or(0)..].iter().rev().take_while(|c| **c == '9').count();
-        let mut dropped = 0;
-        while dropped < zeros && out.ends_with('0') {
-            out.pop();
-            dropped += 1;
-        }
-    }
-    if !own_sign {
-        let at = sign_at.unwrap_or(0).min(out.len());
-        match (negative, fill) {
-            (true, _) => out.insert(at, '-'),
-            (false, false) => out.insert(0, ' '),
-            (false, true) => {}
-        }
-    }
-    Ok(out)
-}
-
-/// A number from 1 to 3999 in Roman digits.
-fn roman(value: &Numeric) -> String {
-    const DIGITS: [(i32, &str); 13] = [
-        (1000, "M"),
-        (900, "CM"),
-        (500, "D"),
-        (400, "CD"),
-        (100, "C"),
-        (90, "XC"),
-        (50, "L"),
-        (40, "XL"),
-        (10, "X"),
-        (9, "IX"),
-        (5, "V"),
-        (4, "IV"),
-        (1, "I"),
-    ];
-    let mut rest = match value.to_i32() {
-        Ok(n @ 1..=3999) => n,
-        _ => return "#".repeat(15),
-    };
-    let mut out = String::new();
-    for (digit, text) in DIGITS {
-        while rest >= digit {
-            out.push_str(text);
-            rest -= digit;
-        }
-    }
-    out
-}
-
-/// `to_number`: digits, point and sign are taken out of the text.
-pub fn to_number(text: &str) -> Result<Numeric> {
-    let mut out = String::new();
-    let negative = text.contains('-') || text.contains('<');
-    for c in text.chars() {
-        if c.is_ascii_digit() || c == '.' && !out.contains('.') {
-            out.push(c);
-        }
-    }
-    if out.is_empty() {
-        return Err(SqlError::new(ErrorCode::InvalidTextRepresentation, "invalid input syntax for type numeric: \" \""));
-    }
-    let number = Numeric::parse(&out)?;
-    Ok(if negative { number.neg() } else { number })
 }

@@ -8,7 +8,8 @@ use strandline_storage::{Kind, Value};
 
 use crate::error::{ErrorCode, Result, SqlError};
 use crate::exec::datum::Datum;
-use crate::functions::{Call, Entry, arrays, casts, digest, invalid, template, text_value};
+use crate::functions::number_template::{self, Number};
+use crate::functions::{Call, Entry, arrays, casts, digest, invalid, text_value};
 use crate::system::identifier::{quote_identifier, quote_literal};
 
 /// Strings longer than this are refused, as PostgreSQL refuses values over 1 GB.
@@ -867,6 +868,73 @@ fn concat_bytes(a: &[Datum<'_>]) -> Result<Value> {
     Ok(Value::bytes(out))
 }
 
+/// Text with `\\XXXX`, `\\+XXXXXX`, `\\uXXXX` and `\\UXXXXXXXX` as the characters that they number.
+fn unistr(text: &str) -> Result<String> {
+    let invalid = |message: &str| SqlError::new(ErrorCode::SyntaxError, message);
+    let mut out = String::new();
+    let mut high = None;
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        if high.is_some() && at > 0 {
+            return Err(invalid("invalid Unicode surrogate pair"));
+        }
+        out.push_str(&rest[..at]);
+        let escape = &rest[at + 1..];
+        if let Some(after) = escape.strip_prefix('\\') {
+            out.push('\\');
+            rest = after;
+            continue;
+        }
+        let (skip, digits) = match escape.as_bytes().first() {
+            Some(b'+') => (1, 6),
+            Some(b'u') => (1, 4),
+            Some(b'U') => (1, 8),
+            _ => (0, 4),
+        };
+        let code = escape
+            .get(skip..skip + digits)
+            .filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))
+            .and_then(|hex| u32::from_str_radix(hex, 16).ok())
+            .ok_or_else(|| invalid("invalid Unicode escape").hint("Unicode escapes must be \\XXXX, \\+XXXXXX, \\uXXXX, or \\UXXXXXXXX."))?;
+        rest = &escape[skip + digits..];
+        let code = match (high.take(), code) {
+            (None, 0xd800..=0xdbff) => {
+                high = Some(code);
+                continue;
+            }
+            (Some(high), 0xdc00..=0xdfff) => 0x10000 + ((high - 0xd800) << 10) + (code - 0xdc00),
+            (Some(_), _) | (None, 0xdc00..=0xdfff) => return Err(invalid("invalid Unicode surrogate pair")),
+            (None, code) => code,
+        };
+        out.push(
+            char::from_u32(code)
+                .filter(|c| *c != '\0')
+                .ok_or_else(|| SqlError::new(ErrorCode::InvalidParameterValue, format!("invalid Unicode code point: {code:04X}")))?,
+        );
+    }
+    if high.is_some() {
+        return Err(invalid("invalid Unicode surrogate pair"));
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+/// Decimal digits that a float surely holds (FLT_DIG, DBL_DIG).
+const FLOAT4_DIGITS: usize = 6;
+const FLOAT8_DIGITS: usize = 15;
+
+/// The error of bytes that begin with no character; it shows as many of them as the first one announces.
+pub fn invalid_utf8(bytes: &[u8]) -> SqlError {
+    let announced = match bytes.first().copied().unwrap_or(0) {
+        0xc0..=0xdf => 2,
+        0xe0..=0xef => 3,
+        0xf0..=0xf7 => 4,
+        _ => 1,
+    };
+    let shown: Vec<String> = bytes.iter().take(announced).map(|b| format!("0x{b:02x}")).collect();
+    SqlError::new(ErrorCode::CharacterNotInRepertoire, format!("invalid byte sequence for encoding \"UTF8\": {}", shown.join(" ")))
+}
+
 pub const FUNCTIONS: &[Entry] = &[
     ("lower", |_, a| t(a[0].str().chars().map(lower_char).collect::<String>())),
     ("upper", |_, a| t(a[0].str().chars().map(upper_char).collect::<String>())),
@@ -1049,10 +1117,7 @@ pub const FUNCTIONS: &[Entry] = &[
         encoding_name(a[1].str())?;
         match std::str::from_utf8(a[0].bytes()) {
             Ok(text) => t(text),
-            Err(e) => Err(SqlError::new(
-                ErrorCode::DataCorrupted,
-                format!("invalid byte sequence for encoding \"UTF8\": 0x{:02x}", a[0].bytes().get(e.valid_up_to()).copied().unwrap_or(0)),
-            )),
+            Err(e) => Err(invalid_utf8(&a[0].bytes()[e.valid_up_to()..])),
         }
     }),
     ("byteaGetByte", |_, a| match usize::try_from(a[1].int()).ok().and_then(|i| a[0].bytes().get(i)) {
@@ -1063,12 +1128,14 @@ pub const FUNCTIONS: &[Entry] = &[
         )),
     }),
     // Templates.
-    ("int4_to_char", |_, a| t(template::to_char_number(&Numeric::new(i128::from(a[0].int()), 0), a[1].str())?)),
-    ("int8_to_char", |_, a| t(template::to_char_number(&Numeric::new(i128::from(a[0].int()), 0), a[1].str())?)),
-    ("numeric_to_char", |_, a| t(template::to_char_number(&Numeric::decode(a[0].bytes())?, a[1].str())?)),
-    ("float4_to_char", |_, a| t(template::to_char_number(&Numeric::from_f64(a[0].float()), a[1].str())?)),
-    ("float8_to_char", |_, a| t(template::to_char_number(&Numeric::from_f64(a[0].float()), a[1].str())?)),
-    ("numeric_to_number", |_, a| Ok(Value::Bytes(template::to_number(a[0].str())?.encode()))),
+    ("int4_to_char", |_, a| t(number_template::to_char(Number::Int(a[0].int()), a[1].str())?)),
+    ("int8_to_char", |_, a| t(number_template::to_char(Number::Int(a[0].int()), a[1].str())?)),
+    ("numeric_to_char", |_, a| t(number_template::to_char(Number::Numeric(&Numeric::decode(a[0].bytes())?), a[1].str())?)),
+    ("float4_to_char", |_, a| t(number_template::to_char(Number::Float(a[0].float(), FLOAT4_DIGITS), a[1].str())?)),
+    ("float8_to_char", |_, a| t(number_template::to_char(Number::Float(a[0].float(), FLOAT8_DIGITS), a[1].str())?)),
+    ("numeric_to_number", |_, a| {
+        Ok(number_template::to_number(a[0].str(), a[1].str())?.map_or(Value::Null, |number| Value::Bytes(number.encode())))
+    }),
     // Enums.
     ("enum_first", |c, _| enum_edge(c, true)),
     ("enum_last", |c, _| enum_edge(c, false)),
@@ -1078,13 +1145,7 @@ pub const FUNCTIONS: &[Entry] = &[
     }),
     // unaccented helpers of text: name and "char" lengths.
     ("namelen", |_, a| int4(a[0].str().chars().count())),
-    ("unistr", |_, a| {
-        let json = format!("\"{}\"", a[0].str().replace('"', "\\\"").replace("\\+", "\\u"));
-        match serde_json::from_str::<String>(&json) {
-            Ok(text) => t(text),
-            Err(_) => Err(SqlError::new(ErrorCode::SyntaxError, "invalid Unicode escape")),
-        }
-    }),
+    ("unistr", |_, a| t(unistr(a[0].str())?)),
 ];
 
 fn enum_edge(call: &Call, first: bool) -> Result<Value> {

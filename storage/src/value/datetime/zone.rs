@@ -195,7 +195,8 @@ fn split_posix_name(text: &str) -> Option<(&str, &str)> {
         return Some((name, rest));
     }
     let end = text.find(|c: char| !c.is_ascii_alphabetic())?;
-    (end >= 3).then(|| text.split_at(end))
+    // A bare offset has an empty name.
+    (end == 0 || end >= 3).then(|| text.split_at(end))
 }
 
 /// A POSIX offset `[+-]hh[:mm[:ss]]`, which counts to the west, as seconds east; and the rest.
