@@ -51,6 +51,8 @@ pub enum ErrorCode {
     InvalidArgumentForLog,
     InvalidArgumentForPower,
     InvalidArgumentForNtile,
+    InvalidArgumentForNthValue,
+    InvalidFrameOffset,
     InvalidArgumentForWidthBucket,
     InvalidJsonText,
     InvalidCatalogName,

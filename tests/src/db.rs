@@ -45,6 +45,26 @@ impl Db {
         }
     }
 
+    /// How many rows a portal gives each time that it is asked for `page_rows`, as drivers with a fetch size ask, until it has no more.
+    ///
+    /// # Errors
+    /// The server's error.
+    pub fn pages(&mut self, sql: &str, page_rows: i32) -> Result<Vec<usize>, tokio_postgres::Error> {
+        let client = &mut self.client;
+        self.runtime.block_on(async {
+            let transaction = client.transaction().await?;
+            let portal = transaction.bind(sql, &[]).await?;
+            let mut pages = Vec::new();
+            loop {
+                let rows = transaction.query_portal(&portal, page_rows).await?.len();
+                pages.push(rows);
+                if rows == 0 {
+                    return Ok(pages);
+                }
+            }
+        })
+    }
+
     /// The rows of a query by the simple protocol.
     ///
     /// # Errors

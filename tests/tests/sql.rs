@@ -185,6 +185,92 @@ const QUERIES: &[&str] = &[
     "SHOW nope",
     "COMMIT",
     "SAVEPOINT x",
+    "SELECT id FROM person ORDER BY id LIMIT 0",
+    "SELECT * FROM (SELECT id FROM person ORDER BY id LIMIT 3) x LIMIT 0",
+    "SELECT DISTINCT boss FROM person ORDER BY 1 LIMIT 0 OFFSET 2",
+    "SELECT (1 < 2) IS TRUE, array_agg(x.c) FROM (SELECT (2 > 1) IS TRUE AS c FROM keyless) x GROUP BY 1 HAVING count(*) > 1",
+    "SELECT 70::bit(3), 70::bit(10), (-1)::bit(40), 700::int8::bit(3), 6::bit",
+    "SELECT jsonb_build_object(true, 1, date '2020-01-01', 2), json_build_object(timestamp '2020-01-01 10:00', 1), jsonb_object_agg(true, 1)",
+    "SET LOCAL timezone = 'Asia/Tokyo'",
+    "SHOW timezone",
+    "SELECT set_config('timezone', 'Asia/Tokyo', true), current_setting('timezone')",
+    "SHOW timezone",
+    "SELECT convert_from('\\xc328', 'UTF8')",
+];
+
+/// Statements one after the other whose answers, or errors with detail and hint, must be equal.
+const DEPENDENCIES: &[&str] = &[
+    "CREATE TABLE a (id int, x text)",
+    "CREATE TABLE b (id int, y text)",
+    "INSERT INTO a VALUES (1, 'ax')",
+    "INSERT INTO b VALUES (1, 'by')",
+    "CREATE VIEW one AS SELECT * FROM a",
+    "CREATE VIEW two AS SELECT a.*, b.y FROM a JOIN b USING (id)",
+    "CREATE VIEW three AS WITH a AS (SELECT 7 AS id, 'cte' AS x) SELECT * FROM a",
+    "CREATE VIEW four AS SELECT p.*, q.* FROM (SELECT id AS i, x FROM a) p, (SELECT * FROM b) q",
+    "CREATE VIEW five AS SELECT * FROM a NATURAL JOIN b",
+    "CREATE VIEW six AS SELECT * FROM a FULL JOIN b USING (id) LEFT JOIN b c ON c.id = a.id WHERE c.y IN (SELECT y FROM b)",
+    "CREATE VIEW six AS SELECT a.*, c.y FROM a FULL JOIN b USING (id) LEFT JOIN b c ON c.id = a.id WHERE c.y IN (SELECT y FROM b)",
+    "ALTER TABLE a ADD COLUMN y int DEFAULT 9",
+    "ALTER TABLE b ADD COLUMN q int DEFAULT 5",
+    "SELECT * FROM one",
+    "SELECT * FROM two WHERE y = 'by'",
+    "SELECT * FROM three",
+    "SELECT * FROM four",
+    "SELECT * FROM five",
+    "SELECT * FROM six",
+    "ALTER TABLE a RENAME TO aa",
+    "ALTER VIEW one RENAME TO uno",
+    "CREATE VIEW seven AS SELECT * FROM uno",
+    "ALTER VIEW uno RENAME TO eins",
+    "SELECT * FROM two",
+    "SELECT * FROM seven",
+    "DROP VIEW eins",
+    "DROP TABLE aa",
+    "CREATE SCHEMA s",
+    "ALTER TABLE b SET SCHEMA s",
+    "SELECT * FROM two",
+    "CREATE TABLE s.serials (id serial, v int)",
+    "ALTER SCHEMA s RENAME TO r",
+    "INSERT INTO r.serials (v) VALUES (1) RETURNING id",
+    "SELECT * FROM five",
+    "CREATE OR REPLACE VIEW three AS SELECT 'a'::text AS id, 'b' AS x",
+    "ALTER TABLE aa ALTER x TYPE varchar(9)",
+    "ALTER TABLE aa DROP COLUMN y",
+    "SELECT * FROM two",
+    "CREATE TABLE v (a int, b text)",
+    "CREATE VIEW va AS SELECT a FROM v",
+    "CREATE VIEW vb AS SELECT b FROM v",
+    "CREATE VIEW vc AS SELECT * FROM vb",
+    "ALTER TABLE v DROP COLUMN b",
+    "ALTER TABLE v DROP COLUMN b CASCADE",
+    "SELECT * FROM va",
+    "SELECT * FROM vc",
+    "CREATE TYPE mood AS ENUM ('sad', 'ok')",
+    "CREATE TABLE moods (id int PRIMARY KEY, m mood, n int)",
+    "INSERT INTO moods VALUES (1, 'ok', 5)",
+    "DROP TYPE mood",
+    "DROP TYPE mood CASCADE",
+    "SELECT * FROM moods",
+    "CREATE TABLE p (id int PRIMARY KEY, u int UNIQUE, v int)",
+    "CREATE TABLE c (id int, pu int REFERENCES p (u), pid int REFERENCES p)",
+    "ALTER TABLE p DROP CONSTRAINT p_u_key",
+    "ALTER TABLE p DROP CONSTRAINT p_pkey",
+    "ALTER TABLE p DROP COLUMN u",
+    "ALTER TABLE p DROP CONSTRAINT p_u_key CASCADE",
+    "SELECT conname FROM pg_constraint WHERE conrelid = 'c'::regclass ORDER BY 1",
+    "ALTER TABLE p DROP CONSTRAINT p_pkey CASCADE",
+    "SELECT conname FROM pg_constraint WHERE conrelid = 'c'::regclass ORDER BY 1",
+    "CREATE TABLE g (a int, b int, c int GENERATED ALWAYS AS (a + b) STORED, d int, CHECK (a < b))",
+    "CREATE INDEX g_sum ON g ((a + d))",
+    "CREATE INDEX g_some ON g (d) WHERE b > 0",
+    "ALTER TABLE g ALTER a TYPE bigint",
+    "ALTER TABLE g DROP COLUMN b",
+    "ALTER TABLE g DROP COLUMN b CASCADE",
+    "INSERT INTO g VALUES (1, 2) RETURNING *",
+    "ALTER TABLE g DROP COLUMN a",
+    "SELECT indexname FROM pg_indexes WHERE tablename = 'g'",
+    "INSERT INTO g VALUES (3) RETURNING *",
 ];
 
 fn answer(db: &Db, sql: &str) -> String {
@@ -215,6 +301,27 @@ fn answers_equal_postgresqls() {
         }
     }
     assert!(differing.is_empty(), "{} of {} differ:\n{}", differing.len(), QUERIES.len(), differing.join("\n"));
+}
+
+#[test]
+fn what_depends_on_something_follows_it_or_keeps_it_or_goes_with_it() {
+    let primary = Primary::start(&[]);
+    let replica = Replica::start(None, &Options::default());
+    let (theirs, ours) = (primary.db(), replica.db());
+    for sql in DEPENDENCIES {
+        let answer = |db: &Db| {
+            db.try_rows(sql).map_err(|e| {
+                e.as_db_error().map(|e| {
+                    (e.code().code().to_owned(), e.message().to_owned(), e.detail().map(str::to_owned), e.hint().map(str::to_owned))
+                })
+            })
+        };
+        assert_eq!(answer(&ours), answer(&theirs), "{sql}");
+    }
+    // What a view's text cannot follow is refused: the view would be broken.
+    ours.execute("CREATE TABLE named (a int); CREATE VIEW naming AS SELECT a FROM named");
+    assert_eq!(ours.sqlstate("ALTER TABLE named RENAME a TO b"), "0A000");
+    assert_eq!(ours.lines("SELECT * FROM naming"), Vec::<String>::new());
 }
 
 #[test]
@@ -282,6 +389,29 @@ fn a_transactions_own_settings_end_with_it() {
         let answer = |db: &Db| db.try_rows(sql).map_err(|e| e.code().map(|c| c.code().to_owned()));
         assert_eq!(answer(&ours), answer(&theirs), "{sql}");
     }
+}
+
+#[test]
+fn a_portal_is_read_in_pages_to_its_end_and_beyond() {
+    let replica = Replica::start(None, &Options::default());
+    let mut db = replica.db();
+    for (rows, pages) in [(4, vec![2, 2, 0]), (5, vec![2, 2, 1, 0]), (0, vec![0]), (20_000, vec![10_000, 10_000, 0])] {
+        let sql = format!("SELECT g FROM generate_series(1, {rows}) g");
+        assert_eq!(db.pages(&sql, if rows > 100 { 10_000 } else { 2 }).unwrap(), pages, "{rows} rows");
+    }
+}
+
+#[test]
+fn a_prepared_statement_whose_columns_have_changed_says_so() {
+    let replica = Replica::start(None, &Options::default());
+    let db = replica.db();
+    db.execute("CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+    let statement = db.block_on(db.client().prepare("SELECT * FROM t")).unwrap();
+    assert_eq!(db.block_on(db.client().query(&statement, &[])).unwrap().len(), 1);
+    db.execute("ALTER TABLE t ADD COLUMN b int");
+    let error = db.block_on(db.client().query(&statement, &[])).unwrap_err();
+    let error = error.as_db_error().unwrap();
+    assert_eq!((error.code().code(), error.message()), ("0A000", "cached plan must not change result type"));
 }
 
 #[test]

@@ -54,6 +54,8 @@ pub fn sqlstate(code: ErrorCode) -> &'static str {
         E::InvalidArgumentForWidthBucket => "2201G",
         E::IntervalFieldOverflow => "22015",
         E::InvalidArgumentForNtile => "22014",
+        E::InvalidArgumentForNthValue => "22016",
+        E::InvalidFrameOffset => "22013",
         E::InvalidJsonText => "22032",
         E::InvalidCatalogName => "3D000",
         E::InvalidSchemaName => "3F000",

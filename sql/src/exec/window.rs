@@ -157,7 +157,7 @@ impl Compiled {
         if spec.window.frame.units != FrameUnits::Range {
             for (value, what) in [(&start, "starting"), (&end, "ending")] {
                 if !value.is_null() && Datum::from(value).int() < 0 {
-                    return Err(SqlError::new(ErrorCode::InvalidParameterValue, format!("frame {what} offset must not be negative")));
+                    return Err(SqlError::new(ErrorCode::InvalidFrameOffset, format!("frame {what} offset must not be negative")));
                 }
             }
         }
@@ -373,7 +373,7 @@ impl Input<'_> {
                                 let nth = Datum::from(v).int();
                                 if nth <= 0 {
                                     return Err(SqlError::new(
-                                        ErrorCode::InvalidParameterValue,
+                                        ErrorCode::InvalidArgumentForNthValue,
                                         "argument of nth_value must be greater than zero",
                                     ));
                                 }
@@ -514,7 +514,7 @@ impl Input<'_> {
 
 fn negative(is: bool) -> Result<()> {
     if is {
-        return Err(SqlError::new(ErrorCode::InvalidParameterValue, "invalid preceding or following size in window function"));
+        return Err(SqlError::new(ErrorCode::InvalidFrameOffset, "invalid preceding or following size in window function"));
     }
     Ok(())
 }

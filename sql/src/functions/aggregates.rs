@@ -342,7 +342,7 @@ impl State for JsonObjectAgg {
         if key.is_null() {
             return Err(invalid("field name must not be null"));
         }
-        let pair = (call.text_of(0, key)?, json::to_json(&call.context, &call.args[1], value, self.binary)?);
+        let pair = (json::object_key(&call.context, &call.args[0], key)?, json::to_json(&call.context, &call.args[1], value, self.binary)?);
         self.items.get_or_insert_default().push(pair);
         Ok(())
     }

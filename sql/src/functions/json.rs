@@ -450,6 +450,16 @@ fn put(json: Json, path: &[Option<String>], new: &Json, how: Put) -> Result<Json
     })
 }
 
+/// An object's key: the text of what the value is in JSON, so that a date and time have their T.
+pub fn object_key(context: &StatementContext, data_type: &DataType, key: &Datum<'_>) -> Result<String> {
+    match data_type.kind {
+        Kind::Bool | Kind::Date | Kind::Timestamp | Kind::Timestamptz => {
+            Ok(to_json(context, data_type, key, true)?.trim_matches('"').to_owned())
+        }
+        _ => casts::output(context, data_type, key),
+    }
+}
+
 fn build_object(call: &Call, a: &[Datum<'_>], binary: bool) -> Result<Value> {
     let items = variadic(call, a)?;
     if items.len() % 2 != 0 {
@@ -460,13 +470,13 @@ fn build_object(call: &Call, a: &[Datum<'_>], binary: bool) -> Result<Value> {
     for (i, pair) in items.chunks(2).enumerate() {
         let [(key_type, key), (value_type, value)] = pair else { break };
         if key.is_null() {
-            return Err(invalid(if binary {
-                format!("argument {}: key must not be null", 2 * i + 1)
+            return Err(if binary {
+                invalid(format!("argument {}: key must not be null", 2 * i + 1))
             } else {
-                "null value not allowed for object key".to_owned()
-            }));
+                invalid(format!("argument {} cannot be null", 2 * i + 1)).hint("Object keys should be text.")
+            });
         }
-        members.push((casts::output(&call.context, key_type, key)?, to_json(&call.context, value_type, value, binary)?));
+        members.push((object_key(&call.context, key_type, key)?, to_json(&call.context, value_type, value, binary)?));
     }
     if binary {
         let members = members.into_iter().map(|(k, v)| Ok((k, Json::parse(&v)?))).collect::<Result<Vec<_>>>()?;

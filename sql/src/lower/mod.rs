@@ -17,7 +17,7 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::{DataType as ArrowType, Field, Schema};
 use datafusion::common::{Column as PlanColumn, DFSchema, DFSchemaRef};
 use datafusion::datasource::provider_as_source;
-use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlan, LogicalPlanBuilder, SortExpr, lit};
+use datafusion::logical_expr::{EmptyRelation, Expr as PlanExpr, LogicalPlan, LogicalPlanBuilder, SortExpr, lit};
 use datafusion::physical_plan::ExecutionPlan;
 
 use crate::bound::{Column, ColumnId, Expr, Query, Rel, SetOpKind, SortKey};
@@ -343,6 +343,11 @@ impl Lower {
             let (skip, fetch) = (value(offset, true)?.unwrap_or(0), value(limit, false)?);
             if skip == 0 && fetch.is_none() {
                 return self.rel(input);
+            }
+            if fetch == Some(0) {
+                // Nothing of the input is evaluated, as in PostgreSQL; DataFusion's sort with a limit does not take 0.
+                let schema = Arc::clone(self.rel(input)?.schema());
+                return Ok(LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema }));
             }
             let plan = self.sorted(input)?;
             return planned(planned(builder(plan).limit(skip, fetch))?.build());

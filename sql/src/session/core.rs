@@ -488,6 +488,11 @@ impl SessionCore {
         }
         let mut state = self.state.lock();
         let state = &mut *state;
+        // What is local outside a block ends with its statement.
+        if scope == SetScope::Local && state.transaction.is_none() {
+            let read_only = state.settings.is_on("default_transaction_read_only");
+            state.transaction = Some(Transaction::new(false, read_only, &state.settings));
+        }
         let before = state.settings.get("transaction_isolation").map(str::to_owned);
         let kept = state.settings.set(&lower, value, false)?;
         if lower == "transaction_isolation"

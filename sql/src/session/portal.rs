@@ -224,7 +224,14 @@ impl Session {
                 self.core.begin_statement(&prepared.text);
                 self.refuse_when_failed(Some(parsed))?;
                 self.parameter_types = prepared.parameters.clone();
-                statement::execute(self, parsed, params)
+                let outcome = statement::execute(self, parsed, params)?;
+                if let (Outcome::Rows(rows), Some(described)) = (&outcome, &prepared.columns)
+                    && !described.iter().map(|c| c.ty.oid).eq(rows.columns.iter().map(|c| c.ty.oid))
+                {
+                    // The client knows other columns, from before a table changed: drivers prepare anew when they read this text.
+                    return Err(SqlError::new(ErrorCode::FeatureNotSupported, "cached plan must not change result type"));
+                }
+                Ok(outcome)
             }
             PortalState::Suspended(rows) => Ok(Outcome::Rows(rows)),
             PortalState::Finished => match &prepared.columns {

@@ -130,7 +130,7 @@ static DEFINITIONS: &[Definition] = &[
     def("lc_time", Accepts::Text, "C.UTF-8"),
     def("lo_compat_privileges", Accepts::Bool, "off"),
     def("lock_timeout", Accepts::Int(0, MS_MAX, "ms"), "0"),
-    def("maintenance_work_mem", Accepts::Text, "64MB"),
+    def("maintenance_work_mem", Accepts::Int(1024, MS_MAX, "kB"), "64MB"),
     def("max_connections", Accepts::Fixed, "100"),
     def("max_function_args", Accepts::Fixed, "100"),
     def("max_identifier_length", Accepts::Fixed, "63"),
@@ -178,7 +178,7 @@ static DEFINITIONS: &[Definition] = &[
     def("vacuum_cost_delay", Accepts::Float, "0"),
     def("wal_block_size", Accepts::Fixed, "8192"),
     def("wal_level", Accepts::Fixed, "logical"),
-    def("work_mem", Accepts::Text, "4MB"),
+    def("work_mem", Accepts::Int(64, MS_MAX, "kB"), "4MB"),
     def("xmlbinary", Accepts::Enum(&["base64", "hex"]), "base64"),
     def("xmloption", Accepts::Enum(&["content", "document"]), "content"),
 ];
@@ -199,6 +199,28 @@ pub const REPORTED: &[(&str, &str)] = &[
     ("standard_conforming_strings", "standard_conforming_strings"),
     ("timezone", "TimeZone"),
 ];
+
+/// What pg_settings says of a setting's type: the value in its unit, the unit, the type, who may change it.
+pub fn described<'a>(name: &str, value: &'a str) -> (std::borrow::Cow<'a, str>, Option<&'static str>, &'static str, &'static str) {
+    let Some(d) = definition(name) else { return (value.into(), None, "string", "user") };
+    let (value, unit, kind) = match d.accepts {
+        Accepts::Bool => (value.into(), None, "bool"),
+        Accepts::Int(_, _, "") => (value.into(), None, "integer"),
+        Accepts::Int(_, _, unit) => (parse_int(value, unit).map_or(value.into(), |v| v.to_string().into()), Some(unit), "integer"),
+        Accepts::Float => (value.into(), None, "real"),
+        Accepts::Enum(_) => (value.into(), None, "enum"),
+        Accepts::Text => (value.into(), None, "string"),
+        Accepts::Fixed if matches!(value, "on" | "off") => (value.into(), None, "bool"),
+        Accepts::Fixed if value.parse::<i64>().is_ok() => (value.into(), None, "integer"),
+        Accepts::Fixed => (value.into(), None, "string"),
+    };
+    let context = match d.accepts {
+        Accepts::Fixed if matches!(name, "max_connections" | "max_prepared_transactions" | "wal_level") => "postmaster",
+        Accepts::Fixed => "internal",
+        _ => "user",
+    };
+    (value, unit, kind, context)
+}
 
 /// The name as SHOW ALL prints it.
 pub fn display_name(name: &str) -> &str {
@@ -521,6 +543,11 @@ fn parse_int(value: &str, unit: &str) -> Option<i64> {
         ("ms", "min") => 60_000.0,
         ("ms", "h") => 3_600_000.0,
         ("ms", "d") => 86_400_000.0,
+        ("kB", "B") => 1.0 / 1024.0,
+        ("kB", "kB") => 1.0,
+        ("kB", "MB") => 1024.0,
+        ("kB", "GB") => 1024.0 * 1024.0,
+        ("kB", "TB") => 1024.0 * 1024.0 * 1024.0,
         _ => return None,
     };
     let result = (number * factor).round();
@@ -528,15 +555,18 @@ fn parse_int(value: &str, unit: &str) -> Option<i64> {
 }
 
 fn show_int(number: i64, unit: &str) -> String {
-    if unit != "ms" || number == 0 {
+    let larger: &[(i64, &str)] = match unit {
+        "ms" => &[(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s")],
+        "kB" => &[(1 << 30, "TB"), (1 << 20, "GB"), (1 << 10, "MB")],
+        _ => &[],
+    };
+    if larger.is_empty() || number <= 0 {
         return number.to_string();
     }
-    for (size, name) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s")] {
-        if number % size == 0 {
-            return format!("{}{name}", number / size);
-        }
+    match larger.iter().find(|(size, _)| number % size == 0) {
+        Some((size, name)) => format!("{}{name}", number / size),
+        None => format!("{number}{unit}"),
     }
-    format!("{number}ms")
 }
 
 fn parse_date_style(value: &str, mut style: DateStyle, mut order: DateOrder) -> Result<(DateStyle, DateOrder)> {

@@ -68,8 +68,9 @@ pub fn describe(
 /// A running query as an outcome.
 pub fn rows_of(context: &Arc<StatementContext>, batches: RowBatches, tag: RowsTag) -> Result<Rows> {
     let columns = output_columns(context, &batches.columns)?;
+    // A portal may be asked for more after its last row.
     let stream = futures::stream::unfold(batches, |mut batches| async move { batches.next().await.map(|batch| (batch, batches)) });
-    Ok(Rows { columns: columns.into(), tag, batches: stream.boxed(), pending: None, context: context.clone() })
+    Ok(Rows { columns: columns.into(), tag, batches: stream.fuse().boxed(), pending: None, context: context.clone() })
 }
 
 /// Starts a query with its parameters.

@@ -8,6 +8,7 @@ use strandline_storage::{Row, Value};
 use super::classes::BOOTSTRAP_ROLE;
 use super::relations::{RowMaker, relations};
 use crate::context::StatementContext;
+use crate::session::settings;
 use crate::system::builder::{letter, oid, text};
 use crate::system::definitions::owner_of;
 use crate::types::Oid;
@@ -248,22 +249,18 @@ pub fn settings(context: &StatementContext) -> Vec<Row> {
         .settings
         .iter()
         .map(|(name, value)| {
-            let kind = match value.as_str() {
-                "on" | "off" => "bool",
-                v if v.parse::<i64>().is_ok() => "integer",
-                v if v.parse::<f64>().is_ok() => "real",
-                _ => "string",
-            };
+            let (value, unit, kind, access) = settings::described(name, value);
             let category = if name.starts_with("dolt_") { "Version Control" } else { "Client Connection Defaults" };
             relation
                 .row()
-                .set("name", text(name))
-                .set("setting", text(value))
+                .set("name", text(settings::display_name(name)))
+                .set("setting", text(&value))
+                .set("unit", unit.map_or(Value::Null, text))
                 .set("category", text(category))
-                .set("context", text("user"))
+                .set("context", text(access))
                 .set("vartype", text(kind))
                 .set("source", text("session"))
-                .set("reset_val", text(value))
+                .set("reset_val", text(&value))
                 .set("pending_restart", Value::Bool(false))
                 .done()
         })
