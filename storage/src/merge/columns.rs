@@ -74,6 +74,16 @@ impl ColumnMap {
         self.merged = self.ids.iter().map(|positions| positions[side]).collect();
     }
 
+    /// Whether each column of either side has the same position in both.
+    pub fn same_positions(&self, side: usize, other: usize) -> bool {
+        self.ids.iter().all(|positions| positions[side] == positions[other])
+    }
+
+    /// Whether each column of a side has the same position in the merged table, and no column is missing.
+    pub fn merged_as(&self, side: usize) -> bool {
+        self.ids.iter().zip(&self.merged).all(|(positions, merged)| positions[side] == *merged)
+    }
+
     /// Where a side's column is in the merged table.
     pub fn to_merged(&self, side: usize, position: usize) -> Option<usize> {
         self.merged.get(self.id(side, position)?).copied().flatten()

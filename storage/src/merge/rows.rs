@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::columns::ColumnMap;
 use super::unique;
 use super::{BASE, MergeOptions, OURS, RowConflict, THEIRS, Violation};
-use crate::diff::diff_tables;
+use crate::diff::{RowDiff, diff_tables};
 use crate::edit::Unique;
 use crate::error::{Error, Result};
 use crate::schema::{Oid, TableSchema};
@@ -44,18 +44,27 @@ pub(super) fn merge_table(
         (None, None) => return Err(Error::Invalid(format!("table \"{}\" has no rows on either side", schema.name))),
     };
     let shape = TableShape::new(schema.clone())?;
-    let unchanged = |side: &TableData| same_rows(base.map(|base| &**base), side);
-    if shape.same_rows(&ours.shape) && (unchanged(theirs)? || same_rows(Some(ours), theirs)?) {
+    // One number may be another column's on another side: positions have to be the same, too.
+    let fits = |side: usize, table: &TableData| shape.same_rows(&table.shape) && columns.merged_as(side);
+    let same = |from: (usize, Option<&TableData>), to: (usize, &TableData)| {
+        Ok::<bool, Error>(columns.same_positions(from.0, to.0) && same_rows(from.1, to.1)?)
+    };
+    let unchanged = |side: usize, table: &TableData| match base {
+        Some(base) => same((BASE, Some(&**base)), (side, table)),
+        None => Ok(table.is_empty()),
+    };
+    if fits(OURS, ours) && (unchanged(THEIRS, theirs)? || same((OURS, Some(&**ours)), (THEIRS, &**theirs))?) {
         return under(ours, schema).map(|data| data.map(MergedTable::clean));
     }
-    if shape.same_rows(&theirs.shape) && unchanged(ours)? {
+    if fits(THEIRS, theirs) && unchanged(OURS, ours)? {
         return under(theirs, schema).map(|data| data.map(MergedTable::clean));
     }
     let alike = [base, Some(ours), Some(theirs)].into_iter().flatten().all(|side| match shape.key {
         Some(_) => shape.same_key(&side.shape),
         None => shape.same_rows(&side.shape),
     });
-    if !alike {
+    let positions = shape.key.is_some() || [BASE, OURS, THEIRS].iter().all(|side| sides[*side].is_none() || columns.merged_as(*side));
+    if !alike || !positions {
         return Ok(Err("its primary key, or the columns of a table without one, changed on one side and rows on the other".into()));
     }
     let sides = [base.map(|base| &**base), Some(&**ours), Some(&**theirs)];
@@ -118,7 +127,7 @@ enum Decision {
 
 impl Merger<'_> {
     fn keyed(&self) -> Result<Outcome> {
-        let fits = |side: usize| self.sides[side].is_some_and(|table| self.shape.same_rows(&table.shape));
+        let fits = |side: usize| self.fits(side);
         let cheap = |side: usize| self.sides[BASE].zip(self.sides[side]).is_none_or(|(base, side)| base.shape.same_rows(&side.shape));
         // The changes of one side are made on the table of the other, if possible on one whose rows need not be rewritten,
         // and so that the changes are known without reading all rows.
@@ -134,7 +143,7 @@ impl Merger<'_> {
         };
         let (mut conflicts, mut touched, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
         for &side in from {
-            for difference in diff_tables(self.sides[BASE], self.sides[side]) {
+            for difference in self.differences(side) {
                 let difference = difference?;
                 let key = difference.key;
                 if from.len() > 1 && !seen.insert(key.clone()) {
@@ -165,10 +174,49 @@ impl Merger<'_> {
         Ok(Ok(MergedTable { data: Arc::new(data), conflicts, violations }))
     }
 
+    /// Whether a side's rows are rows of the merged table as they are.
+    fn fits(&self, side: usize) -> bool {
+        self.sides[side].is_some_and(|table| self.shape.same_rows(&table.shape)) && self.columns.merged_as(side)
+    }
+
+    /// The rows that a side has changed.
+    fn differences(&self, side: usize) -> Box<dyn Iterator<Item = Result<RowDiff>> + '_> {
+        let (base, table) = (self.sides[BASE], self.sides[side]);
+        let number = |side: usize, at: usize| self.table(side).schema().columns[at].attnum;
+        let same_numbers = |positions: &[Option<usize>; 3]| match (positions[BASE], positions[side]) {
+            (Some(from), Some(to)) => number(BASE, from) == number(side, to),
+            (Some(from), None) => !self.table(side).schema().columns.iter().any(|c| c.attnum == number(BASE, from)),
+            _ => true,
+        };
+        if base.is_none() || self.columns.ids.iter().all(same_numbers) {
+            return diff_tables(base, table);
+        }
+        // A diff pairs columns by their numbers, which are other columns' here since an earlier merge.
+        let changed = move |difference: Result<RowDiff>| {
+            let compared = difference.and_then(|difference| {
+                let from = self.table(BASE).get(&difference.key)?;
+                let same = match (&from, &difference.to) {
+                    (Some(from), Some(to)) => self.columns.ids.iter().all(|positions| {
+                        let value = |row: &Row, side: usize| positions[side].map_or(Value::Null, |at| row[at].clone());
+                        value(from, BASE) == value(to, side)
+                    }),
+                    _ => false,
+                };
+                Ok((!same).then_some(RowDiff { from, ..difference }))
+            });
+            compared.transpose()
+        };
+        let gone = move |difference: Result<RowDiff>| {
+            let missing = difference.and_then(|difference| Ok((!self.table(side).rows.contains(&difference.key)?).then_some(difference)));
+            missing.transpose()
+        };
+        Box::new(diff_tables(None, table).filter_map(changed).chain(diff_tables(base, None).filter_map(gone)))
+    }
+
     /// A side's rows in the merged columns.
     fn start(&self, side: usize) -> Result<std::result::Result<TableData, String>> {
         let table = self.sides[side].expect("BUG: a merge onto a side without the table");
-        let made = if self.shape.same_rows(&table.shape) {
+        let made = if self.fits(side) {
             table.with_shape(self.shape.clone())
         } else {
             let mut cursor = table.scan((std::ops::Bound::Unbounded, std::ops::Bound::Unbounded), false);

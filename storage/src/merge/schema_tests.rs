@@ -150,6 +150,24 @@ fn columns_that_each_side_added_are_both_there_though_their_numbers_are_the_same
 }
 
 #[test]
+fn a_number_that_is_another_column_on_each_side_does_not_mix_their_values() {
+    let base = start();
+    let ours = edited(&base, |e| add_column(e, "common", 0));
+    let theirs = edited(&base, |e| {
+        add_column(e, "other", 0);
+        add_column(e, "common", 0);
+        drop_column(e, "a");
+        set(e, 1, "other", 1);
+    });
+    for (ours, theirs) in [(&ours, &theirs), (&theirs, &ours)] {
+        let merged = merge(&base, ours, theirs);
+        assert!(merged.is_clean());
+        let first = &named_rows(&merged.root)[0];
+        assert_eq!((first["other"].as_str(), first["common"].as_str()), ("Int4(1)", "Null"));
+    }
+}
+
+#[test]
 fn each_kind_of_change_merges_with_changes_of_rows() {
     let base = start();
     let theirs = edited(&base, |e| {

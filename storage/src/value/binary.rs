@@ -80,7 +80,7 @@ impl DataType {
                 let mut rest = bytes;
                 let time = check_time(i64::from_be_bytes(take(&mut rest)?))?;
                 let zone = i32::from_be_bytes(exactly(rest)?);
-                if zone.abs() >= 16 * 3600 {
+                if zone.unsigned_abs() >= 16 * 3600 {
                     return Err(Error::value(ValueErrorCode::InvalidTimeZoneDisplacement, "time zone displacement out of range"));
                 }
                 Value::bytes(TimeTz { time: datetime::round_time(time, self.typmod), zone }.encode())
