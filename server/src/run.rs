@@ -37,7 +37,7 @@ pub fn run(config: Config) -> Result<()> {
     if let Some(size) = config.storage.cache_size {
         options.cache_size_max = size.0;
     }
-    let store = Store::open(&config.data_dir, options)?;
+    let store = Store::open(&config.data_dir, options).map_err(|error| point_to_fsck(error, &config.data_dir))?;
     ensure_database(&store, DEFAULT_DATABASE, &config.user.name)?;
 
     // Filled when the replicator starts, which is after the engine that shows it.
@@ -115,6 +115,16 @@ fn told_to_stop() -> Result<impl Future<Output = ()> + Send> {
         }
         tracing::info!("stopping");
     })
+}
+
+/// Damage is looked at with another command.
+fn point_to_fsck(error: strandline_storage::Error, data_dir: &Path) -> anyhow::Error {
+    let is_damage = matches!(error, strandline_storage::Error::Damaged { .. });
+    let error = anyhow::Error::new(error);
+    if !is_damage {
+        return error;
+    }
+    error.context(format!("could not open the store; `strandline fsck --data-dir {}` lists what is damaged", data_dir.display()))
 }
 
 /// Verifies a store that no server has open.

@@ -206,9 +206,13 @@ impl From<strandline_storage::Error> for SqlError {
             E::AlreadyExists { .. } => ErrorCode::DuplicateObject,
             E::AmbiguousRef(_) | E::Invalid(_) => ErrorCode::InvalidParameterValue,
             E::Limit { .. } => ErrorCode::ProgramLimitExceeded,
-            E::Damaged { .. } => ErrorCode::DataCorrupted,
+            E::Damaged { .. } => {
+                return SqlError::new(ErrorCode::DataCorrupted, message)
+                    .hint("Stop the server and run `strandline fsck` to see what is damaged.");
+            }
             E::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => ErrorCode::DiskFull,
-            E::Io { .. } | E::Stopped { .. } => ErrorCode::IoError,
+            E::Stopped { .. } => return SqlError::new(ErrorCode::IoError, message).hint("Mend the disk and restart the server."),
+            E::Io { .. } => ErrorCode::IoError,
             _ => ErrorCode::InternalError,
         };
         SqlError::new(code, message)

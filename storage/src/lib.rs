@@ -9,6 +9,8 @@ mod checkpoint;
 pub mod chunk;
 pub mod commit;
 mod commit_index;
+#[cfg(test)]
+mod crash_tests;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod decoders;

@@ -108,7 +108,8 @@ impl Store {
         let made = find_format(&*with.disk, &folder)? == FoundFormat::Ours;
         let access = if made { Access::Write } else { Access::Create };
         let (journal, opened) = Journal::open(with.disk.clone(), &folder.join(JOURNAL_FOLDER), with.journal, access)?;
-        if !made {
+        // Again while there is no record: when the store was made, its sync may have failed.
+        if !made || journal.next_sequence() == 0 {
             put_format(&*with.disk, &folder)?;
         }
         let derived = with.derived.then(|| folder.join("derived"));
@@ -258,7 +259,16 @@ pub(crate) fn put_format(disk: &dyn Disk, folder: &Path) -> Result<()> {
         file.set_size(0)?;
         file.write_at(format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n").as_bytes(), 0)?;
         file.sync()?;
-        disk.sync_dir(folder)
+        // The names of all folders above, too: a process that made them may have been killed before it synced.
+        for folder in folder.ancestors() {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            match disk.sync_dir(folder) {
+                // Who may not even look into a folder has not made it.
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+                other => other?,
+            }
+        }
+        Ok(())
     };
     put().map_err(|source| Error::Io { action: "write", path: path.clone(), source })
 }

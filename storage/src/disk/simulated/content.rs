@@ -166,12 +166,19 @@ impl Content {
         found
     }
 
-    /// The bytes of all files together.
+    /// The bytes of all files that have a name.
     pub fn size(&self) -> u64 {
-        self.nodes.iter().map(|node| if let NodeContent::File(file) = node { file.now.len() as u64 } else { 0 }).sum()
+        self.files().into_iter().map(|(_, node)| self.file(node).now.len() as u64).sum()
     }
 
-    /// The size of the file when it is a write or a change of size that the operation does.
+    /// Something would be lost if everything that is not synced were.
+    pub fn has_unsynced(&self) -> bool {
+        self.nodes.iter().any(|node| match node {
+            NodeContent::File(file) => file.now != file.durable || !file.pending.is_empty(),
+            NodeContent::Folder(folder) => !folder.pending.is_empty(),
+        })
+    }
+
     pub fn apply(&mut self, operation: &Operation) {
         match operation {
             Operation::CreateDir(path) => self.put(path, NodeContent::Folder(FolderContent::default())),

@@ -19,6 +19,9 @@ use super::{Disk, DiskFile};
 use content::{Content, FileContent, Node, NodeContent, Operation};
 use fault::{Faults, Kind, full};
 
+/// What a write that fails has changed are sectors of this size.
+const SECTOR_SIZE: u64 = 512;
+
 /// A disk in memory. Clones are the same disk.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SimulatedDisk {
@@ -58,6 +61,13 @@ impl SimulatedDisk {
         state.faults.fail_at = Some((state.faults.operation_count + n, once));
     }
 
+    /// Nothing fails any more.
+    pub fn heal(&self) {
+        let mut state = self.state.lock();
+        state.faults.fail_at = None;
+        state.faults.capacity = None;
+    }
+
     /// Sets how many bytes fit on the disk.
     pub fn set_capacity(&self, capacity: Option<u64>) {
         self.state.lock().faults.capacity = capacity;
@@ -87,6 +97,19 @@ impl SimulatedDisk {
     pub fn operations(&self) -> (Content, Vec<Operation>) {
         let state = self.state.lock();
         (state.first.clone(), state.operations.clone())
+    }
+
+    /// The most bytes that there ever were on the disk.
+    pub fn size_max(&self) -> u64 {
+        let (mut content, operations) = self.operations();
+        operations
+            .iter()
+            .map(|operation| {
+                content.apply(operation);
+                content.size()
+            })
+            .max()
+            .unwrap_or(0)
     }
 
     pub fn content(&self) -> Content {
@@ -262,8 +285,9 @@ impl DiskFile for SimulatedFile {
         let mut state = self.disk.state.lock();
         let state = &mut *state;
         if let Err(error) = state.faults.count(Kind::Write) {
-            // Some of it is there all the same.
-            let bytes = bytes[..bytes.len() / 2].to_vec();
+            // Some of its sectors are there all the same.
+            let end = (offset + bytes.len() as u64 / 2) / SECTOR_SIZE * SECTOR_SIZE;
+            let bytes = bytes[..end.saturating_sub(offset) as usize].to_vec();
             state.apply(Operation::Write { file: self.node, offset, bytes });
             return Err(error);
         }
