@@ -16,7 +16,7 @@ esac
 transactions=${TRANSACTIONS:-$transactions}
 rounds=${ROUNDS:-$rounds}
 if [ -n "$rows" ]; then
-    export STRANDLINE_BENCH_ROWS=$rows STRANDLINE_BENCH_ACCOUNTS=$rows STRANDLINE_BENCH_TRANSACTIONS=$rows
+    export STRANDLINE_BENCH_ROWS=$rows STRANDLINE_BENCH_ACCOUNTS=$rows STRANDLINE_BENCH_TRANSACTIONS=$rows STRANDLINE_BENCH_COMMITS=$rows
 fi
 
 echo "==> building ($profile)"

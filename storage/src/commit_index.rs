@@ -270,10 +270,6 @@ impl CommitIndex {
         self.search(head, |e| e.time <= time, |e| e.min_time > time)
     }
 
-    pub fn of_xid(&self, head: CommitNumber, xid: u32) -> Option<CommitNumber> {
-        self.search(head, |e| e.xid == xid && e.lsn.0 != u64::MAX, |_| false)
-    }
-
     pub fn is_ancestor(&self, ancestor: CommitNumber, of: CommitNumber) -> bool {
         let height = self.entry(ancestor).height;
         let mut seen = HashSet::new();
@@ -472,8 +468,6 @@ mod tests {
             assert_eq!(index.at_time(head, time), walk(&|e| e.time <= time), "time {time:?}");
         }
         assert_eq!(index.at_lsn(head, Lsn(u64::MAX)), walk(&|e| e.lsn.0 != u64::MAX));
-        assert_eq!(index.of_xid(head, 1000), Some(1000));
-        assert_eq!(index.of_xid(500, 1000), None);
         for distance in [0, 1, 2, 17, 2998, 2999] {
             assert_eq!(index.ancestor(head, distance), Some(head - distance as u32));
         }

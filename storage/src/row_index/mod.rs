@@ -16,6 +16,7 @@
 //!
 //! Measured with pgbench transactions (four rows each): 14 bytes on disk a transaction.
 
+mod buckets;
 pub(crate) mod run;
 #[cfg(test)]
 mod tests;
@@ -30,12 +31,14 @@ use std::thread::JoinHandle;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::change_set::{ChangeSet, RowsChange};
+use crate::commit::Source;
 use crate::commit_index::CommitNumber;
 use crate::disk::{Disk, create_dirs};
 use crate::error::{Error, Result};
 use crate::journal::JournalPosition;
 use crate::schema::Oid;
 use crate::store::shared::Shared;
+use buckets::Buckets;
 use run::Run;
 
 /// The hash of (table, key), and a commit.
@@ -59,12 +62,21 @@ fn table_hash(table: Oid) -> u32 {
     row_hash(table, b"\xFF\xFFtable")
 }
 
+/// The hash under which the commits of a source's transactions are.
+fn xid_hash(xid: u32) -> u32 {
+    row_hash(SOURCE, &xid.to_be_bytes())
+}
+
+/// In place of a table, whose rows are a source's transactions.
+const SOURCE: Oid = 1;
+
 /// In place of a table: under its hash are the commits that changed any object of the catalog.
 pub(crate) const CATALOG: Oid = 0;
 
 /// The hashes under which a commit with these changes is to be found, ascending.
-pub(crate) fn hashes_of(changes: &ChangeSet) -> Vec<u32> {
+pub(crate) fn hashes_of(changes: &ChangeSet, source: Option<&Source>) -> Vec<u32> {
     let mut hashes: Vec<u32> = changes.catalog.iter().map(|change| table_hash(change.oid)).collect();
+    hashes.extend(source.map(|source| xid_hash(source.xid)));
     for change in &changes.tables {
         match &change.rows {
             RowsChange::Rows(rows) => hashes.extend(rows.iter().map(|row| row_hash(change.table, &row.key))),
@@ -100,6 +112,15 @@ impl Candidates {
         found.max(uncovered)
     }
 
+    /// All that are below `end`.
+    pub fn iter(&self, end: CommitNumber) -> impl DoubleEndedIterator<Item = CommitNumber> {
+        let uncovered = self.uncovered.start..self.uncovered.end.min(end).max(self.uncovered.start);
+        let numbers = &self.numbers[..self.numbers.partition_point(|n| *n < end)];
+        let (before, rest) = numbers.split_at(numbers.partition_point(|n| *n < uncovered.start));
+        let after = &rest[rest.partition_point(|n| *n < uncovered.end)..];
+        before.iter().copied().chain(uncovered).chain(after.iter().copied())
+    }
+
     pub fn contains(&self, number: CommitNumber) -> bool {
         self.uncovered.contains(&number) || self.numbers.binary_search(&number).is_ok()
     }
@@ -129,10 +150,10 @@ struct State {
     /// Without gaps from the first commit on.
     runs: Vec<Arc<Run>>,
     /// Of commits from the end of the runs up to `early_end`.
-    early: Vec<Entry>,
+    early: Buckets,
     early_end: CommitNumber,
     /// Of commits from `fresh_start` up to `fresh_end`.
-    fresh: Vec<Entry>,
+    fresh: Buckets,
     fresh_start: CommitNumber,
     fresh_end: CommitNumber,
 }
@@ -178,7 +199,7 @@ impl RowIndex {
         if number < state.fresh_end {
             return;
         }
-        state.fresh.extend(hashes.iter().map(|hash| (*hash, number)));
+        hashes.iter().for_each(|hash| state.fresh.push((*hash, number)));
         state.fresh_end = number + 1;
         if state.fresh.len() >= self.run_entry_count && state.fresh.len() - hashes.len() < self.run_entry_count {
             self.wish(Wish::Work);
@@ -187,10 +208,18 @@ impl RowIndex {
 
     /// The commits that may have changed these rows of a table, or the table as a whole.
     pub fn find(&self, table: Oid, keys: &mut dyn Iterator<Item = &[u8]>) -> Candidates {
+        self.find_hashes(keys.map(|key| row_hash(table, key)).chain([table_hash(table)]).collect())
+    }
+
+    /// The commits that may be of a source's transaction.
+    pub fn find_xid(&self, xid: u32) -> Candidates {
+        self.find_hashes(vec![xid_hash(xid)])
+    }
+
+    fn find_hashes(&self, mut hashes: Vec<u32>) -> Candidates {
         if self.folder.is_none() {
             return Candidates::all();
         }
-        let mut hashes: Vec<u32> = keys.map(|key| row_hash(table, key)).chain([table_hash(table)]).collect();
         hashes.sort_unstable();
         hashes.dedup();
         let state = self.state.read();
@@ -204,8 +233,10 @@ impl RowIndex {
                 }
             }
         }
-        let in_memory = state.early.iter().chain(&state.fresh).filter(|(hash, _)| hashes.binary_search(hash).is_ok());
-        numbers.extend(in_memory.map(|(_, number)| *number));
+        for hash in &hashes {
+            state.early.find(*hash, &mut numbers);
+            state.fresh.find(*hash, &mut numbers);
+        }
         numbers.sort_unstable();
         numbers.dedup();
         Candidates { numbers, uncovered: state.early_end..state.fresh_start }
@@ -218,7 +249,7 @@ impl RowIndex {
         for run in std::mem::take(&mut state.runs) {
             remove(&*self.disk, run.path());
         }
-        state.early.clear();
+        state.early = Buckets::default();
         state.early_end = 0;
         self.wish(Wish::Work);
     }
@@ -288,12 +319,12 @@ impl RowIndex {
         let mut entries = Vec::new();
         for number in range.clone() {
             let commit = shared.commit_numbered(number)?;
-            entries.extend(hashes_of(commit.changes()?).into_iter().map(|hash| (hash, number)));
+            entries.extend(hashes_of(commit.changes()?, commit.meta.source.as_ref()).into_iter().map(|hash| (hash, number)));
         }
         let mut state = self.state.write();
         // Not if everything was forgotten meanwhile.
         if state.early_end == range.start {
-            state.early.append(&mut entries);
+            entries.into_iter().for_each(|entry| state.early.push(entry));
             state.early_end = range.end;
         }
         Ok(true)
@@ -305,8 +336,8 @@ impl RowIndex {
             let state = self.state.read();
             let gap = state.early_end < state.fresh_start;
             let end = if gap { state.early_end } else { state.fresh_end };
-            let fresh: &[Entry] = if gap { &[] } else { &state.fresh };
-            (state.covered()..end, [state.early.as_slice(), fresh].concat())
+            let fresh = state.fresh.iter().filter(|_| !gap);
+            (state.covered()..end, state.early.iter().chain(fresh).copied().collect::<Vec<Entry>>())
         };
         if commits.is_empty() {
             return Ok(false);

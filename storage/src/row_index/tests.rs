@@ -182,7 +182,7 @@ fn what_is_not_read_yet_is_a_candidate() {
     let index = RowIndex::new(Arc::new(RealDisk), Some(elsewhere.path().into()), 40);
     index.open(&store.shared);
     let count = store.shared.index.read().len();
-    let new = hashes_of(store.shared.commit_numbered(count - 1).unwrap().changes().unwrap());
+    let new = hashes_of(store.shared.commit_numbered(count - 1).unwrap().changes().unwrap(), None);
     index.enter(count, &new);
     let candidates = index.find(TABLE, &mut [&b"no such key"[..]].into_iter());
     assert_eq!((candidates.uncovered.clone(), candidates.numbers.as_slice()), (0..count, &[][..]));
@@ -262,7 +262,7 @@ fn hashes_tell_rows_tables_and_definitions() {
     changes.tables.push(crate::change_set::TableChange { table: 2, rows: RowsChange::Dropped });
     let mut expected = vec![row_hash(1, b"a"), row_hash(1, b"b"), table_hash(2)];
     expected.sort_unstable();
-    assert_eq!(hashes_of(&changes), expected);
+    assert_eq!(hashes_of(&changes, None), expected);
     assert_ne!(row_hash(1, b"a"), row_hash(2, b"a"));
 }
 
@@ -282,6 +282,17 @@ fn a_row_at_a_commit_is_that_of_its_root_value() {
     wait_indexed(&store);
     let heads = ["main", "side"].map(|branch| store.branch("postgres", branch).unwrap().state().head);
     let commits: Vec<CommitId> = store.log(&heads, &[]).unwrap().map(|c| c.unwrap().id).collect();
+    for id in &commits {
+        let commit = store.commit(*id).unwrap();
+        let Some(source) = &commit.meta.source else { continue };
+        // Two transactions have the number of the first.
+        let found = store.commits_of_source(&heads, Some(source.xid), None).unwrap();
+        let expected = commits.iter().filter(|id| store.commit(**id).unwrap().meta.source.as_ref().is_some_and(|s| s.xid == source.xid));
+        assert_eq!(found, expected.copied().collect::<Vec<_>>());
+        let on_main = found.iter().find(|id| store.is_ancestor(**id, heads[0]).unwrap());
+        assert_eq!(store.commit_of_xid(heads[0], source.xid).unwrap().as_ref(), on_main);
+    }
+    assert_eq!(store.commits_of_source(&heads, Some(1), None).unwrap(), []);
     let mut found_count = 0;
     for id in commits.iter().step_by(7).chain([&renamed]) {
         // Roots that are known already leave nothing to do.

@@ -306,7 +306,14 @@ impl BranchCell {
         commit::encode(&mut record, &ids, height, meta, changes, &mut &*self.shared.journal)?;
         let id = CommitId::of(&record[commit_at..]);
         let parents = parents.iter().map(|p| p.number).collect();
-        Ok(PreparedCommit { record, id, height, touched: changes.touched_mask(), row_hashes: row_index::hashes_of(changes), parents })
+        Ok(PreparedCommit {
+            record,
+            id,
+            height,
+            touched: changes.touched_mask(),
+            row_hashes: row_index::hashes_of(changes, meta.source.as_ref()),
+            parents,
+        })
     }
 
     /// Appends a prepared commit and returns the head that it makes.

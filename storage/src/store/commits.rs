@@ -10,6 +10,7 @@ use crate::encoding::Malformed;
 use crate::error::{Error, Result};
 use crate::id::{CommitId, Lsn, Timestamp};
 use crate::record;
+use crate::row_index::Candidates;
 
 /// Two are enough to know that a prefix is ambiguous.
 const PREFIX_MATCHES_MAX: usize = 2;
@@ -42,6 +43,13 @@ impl Shared {
         let index = self.index.read();
         Ok(question(&index, head).map(|number| index.entry(number).id))
     }
+}
+
+/// Whether a commit is that of a source's transaction, as far as xid and commit LSN are given.
+fn is_of(index: &CommitIndex, number: CommitNumber, xid: Option<u32>, lsn: Option<Lsn>) -> bool {
+    let entry = index.entry(number);
+    // Without a source there is no LSN.
+    entry.lsn.0 != u64::MAX && xid.is_none_or(|xid| entry.xid == xid) && lsn.is_none_or(|lsn| entry.lsn == lsn)
 }
 
 /// Whether a commit is another one or can be reached from it.
@@ -113,12 +121,9 @@ impl Store {
     /// `NotFound`.
     pub fn commits_of_source(&self, heads: &[CommitId], xid: Option<u32>, lsn: Option<Lsn>) -> Result<Vec<CommitId>> {
         let heads: Vec<CommitNumber> = heads.iter().map(|id| self.shared.number_of(*id)).collect::<Result<_>>()?;
+        let candidates = xid.map_or_else(Candidates::all, |xid| self.shared.row_index.find_xid(xid));
         let index = self.shared.index.read();
-        let wanted = |number: &CommitNumber| {
-            let entry = index.entry(*number);
-            xid.is_none_or(|xid| entry.xid == xid) && lsn.is_none_or(|lsn| entry.lsn == lsn)
-        };
-        let found = (0..index.len()).rev().filter(wanted);
+        let found = candidates.iter(index.len()).rev().filter(|number| is_of(&index, *number, xid, lsn));
         let reachable = |number: &CommitNumber| heads.iter().any(|head| reaches(&index, *head, *number));
         Ok(found.filter(reachable).map(|number| index.entry(number).id).collect())
     }
@@ -167,7 +172,11 @@ impl Store {
     /// # Errors
     /// `NotFound`.
     pub fn commit_of_xid(&self, head: CommitId, xid: u32) -> Result<Option<CommitId>> {
-        self.shared.ask(head, |index, head| index.of_xid(head, xid))
+        let candidates = self.shared.row_index.find_xid(xid);
+        self.shared.ask(head, |index, head| {
+            let on_line = |number: &CommitNumber| index.line_distance(head, *number).is_some();
+            candidates.iter(index.len()).rev().filter(|n| is_of(index, *n, Some(xid), None)).find(on_line)
+        })
     }
 
     /// The last commit on the first-parent line of `head` whose commit time (the source's, if it has one) is at most `time`.
