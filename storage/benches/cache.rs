@@ -177,16 +177,23 @@ fn run(store: &Arc<Store>, rows: u64, operations: u64) -> Result<(), Box<dyn std
     let expected: i64 = (0..rows as i64).map(|id| id % 1000).sum();
     assert_eq!(sum, expected, "the scan's sum");
     reads(store, &watch, rows, operations)?;
+    let mut latencies = Vec::with_capacity(operations as usize);
     watch.step("random updates, a commit each", operations, || {
         let mut random = Random(7);
         for n in 0..operations {
+            let started = Instant::now();
             let mut apply = branch.begin_apply(false)?;
             let key = apply.root().table(TABLE).ok_or("no table")?.key_prefix(None, &[Value::Int4((random.next() % rows) as i32)])?;
             apply.update_columns(TABLE, &key, &[(2, Value::Int4(1_000_000 + n as i32))])?;
             apply.commit(CommitMeta::default())?;
+            latencies.push(started.elapsed());
         }
         Ok(store.sync()?)
     })?;
+    latencies.sort_unstable();
+    let at = |part: usize| latencies.get(latencies.len() * part / 1000).copied().unwrap_or_default();
+    let longest = latencies.last().copied().unwrap_or_default();
+    println!("  from its begin to its commit: p50 {:.0?}, p99 {:.0?}, p99.9 {:.0?}, longest {longest:.0?}", at(500), at(990), at(999));
     watch.step("checkpoint", 1, || Ok(store.checkpoint()?))?;
     watch.step("scan while updating", rows, || {
         std::thread::scope(|scope| {

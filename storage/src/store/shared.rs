@@ -23,8 +23,8 @@ use crate::root::Root;
 use crate::row_index::RowIndex;
 use crate::tree::{NodeCache, SpillPace};
 
-/// How long a writer waits for a checkpoint to free memory.
-const MEMORY_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long a transaction waits at most for a checkpoint to free memory: so slow, transactions hardly take any more.
+const MEMORY_WAIT_MAX: Duration = Duration::from_millis(40);
 
 /// Root values of commits that are kept in memory.
 const CACHED_ROOT_COUNT: usize = 16;
@@ -112,17 +112,18 @@ impl CheckpointPace {
         self.changed.notify_all();
     }
 
-    /// Waits while a checkpoint that memory asked for is due and memory fills up: writers are not to be faster than it. Not for
-    /// long, as the caller may have what the checkpoint waits for.
+    /// Delays a writer while a checkpoint that memory asked for is due and held nodes take more than half of the limit, the more they
+    /// take the longer: writers are not to be faster than the checkpoint, and none is to wait for all of it.
     pub fn wait_for_memory(&self) {
-        let limit = self.cache.limit();
-        let is_full = || self.held_max.load(Ordering::Relaxed) == usize::MAX && self.cache.held() > limit - limit / 4;
-        if !is_full() {
+        let is_due = || self.held_max.load(Ordering::Relaxed) == usize::MAX;
+        let over = self.cache.held().saturating_sub(self.cache.limit() / 2);
+        if over == 0 || !is_due() {
             return;
         }
-        let deadline = Instant::now() + MEMORY_WAIT_MAX;
+        let share = over as f64 / (self.cache.limit() / 4) as f64;
+        let deadline = Instant::now() + MEMORY_WAIT_MAX.mul_f64(share.min(1.0));
         let mut wanted = self.wanted.lock();
-        while is_full() && *wanted != Wish::Stop && !self.changed.wait_until(&mut wanted, deadline).timed_out() {}
+        while is_due() && *wanted != Wish::Stop && !self.changed.wait_until(&mut wanted, deadline).timed_out() {}
     }
 
     pub fn wish(&self, wish: Wish) {
