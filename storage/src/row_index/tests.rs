@@ -121,7 +121,7 @@ fn wait_indexed(store: &Store) {
             return;
         }
         drop(state);
-        assert!(begun.elapsed() < Duration::from_secs(30), "the row index does not get ready");
+        assert!(begun.elapsed() < Duration::from_secs(120), "the row index does not get ready");
         std::thread::yield_now();
     }
 }
