@@ -2,7 +2,8 @@
 
 use std::process::{Command, Output};
 
-use strandline_tests::replica::binary;
+use strandline_tests::Replica;
+use strandline_tests::replica::{Options, binary};
 
 fn strandline(args: &[&str]) -> Output {
     Command::new(binary()).args(args).output().unwrap()
@@ -79,4 +80,55 @@ fn fsck_of_what_is_no_store_fails_and_makes_nothing() {
     let output = strandline(&["fsck", "--data-dir", folder.path().join("absent").to_str().unwrap()]);
     assert!(!output.status.success());
     assert!(!folder.path().join("absent").exists());
+}
+
+#[test]
+fn a_damaged_store_is_refused_named_and_repaired() {
+    let mut replica = Replica::start(None, &Options::default());
+    let db = replica.db();
+    db.execute("CREATE TABLE t (id int PRIMARY KEY, v text)");
+    for i in 1..=60 {
+        db.execute(&format!("INSERT INTO t VALUES ({i}, 'row {i}'); SELECT dolt_commit('-Am', 'c{i}')"));
+    }
+    drop(db);
+    replica.kill();
+    let data_dir = replica.data_dir();
+    let fsck = |repair: bool| {
+        let mut args = vec!["fsck", "--data-dir", data_dir.to_str().unwrap()];
+        args.extend(repair.then_some("--repair"));
+        let output = strandline(&args);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = fsck(false);
+    assert_eq!(code, Some(0), "{said}");
+    // A whole store is left as it is.
+    let segment = data_dir.join(".strandline/journal/00000001.seg");
+    let whole = std::fs::read(&segment).unwrap();
+    let (code, said) = fsck(true);
+    assert!(code == Some(0) && said.contains("nothing to repair"), "{code:?}: {said}");
+    assert_eq!(std::fs::read(&segment).unwrap(), whole);
+
+    // A bit of the last third, below what was durable.
+    let at = whole.windows(3).position(|bytes| bytes == b"c45").expect("a message");
+    let mut damaged = whole.clone();
+    damaged[at] ^= 1;
+    std::fs::write(&segment, &damaged).unwrap();
+    let (code, said) = fsck(false);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("00000001.seg"), "{said}");
+    let server = strandline(&["--config", replica.config_file().to_str().unwrap()]);
+    let refusal = String::from_utf8_lossy(&server.stdout) + String::from_utf8_lossy(&server.stderr);
+    assert!(!server.status.success() && refusal.contains("fsck"), "{refusal}");
+    assert_eq!(std::fs::read(&segment).unwrap(), damaged, "neither changes anything");
+
+    let (code, said) = fsck(true);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.lines().last().unwrap().starts_with("repaired: ") && said.contains("lost: "), "{said}");
+    let (code, said) = fsck(false);
+    assert_eq!(code, Some(0), "{said}");
+    replica.start_again();
+    let db = replica.db();
+    assert_eq!(db.value("SELECT count(*) FROM t WHERE id <= 40"), "40");
+    assert_eq!(db.value("SELECT count(*) FROM t AS OF 'HEAD' WHERE v <> 'row ' || id"), "0");
+    db.execute("INSERT INTO t VALUES (1000, 'after'); SELECT dolt_commit('-Am', 'after')");
 }
