@@ -115,7 +115,7 @@ fn repair(data_dir: &Path) -> ExitCode {
     print_findings(&after.findings);
     let lost = match (report.lost_commits.len(), report.losses.len()) {
         (0, 0) => "nothing lost".to_owned(),
-        (commits, losses) => format!("{} lost, {}", count(commits, "commit"), count(losses, "other loss")),
+        (commits, losses) => format!("{} lost, {}", count(commits as u64, "commit"), count(losses as u64, "other loss")),
     };
     println!("repaired: {lost}; {}", summary(after));
     match () {
@@ -132,14 +132,15 @@ fn print_findings(findings: &[Finding]) {
 }
 
 fn summary(report: &FsckReport) -> String {
-    let counts = format!("{} segments, {} commits, {} chunks", report.segment_count, report.commit_count, report.chunk_count);
+    let counts =
+        [count(report.segment_count, "segment"), count(report.commit_count, "commit"), count(report.chunk_count, "chunk")].join(", ");
     match report.findings.len() {
         0 => format!("no damage found: {counts}"),
-        findings => format!("{}: {counts}", count(findings, "finding")),
+        findings => format!("{}: {counts}", count(findings as u64, "finding")),
     }
 }
 
-fn count(number: usize, what: &str) -> String {
+fn count(number: u64, what: &str) -> String {
     match (number, what.strip_suffix("ss")) {
         (1, _) => format!("1 {what}"),
         (_, Some(_)) => format!("{number} {what}es"),
