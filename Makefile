@@ -17,12 +17,12 @@ setup:
 	@scripts/setup.sh
 
 demo: setup
-	@echo "==> building (the first build takes about ten minutes on two cores, later ones seconds)"
+	@echo "==> building (the first build takes about thirteen minutes on two cores, later ones seconds)"
 	@$(CARGO) build --bin strandline
 	@KEEP=$(KEEP) scripts/demo.sh "$(CARGO_TARGET_DIR)/debug/strandline"
 
 test: setup
-	@echo "==> building (the first build takes about ten minutes on two cores, later ones seconds)"
+	@echo "==> building (the first build takes about thirteen minutes on two cores, later ones seconds)"
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
 
