@@ -53,7 +53,6 @@ pub fn run(config: Config) -> Result<()> {
         server_rows,
         read_only: config.behavior.read_only,
         transaction_commit: config.behavior.dolt_transaction_commit == Some(true),
-        query_threads: std::thread::available_parallelism().map_or(2, usize::from),
         hash_password: Arc::new(pg::hash_password),
         ..EngineOptions::default()
     };

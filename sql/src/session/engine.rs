@@ -30,8 +30,6 @@ pub struct EngineOptions {
     pub default_branch: String,
     /// Memory for queries in all, in bytes.
     pub query_memory_max: usize,
-    /// Threads that run queries; sockets have their own.
-    pub query_threads: usize,
     /// Turns a new role's password into its SCRAM-SHA-256 verifier; sql itself knows no SCRAM.
     pub hash_password: Arc<dyn Fn(&str) -> String + Send + Sync>,
     pub server_rows: ServerRows,
@@ -45,7 +43,6 @@ impl Default for EngineOptions {
             transaction_commit: false,
             default_branch: "main".into(),
             query_memory_max: 1 << 30,
-            query_threads: 2,
             hash_password: Arc::new(|_| String::new()),
             server_rows: Arc::new(|_| Vec::new()),
         }

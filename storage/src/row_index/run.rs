@@ -2,7 +2,7 @@
 //!
 //! | offset | size | header field |
 //! |---|---|---|
-//! | 0 | 8 | magic `STRROWS2` |
+//! | 0 | 8 | magic `STRROWS3` |
 //! | 8 | 4 | number of the first commit |
 //! | 12 | 4 | number after the last commit |
 //! | 16 | 8 | number of entries |
@@ -30,7 +30,7 @@ use crate::encoding::{ByteReader, Decoded, Malformed, put_varint};
 use crate::error::{Error, Result};
 use crate::id::CommitId;
 
-const MAGIC: [u8; 8] = *b"STRROWS2";
+const MAGIC: [u8; 8] = *b"STRROWS3";
 const HEADER_SIZE: usize = 64;
 pub(crate) const BLOCK_SIZE: usize = 4096;
 const BLOCK_HEADER_SIZE: usize = 6;
