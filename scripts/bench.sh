@@ -29,6 +29,14 @@ mkdir "$folder/primary" "$folder/native" "$folder/replica"
 [ "$(id -u)" = 0 ] && chown postgres "$folder/primary" "$folder/native"
 replica_pid=
 finish() {
+    status=$?
+    # Without this the reason of a failure would be deleted with the folder.
+    if [ "$status" != 0 ]; then
+        for log in "$folder"/*/log; do
+            echo "==> the last lines of ${log#"$folder"/}" >&2
+            tail -n 30 "$log" >&2
+        done
+    fi
     [ -n "$replica_pid" ] && kill "$replica_pid" 2>/dev/null && wait "$replica_pid" 2>/dev/null
     stop_postgres "$folder/native"
     stop_postgres "$folder/primary"

@@ -15,10 +15,12 @@ else
     as_postgres() { env LC_ALL=C.UTF-8 "$@"; }
 fi
 
+# Below the ports that Linux gives to outgoing connections (from 32768): a client's port cannot be bound until a minute
+# after the client left, and nothing listens on it meanwhile, so that asking by connecting would not tell.
 free_port() {
     local port
     while :; do
-        port=$((20000 + RANDOM % 20000))
+        port=$((10000 + RANDOM % 22000))
         if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
             echo "$port"
             return
