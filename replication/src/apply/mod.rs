@@ -285,6 +285,8 @@ impl Applier {
             }
             (Current::Buffering { .. } | Current::Running(_) | Current::Skipping, MessageKind::Begin) => Err(out_of_place(lsn, payload)),
             (Current::Outside, MessageKind::Commit | MessageKind::Row) => Err(out_of_place(lsn, payload)),
+            // The stream is asked for without them.
+            (_, MessageKind::Streaming | MessageKind::TwoPhase) => Err(out_of_place(lsn, payload)),
             (Current::Buffering { .. }, _) => Ok(()),
             (Current::Running(_), _) => {
                 let Current::Running(mut running) = std::mem::replace(&mut self.current, Current::Outside) else {
@@ -415,7 +417,7 @@ impl Applier {
                 return Ok(());
             }
             Message::Logical(_) => return Ok(()),
-            Message::Begin(_) | Message::Commit(_) => return Err(Interruption::Failed(out_of_place(lsn, payload))),
+            _ => return Err(Interruption::Failed(out_of_place(lsn, payload))),
         }
         running.change_count += 1;
         Ok(())

@@ -61,16 +61,37 @@ impl<'a> Fields<'a> {
         self.array(field).map(i64::from_be_bytes)
     }
 
-    /// A text that ends with a zero byte.
+    /// A name that ends with a zero byte.
     pub(super) fn name(&mut self, field: &'static str) -> Result<&'a str, DecodeError> {
-        let size = match self.rest.iter().take(NAME_SIZE_MAX + 1).position(|byte| *byte == 0) {
+        self.text(field, NAME_SIZE_MAX)
+    }
+
+    /// A text of at most `size_max` bytes that ends with a zero byte.
+    pub(super) fn text(&mut self, field: &'static str, size_max: usize) -> Result<&'a str, DecodeError> {
+        let size = match self.rest.iter().take(size_max + 1).position(|byte| *byte == 0) {
             Some(size) => size,
-            None if self.rest.len() > NAME_SIZE_MAX => return Err(DecodeError::Limit { field, limit: NAME_SIZE_MAX }),
+            None if self.rest.len() > size_max => return Err(DecodeError::Limit { field, limit: size_max }),
             None => return Err(DecodeError::Truncated { field }),
         };
-        let name = self.bytes(size, field)?;
+        let text = self.bytes(size, field)?;
         self.rest = &self.rest[1..];
-        std::str::from_utf8(name).map_err(|_| DecodeError::NotUtf8 { field })
+        std::str::from_utf8(text).map_err(|_| DecodeError::NotUtf8 { field })
+    }
+
+    /// The id of a transaction, which is never 0.
+    pub(super) fn xid(&mut self, field: &'static str) -> Result<u32, DecodeError> {
+        match self.u32(field)? {
+            0 => Err(DecodeError::InvalidField { field, value: 0 }),
+            xid => Ok(xid),
+        }
+    }
+
+    /// A byte of flags of which none is defined yet.
+    pub(super) fn no_flags(&mut self, field: &'static str) -> Result<(), DecodeError> {
+        match self.u8(field)? {
+            0 => Ok(()),
+            flags => Err(DecodeError::InvalidField { field, value: i64::from(flags) }),
+        }
     }
 
     /// A length that may not be negative.

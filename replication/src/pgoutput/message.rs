@@ -1,10 +1,12 @@
-//! The messages of protocol version 1.
+//! The messages and how each is decoded. What only later protocol versions have is in `streamed.rs` and `prepared.rs`.
 
 use strandline_storage::{Lsn, Timestamp};
 
 use super::fields::Fields;
+use super::prepared::{CommitPrepared, Prepare, RollbackPrepared};
+use super::streamed::{StreamAbort, StreamCommit, StreamStart};
 use super::tuple::Tuple;
-use super::{COLUMN_COUNT_MAX, DecodeError, TRUNCATE_COUNT_MAX};
+use super::{COLUMN_COUNT_MAX, DecodeError, MESSAGE_PREFIX_SIZE_MAX, TRUNCATE_COUNT_MAX};
 
 /// One message of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,16 @@ pub enum Message<'a> {
     Delete(Delete<'a>),
     Truncate(Truncate),
     Logical(LogicalMessage<'a>),
+    StreamStart(StreamStart),
+    StreamStop,
+    StreamCommit(StreamCommit),
+    StreamAbort(StreamAbort),
+    BeginPrepare(Prepare<'a>),
+    Prepare(Prepare<'a>),
+    /// As `Prepare`, for a transaction that was streamed.
+    StreamPrepare(Prepare<'a>),
+    CommitPrepared(CommitPrepared<'a>),
+    RollbackPrepared(RollbackPrepared<'a>),
 }
 
 /// A transaction begins; all its changes follow.
@@ -152,6 +164,10 @@ pub enum MessageKind {
     Description,
     /// Insert, Update, Delete or Truncate.
     Row,
+    /// A block of a running transaction begins, ends, or such a transaction does.
+    Streaming,
+    /// A two-phase transaction begins or reaches one of its ends.
+    TwoPhase,
     Other,
 }
 
@@ -164,18 +180,37 @@ impl MessageKind {
             Some(b'C') => MessageKind::Commit,
             Some(b'R' | b'Y') => MessageKind::Description,
             Some(b'I' | b'U' | b'D' | b'T') => MessageKind::Row,
+            Some(b'S' | b'E' | b'c' | b'A' | b'p') => MessageKind::Streaming,
+            Some(b'b' | b'P' | b'K' | b'r') => MessageKind::TwoPhase,
             _ => MessageKind::Other,
         }
     }
 }
 
 impl<'a> Message<'a> {
-    /// Decodes one whole message.
+    /// Decodes one whole message that is not inside a block of a streamed transaction.
     /// # Errors
-    /// Whatever is not exactly one message of protocol version 1.
+    /// Whatever is not exactly one message.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let (&tag, body) = bytes.split_first().ok_or(DecodeError::Empty)?;
+        Self::decode_body(tag, Fields::new(body))
+    }
+
+    /// Decodes one whole message inside a block of a streamed transaction, where changes and descriptions carry the id of the transaction or
+    /// subtransaction that they belong to.
+    /// # Errors
+    /// Whatever is not exactly one message.
+    pub fn decode_streamed(bytes: &'a [u8]) -> Result<(Option<u32>, Self), DecodeError> {
+        let (&tag, body) = bytes.split_first().ok_or(DecodeError::Empty)?;
         let mut fields = Fields::new(body);
+        let xid = match tag {
+            b'R' | b'Y' | b'I' | b'U' | b'D' | b'T' | b'M' => Some(fields.xid("a streamed message's transaction id")?),
+            _ => None,
+        };
+        Ok((xid, Self::decode_body(tag, fields)?))
+    }
+
+    fn decode_body(tag: u8, mut fields: Fields<'a>) -> Result<Self, DecodeError> {
         let f = &mut fields;
         let message = match tag {
             b'B' => Message::Begin(Begin {
@@ -183,17 +218,7 @@ impl<'a> Message<'a> {
                 commit_time: Timestamp(f.i64("Begin's time")?),
                 xid: f.u32("Begin's transaction id")?,
             }),
-            b'C' => {
-                let flags = f.u8("Commit's flags")?;
-                if flags != 0 {
-                    return Err(DecodeError::InvalidField { field: "Commit's flags", value: i64::from(flags) });
-                }
-                Message::Commit(Commit {
-                    commit_lsn: Lsn(f.u64("Commit's LSN")?),
-                    end_lsn: Lsn(f.u64("Commit's end LSN")?),
-                    commit_time: Timestamp(f.i64("Commit's time")?),
-                })
-            }
+            b'C' => Message::Commit(decode_commit(f)?),
             b'O' => Message::Origin(Origin { lsn: Lsn(f.u64("Origin's LSN")?), name: f.name("Origin's name")? }),
             b'R' => Message::Relation(decode_relation(f)?),
             b'Y' => Message::Type(Type {
@@ -223,15 +248,40 @@ impl<'a> Message<'a> {
                     return Err(DecodeError::InvalidField { field: "Message's flags", value: i64::from(flags) });
                 }
                 let lsn = Lsn(f.u64("Message's LSN")?);
-                let prefix = f.name("Message's prefix")?;
+                let prefix = f.text("Message's prefix", MESSAGE_PREFIX_SIZE_MAX)?;
                 let size = f.size("Message's size")?;
                 Message::Logical(LogicalMessage { transactional: flags == 1, lsn, prefix, content: f.bytes(size, "Message's content")? })
             }
-            _ => return Err(DecodeError::Unsupported { tag }),
+            b'S' => Message::StreamStart(StreamStart::decode(f)?),
+            b'E' => Message::StreamStop,
+            b'c' => Message::StreamCommit(StreamCommit::decode(f)?),
+            b'A' => Message::StreamAbort(StreamAbort::decode(f)?),
+            b'b' => Message::BeginPrepare(Prepare::decode(f)?),
+            b'P' => {
+                f.no_flags("Prepare's flags")?;
+                Message::Prepare(Prepare::decode(f)?)
+            }
+            b'p' => {
+                f.no_flags("Stream Prepare's flags")?;
+                Message::StreamPrepare(Prepare::decode(f)?)
+            }
+            b'K' => Message::CommitPrepared(CommitPrepared::decode(f)?),
+            b'r' => Message::RollbackPrepared(RollbackPrepared::decode(f)?),
+            _ => return Err(DecodeError::Unknown { tag }),
         };
         fields.end()?;
         Ok(message)
     }
+}
+
+/// The part that Commit and Stream Commit have in common.
+pub(super) fn decode_commit(f: &mut Fields<'_>) -> Result<Commit, DecodeError> {
+    f.no_flags("Commit's flags")?;
+    Ok(Commit {
+        commit_lsn: Lsn(f.u64("Commit's LSN")?),
+        end_lsn: Lsn(f.u64("Commit's end LSN")?),
+        commit_time: Timestamp(f.i64("Commit's time")?),
+    })
 }
 
 fn schema_name(name: &str) -> &str {

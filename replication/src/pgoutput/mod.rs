@@ -8,18 +8,23 @@
 //! This module is bytes in, messages out: it does no I/O and allocates only for a relation's column list. Names and values are slices of
 //! the caller's buffer. Everything is checked: whatever the bytes, the answer is a message or an error, never a panic.
 //!
-//! Protocol version 1 only. The messages of later versions (streamed blocks, two-phase commits) are refused by name.
+//! Protocol versions 1 to 4. From version 2 on a running transaction may be sent in blocks (`streamed.rs`), inside of which every message carries
+//! one more field: [`Message::decode_streamed`] is for those. From version 3 on prepared transactions have messages of their own (`prepared.rs`).
 //!
 //! Source: PostgreSQL's documentation, "Logical Replication Message Formats".
 
 mod fields;
 mod message;
+mod prepared;
+mod streamed;
 mod tuple;
 
 pub use message::{
     Begin, Commit, Delete, Insert, LogicalMessage, Message, MessageKind, OldTuple, Origin, Relation, RelationColumn, ReplicaIdentity,
     Truncate, Type, Update,
 };
+pub use prepared::{CommitPrepared, Prepare, RollbackPrepared};
+pub use streamed::{StreamAbort, StreamCommit, StreamStart};
 pub use tuple::{Tuple, TupleValue, TupleValues};
 
 /// The most columns that a table can publish: PostgreSQL's limit for a table is 1600, for a tuple 1664.
@@ -27,6 +32,9 @@ pub const COLUMN_COUNT_MAX: usize = 1664;
 
 /// The longest name in bytes: PostgreSQL's is 63; builds with a larger NAMEDATALEN exist.
 pub const NAME_SIZE_MAX: usize = 1023;
+
+/// The longest prefix of a logical message in bytes. PostgreSQL has no limit; a prefix is a name.
+pub const MESSAGE_PREFIX_SIZE_MAX: usize = 1 << 20;
 
 /// The most tables in one TRUNCATE.
 pub const TRUNCATE_COUNT_MAX: usize = 1 << 20;
@@ -49,26 +57,10 @@ pub enum DecodeError {
     /// A limit was exceeded.
     #[error("{field} exceeds the limit of {limit}")]
     Limit { field: &'static str, limit: usize },
-    /// A message of a later protocol version, or one that nobody knows.
-    #[error("message type \"{}\"{} is not supported", (*tag as char).escape_default(), known_name(*tag))]
-    Unsupported { tag: u8 },
+    /// A message that no known protocol version has.
+    #[error("message type \"{}\" is not known", (*tag as char).escape_default())]
+    Unknown { tag: u8 },
     /// No byte at all.
     #[error("the message is empty")]
     Empty,
-}
-
-/// The names of messages that exist in later versions of the protocol, for the error text.
-fn known_name(tag: u8) -> &'static str {
-    match tag {
-        b'S' => " (Stream Start)",
-        b'E' => " (Stream Stop)",
-        b'c' => " (Stream Commit)",
-        b'A' => " (Stream Abort)",
-        b'b' => " (Begin Prepare)",
-        b'P' => " (Prepare)",
-        b'K' => " (Commit Prepared)",
-        b'r' => " (Rollback Prepared)",
-        b'p' => " (Stream Prepare)",
-        _ => "",
-    }
 }
