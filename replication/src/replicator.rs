@@ -35,7 +35,7 @@ use crate::stream::{Ended, Queue, Reader};
 use crate::wal_location::WalLocation;
 
 /// The oldest server that has all that we ask of it.
-const MAJOR_VERSION_MIN: u32 = 13;
+pub(crate) const MAJOR_VERSION_MIN: u32 = 13;
 
 /// How long the primary may take to flush what it has written: its background writer does so every 200 ms.
 const FLUSH_WAIT: Duration = Duration::from_secs(5);
@@ -372,7 +372,7 @@ async fn check_publications(connection: &mut Connection, names: &[String]) -> Re
     Ok(())
 }
 
-fn check_slot(slot: &SlotInfo, name: &str, database: &str) -> Result<()> {
+pub(crate) fn check_slot(slot: &SlotInfo, name: &str, database: &str) -> Result<()> {
     if !slot.logical || slot.plugin.as_deref() != Some("pgoutput") {
         let plugin = slot.plugin.as_deref().unwrap_or("none");
         return Err(Error::Setup(format!("replication slot \"{name}\" is not a logical slot of plugin pgoutput (its plugin: {plugin})")));

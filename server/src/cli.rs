@@ -28,6 +28,16 @@ pub struct Serve {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Look a primary over before (or while) it is followed: what replication needs of it, and what puts right what is missing
+    ///
+    /// Reads only, on the primary too. Exits with 0 when all is well, with 1 when replication cannot start or go on, and with 3 when there are
+    /// warnings only. The last line counts.
+    Check {
+        /// The configuration file of the replica; its postgres_replication section says what to follow
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+
     /// Verify a store: every record, commit, ref and tree, and that change sets lead from checkpoint to checkpoint
     ///
     /// Changes nothing, unless told to repair. Exits with 0 when the store is whole, with 1 when it is damaged or cannot be checked, and

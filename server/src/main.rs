@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use strandline_replication::Severity;
 use strandline_server::cli::{Cli, Command};
 use strandline_server::config::Config;
 use strandline_server::run;
@@ -19,6 +20,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USAGE: u8 = 2;
 /// Exit code of a repair that could not save everything.
 const LOST: u8 = 3;
+/// Exit code of a check that found nothing worse than warnings.
+const WARNED: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         }
     };
     match cli.command {
+        Some(Command::Check { config }) => check(&config),
         Some(Command::Fsck { data_dir, repair: false }) => fsck(&data_dir),
         Some(Command::Fsck { data_dir, repair: true }) => repair(&data_dir),
         None => serve(&cli),
@@ -45,12 +49,9 @@ fn serve(cli: &Cli) -> ExitCode {
         eprintln!("strandline: --config FILE is required (config.yaml.example describes every key)");
         return ExitCode::from(USAGE);
     };
-    let mut config = match Config::load(path) {
+    let mut config = match load(path) {
         Ok(config) => config,
-        Err(error) => {
-            eprintln!("strandline: {error}");
-            return ExitCode::from(USAGE);
-        }
+        Err(code) => return code,
     };
     if let Some(data_dir) = &cli.serve.data_dir {
         config.data_dir.clone_from(data_dir);
@@ -67,6 +68,49 @@ fn serve(cli: &Cli) -> ExitCode {
             eprintln!("strandline: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn load(path: &Path) -> Result<Config, ExitCode> {
+    Config::load(path).map_err(|error| {
+        eprintln!("strandline: {error}");
+        ExitCode::from(USAGE)
+    })
+}
+
+/// Prints what was looked at on the primary, and a last line that counts.
+fn check(path: &Path) -> ExitCode {
+    let config = match load(path) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let Some(source) = &config.postgres_replication else {
+        eprintln!("strandline: {}: there is no postgres_replication section, so there is no primary to check", path.display());
+        return ExitCode::from(USAGE);
+    };
+    let findings = match run::check(&config, source) {
+        Ok(findings) => findings,
+        Err(error) => {
+            eprintln!("strandline: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    for finding in &findings {
+        println!("{:<8} {}", finding.severity, finding.what);
+        if let Some(fix) = &finding.fix {
+            println!("{:<8} fix: {fix}", "");
+        }
+    }
+    let of = |severity| findings.iter().filter(|finding| finding.severity == severity).count() as u64;
+    let (errors, warnings) = (of(Severity::Error), of(Severity::Warning));
+    match (errors, warnings) {
+        (0, 0) => println!("ready: {}", count(findings.len() as u64, "point")),
+        _ => println!("{}, {}", count(errors, "error"), count(warnings, "warning")),
+    }
+    match (errors, warnings) {
+        (0, 0) => ExitCode::SUCCESS,
+        (0, _) => ExitCode::from(WARNED),
+        _ => ExitCode::FAILURE,
     }
 }
 

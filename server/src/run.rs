@@ -11,7 +11,7 @@ use strandline_storage::{CommitMeta, Identity, Store, StoreOptions, Timestamp};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::Config;
+use crate::config::{Config, PostgresReplication};
 use crate::pg::{self, ServerOptions};
 use crate::replica;
 
@@ -124,6 +124,15 @@ fn point_to_fsck(error: strandline_storage::Error, data_dir: &Path) -> anyhow::E
         return error;
     }
     error.context(format!("could not open the store; `strandline fsck --data-dir {}` lists what is damaged", data_dir.display()))
+}
+
+/// Looks the primary of a configuration over.
+///
+/// # Errors
+/// No runtime can be had; what is wrong with the primary is a finding.
+pub fn check(config: &Config, source: &PostgresReplication) -> Result<Vec<strandline_replication::Finding>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(strandline_replication::check(&replica::replicator_config(config, source))))
 }
 
 /// Verifies a store that no server has open.

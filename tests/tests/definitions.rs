@@ -126,3 +126,24 @@ fn a_table_that_was_filled_before_it_was_published_is_announced_as_incomplete() 
     assert!(db.value("SELECT last_error FROM pg_stat_subscription").contains("public.u"));
     assert_eq!(replica.complaints().len(), 1, "{:?}", replica.complaints());
 }
+
+/// A walsender sends a commit before other sessions see it: the definition has to be read after they do.
+#[test]
+fn a_definition_is_read_when_the_transaction_is_visible() {
+    let (primary, source, replica) = started("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a')");
+    // A standby that never comes keeps every commit, sent already, from becoming visible.
+    source.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    source.execute("SELECT pg_reload_conf()");
+    let writer = primary.db();
+    wait_until(|| writer.value("SHOW synchronous_standby_names") == "nobody", || "the setting".into());
+    let writing = std::thread::spawn(move || writer.execute("ALTER TABLE t RENAME COLUMN id TO key; INSERT INTO t VALUES (2, 'b')"));
+    let asks = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'strandline' AND query LIKE '%pg_current_snapshot%'";
+    wait_until(|| source.value(asks) == "t", || "the replica to wait for the transaction".into());
+    source.execute("ALTER SYSTEM RESET synchronous_standby_names");
+    source.execute("SELECT pg_reload_conf()");
+    writing.join().expect("the writer");
+    replica.catch_up(&primary, &source);
+    let db = replica.db();
+    assert_eq!(db.lines("SELECT key, v FROM t ORDER BY key"), ["1|a", "2|b"]);
+    assert_eq!(replica.complaints(), Vec::<String>::new());
+}

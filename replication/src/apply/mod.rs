@@ -312,7 +312,7 @@ impl Applier {
             };
             match interruption {
                 Interruption::TableMissing(source) if attempt_count < ATTEMPT_COUNT_MAX => self.provide_table(&source, begin.xid)?,
-                Interruption::DefinitionMissing(source) if attempt_count < ATTEMPT_COUNT_MAX => self.read_definition(&source)?,
+                Interruption::DefinitionMissing(source) if attempt_count < ATTEMPT_COUNT_MAX => self.read_definition(&source, begin.xid)?,
                 Interruption::Conflict(_) if attempt_count < ATTEMPT_COUNT_MAX => {
                     tracing::debug!(xid = begin.xid, "a local change came first; trying again");
                 }
@@ -363,7 +363,7 @@ impl Applier {
         for _ in 0..LARGE_ATTEMPT_COUNT_MAX {
             match self.apply_message(running, lsn, payload) {
                 Ok(()) => return Ok(()),
-                Err(Interruption::DefinitionMissing(source)) => self.read_definition(&source)?,
+                Err(Interruption::DefinitionMissing(source)) => self.read_definition(&source, running.begin.xid)?,
                 Err(Interruption::TableMissing(source)) => {
                     if self.context.config.commit_mode == CommitMode::EachTransaction && self.is_in_working_set(running, &source) {
                         // HEAD must change under this transaction, so it has to be sent again.
@@ -594,7 +594,7 @@ impl Applier {
                 source.qualified_name()
             )));
         }
-        self.read_definition(source)?;
+        self.read_definition(source, xid)?;
         if let Some(definition) = self.definitions.get_mut(&source.oid) {
             definition.may_create = true;
             let table = definition.table.clone();
@@ -612,13 +612,17 @@ impl Applier {
         Ok(())
     }
 
-    fn read_definition(&mut self, source: &SourceRelation) -> Result<()> {
+    /// Reads what the primary's catalog says of a table after the transaction.
+    fn read_definition(&mut self, source: &SourceRelation, xid: u32) -> Result<()> {
         let context = Arc::clone(&self.context);
         let (table, mut types) = context.runtime.block_on(async {
             if self.catalog.as_ref().is_none_or(CatalogClient::is_closed) {
                 self.catalog = Some(CatalogClient::connect(&context.config.connection()).await?);
             }
             let client = &self.catalog.as_ref().expect("BUG: just connected").client;
+            if !catalog::wait_until_visible(client, xid, &context.config.slot_name).await? {
+                tracing::warn!(xid, table = %source.qualified_name(), "the primary does not show this transaction yet; its catalog is read as it is");
+            }
             let table: Option<RemoteTable> = catalog::read_tables(client, &[source.oid]).await?.pop();
             // Types of now, of the stream, and of the last time, to tell what a column's type was.
             let known = self.known.get(&source.oid).into_iter().flat_map(KnownRelation::type_oids);

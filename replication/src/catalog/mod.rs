@@ -10,9 +10,11 @@ mod create;
 mod describe;
 mod publication;
 mod types;
+mod visible;
 
 pub(crate) use client::CatalogClient;
 pub(crate) use create::{create_table, ensure_schema, local_column, table_from_relation};
 pub(crate) use describe::{RemoteColumn, RemoteTable, has_older_rows, read_tables};
 pub(crate) use publication::{PublishedTable, read_published};
 pub(crate) use types::{RemoteTypes, read_types};
+pub(crate) use visible::wait_until_visible;

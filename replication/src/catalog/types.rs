@@ -91,6 +91,26 @@ impl RemoteTypes {
         self.translate_within(store, edit, oid, typmod, 0)
     }
 
+    /// The name of a type whose values we keep as their text and do not understand; nothing for the others.
+    pub(crate) fn kept_as_text(&self, oid: u32) -> Option<String> {
+        self.kept_as_text_within(oid, 0)
+    }
+
+    fn kept_as_text_within(&self, oid: u32, depth: usize) -> Option<String> {
+        if let Some(data_type) = DataType::builtin(oid, -1) {
+            let kind = data_type.element.as_ref().map_or(data_type.kind, |element| element.kind);
+            return (kind == Kind::Other).then(|| data_type.name.to_string());
+        }
+        let Some(remote) = self.types.get(&oid).filter(|_| depth < DEPTH_MAX) else { return Some(format!("type {oid}")) };
+        match remote.kind.as_str() {
+            "d" => self.kept_as_text_within(remote.base, depth + 1),
+            _ if remote.element != 0 => self.kept_as_text_within(remote.element, depth + 1),
+            "e" => None,
+            _ if remote.name == "citext" => None,
+            _ => Some(format!("{}.{}", remote.schema, remote.name)),
+        }
+    }
+
     fn translate_within(&self, store: &Store, edit: &mut Edit, oid: u32, typmod: i32, depth: usize) -> Result<DataType> {
         if let Some(data_type) = DataType::builtin(oid, typmod) {
             // The primary prints what the oid names there (a table, a type), which means nothing here: the text is kept.
