@@ -133,6 +133,11 @@ impl Primary {
         Db::connect(&self.conninfo()).expect("a connection to the primary")
     }
 
+    /// A connection to another database than `postgres`.
+    pub fn db_named(&self, database: &str) -> Db {
+        Db::connect(&self.conninfo().replace("dbname=postgres", &format!("dbname={database}"))).expect("a connection to the primary")
+    }
+
     /// The end of the log as written now.
     pub fn lsn(&self, db: &Db) -> String {
         db.value("SELECT pg_current_wal_insert_lsn()")

@@ -12,6 +12,8 @@ use crate::{free_port, wait_until};
 #[derive(Clone, Debug)]
 pub struct Options {
     pub slot: String,
+    /// The primary's database.
+    pub database: String,
     /// Lines of the `postgres_replication` stanza beyond the connection, `key: value`.
     pub replication: Vec<String>,
     /// Whole further stanzas.
@@ -21,7 +23,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { slot: "strandline".into(), replication: Vec::new(), config: String::new(), log_level: "info".into() }
+        Options {
+            slot: "strandline".into(),
+            database: "postgres".into(),
+            replication: Vec::new(),
+            config: String::new(),
+            log_level: "info".into(),
+        }
     }
 }
 
@@ -67,8 +75,9 @@ impl Replica {
         if let Some(primary) = primary {
             text.push_str(&format!(
                 "postgres_replication:\n  postgres_server_address: 127.0.0.1\n  postgres_user: postgres\n  postgres_password: '{}'\n  \
-                 postgres_database: postgres\n  postgres_port: {}\n  slot_name: {}\n",
+                 postgres_database: {}\n  postgres_port: {}\n  slot_name: {}\n",
                 PASSWORD.replace('\'', "''"),
+                options.database,
                 primary.port(),
                 options.slot
             ));
