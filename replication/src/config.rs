@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::client::ConnectionConfig;
+use crate::conflict::ConflictPolicies;
 
 /// Which primary to follow, with which slot, into which branch.
 #[derive(Clone)]
@@ -22,6 +23,7 @@ pub struct Config {
     /// Holds `pg_wal_location`.
     pub cfg_dir: PathBuf,
     pub commit_mode: CommitMode,
+    pub conflicts: ConflictPolicies,
 }
 
 /// What to do where the slot does not exist yet.

@@ -1,10 +1,11 @@
 //! What a replicator shows of itself: the source of `pg_stat_subscription` and `pg_stat_subscription_stats`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use strandline_storage::{Lsn, Timestamp};
 
+use crate::conflict::{CONFLICTS_KEPT_MAX, Conflict, ConflictKind};
 use crate::progress::Progress;
 
 /// Where a replicator is in its life.
@@ -76,6 +77,8 @@ pub struct Snapshot {
     pub transaction_count: u64,
     /// By schema-qualified name.
     pub tables: BTreeMap<String, TableStatus>,
+    /// Since the server started, in the order of [`ConflictKind::ALL`].
+    pub conflict_counts: [u64; ConflictKind::ALL.len()],
 }
 
 /// A replicator's state, shared with whoever shows it.
@@ -96,6 +99,9 @@ struct Fields {
     error_count: u64,
     transaction_count: u64,
     tables: BTreeMap<String, TableStatus>,
+    conflict_counts: [u64; ConflictKind::ALL.len()],
+    /// The latest, oldest first.
+    conflicts: VecDeque<Conflict>,
 }
 
 impl Status {
@@ -108,8 +114,14 @@ impl Status {
             error_count: 0,
             transaction_count: 0,
             tables: BTreeMap::new(),
+            conflict_counts: Default::default(),
+            conflicts: VecDeque::new(),
         };
         Status { slot_name, publication_names, progress, fields: Mutex::new(fields) }
+    }
+
+    pub fn slot_name(&self) -> &str {
+        &self.slot_name
     }
 
     /// Takes a consistent copy.
@@ -128,6 +140,23 @@ impl Status {
             error_count: fields.error_count,
             transaction_count: fields.transaction_count,
             tables: fields.tables.clone(),
+            conflict_counts: fields.conflict_counts,
+        }
+    }
+
+    /// The latest conflicts, oldest first.
+    pub fn conflicts(&self) -> Vec<Conflict> {
+        self.fields().conflicts.iter().cloned().collect()
+    }
+
+    pub(crate) fn note_conflicts(&self, counts: &[u64; ConflictKind::ALL.len()], conflicts: Vec<Conflict>) {
+        let mut fields = self.fields();
+        for (total, count) in fields.conflict_counts.iter_mut().zip(counts) {
+            *total += count;
+        }
+        fields.conflicts.extend(conflicts);
+        while fields.conflicts.len() > CONFLICTS_KEPT_MAX {
+            fields.conflicts.pop_front();
         }
     }
 

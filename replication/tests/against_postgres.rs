@@ -70,6 +70,7 @@ impl Replica {
             create_tables: CreateTables::Auto,
             cfg_dir: self.folder.path().join(".doltcfg"),
             commit_mode: CommitMode::EachTransaction,
+            conflicts: strandline_replication::ConflictPolicies::default(),
         };
         (self.adjust)(&mut config);
         self.handle = Some(Replicator::start(Arc::clone(self.store()), config).unwrap());

@@ -152,6 +152,58 @@ pub struct PostgresReplication {
     pub branch: String,
     pub initial_copy: AutoNever,
     pub create_tables: AutoNever,
+    pub conflicts: Conflicts,
+}
+
+/// What to do about changes that do not fit the rows here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Conflicts {
+    pub insert_exists: InsertExists,
+    pub update_exists: UpdateExists,
+    pub update_missing: UpdateMissing,
+    pub delete_missing: DeleteMissing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InsertExists {
+    Error,
+    Apply,
+    Keep,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpdateExists {
+    Error,
+    Keep,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpdateMissing {
+    Skip,
+    Apply,
+    Error,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeleteMissing {
+    Skip,
+    Error,
+}
+
+impl Default for Conflicts {
+    fn default() -> Self {
+        Conflicts {
+            insert_exists: InsertExists::Error,
+            update_exists: UpdateExists::Error,
+            update_missing: UpdateMissing::Skip,
+            delete_missing: DeleteMissing::Skip,
+        }
+    }
 }
 
 impl Default for PostgresReplication {
@@ -168,6 +220,7 @@ impl Default for PostgresReplication {
             branch: "main".into(),
             initial_copy: AutoNever::Auto,
             create_tables: AutoNever::Auto,
+            conflicts: Conflicts::default(),
         }
     }
 }

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
-use strandline_replication::{CommitMode, Config as ReplicatorConfig, CreateTables, InitialCopy, Snapshot, State};
+use strandline_replication::{
+    CommitMode, Config as ReplicatorConfig, Conflict, ConflictKind, ConflictPolicies, CreateTables, InitialCopy, Resolution, Snapshot,
+    State, Status,
+};
 use strandline_storage::Timestamp;
 use strandline_storage::value::{DataType, TextSettings, Value};
 
-use crate::config::{AutoNever, Config, PostgresReplication};
+use crate::config::{AutoNever, Config, DeleteMissing, InsertExists, PostgresReplication, UpdateExists, UpdateMissing};
 
 /// The oid that `pg_subscription` gives to the configured subscription: the first of the users' range is never a table's, as a
 /// database's own objects begin behind it.
@@ -37,6 +40,26 @@ pub fn replicator_config(config: &Config, source: &PostgresReplication) -> Repli
         commit_mode: match config.behavior.dolt_transaction_commit {
             Some(false) => CommitMode::WorkingSet,
             None | Some(true) => CommitMode::EachTransaction,
+        },
+        conflicts: ConflictPolicies {
+            insert_exists: match source.conflicts.insert_exists {
+                InsertExists::Error => Resolution::Error,
+                InsertExists::Apply => Resolution::Apply,
+                InsertExists::Keep => Resolution::Keep,
+            },
+            update_exists: match source.conflicts.update_exists {
+                UpdateExists::Error => Resolution::Error,
+                UpdateExists::Keep => Resolution::Keep,
+            },
+            update_missing: match source.conflicts.update_missing {
+                UpdateMissing::Skip => Resolution::Skip,
+                UpdateMissing::Apply => Resolution::Apply,
+                UpdateMissing::Error => Resolution::Error,
+            },
+            delete_missing: match source.conflicts.delete_missing {
+                DeleteMissing::Skip => Resolution::Skip,
+                DeleteMissing::Error => Resolution::Error,
+            },
         },
     }
 }
@@ -90,6 +113,10 @@ pub fn rows(table: &str, source: &PostgresReplication, status: &Snapshot) -> Vec
             "subname": status.slot_name,
             "apply_error_count": status.error_count,
             "sync_error_count": 0,
+            "confl_insert_exists": conflicts_of(status, ConflictKind::InsertExists),
+            "confl_update_exists": conflicts_of(status, ConflictKind::UpdateExists),
+            "confl_update_missing": conflicts_of(status, ConflictKind::UpdateMissing),
+            "confl_delete_missing": conflicts_of(status, ConflictKind::DeleteMissing),
         })],
         _ => Vec::new(),
     }
@@ -101,10 +128,42 @@ fn array_text(items: &[String]) -> String {
     format!("{{{}}}", quoted.join(","))
 }
 
+fn conflicts_of(status: &Snapshot, kind: ConflictKind) -> u64 {
+    ConflictKind::ALL.iter().zip(status.conflict_counts).filter(|(k, _)| **k == kind).map(|(_, count)| count).sum()
+}
+
+/// Rows of `strand_replication_conflicts`.
+fn conflict_rows(status: &Status) -> Vec<Json> {
+    // A row's columns keep their order in the text of a JSON object only if it is written so.
+    let row_text = |row: &[(String, Option<String>)]| {
+        let fields: Vec<String> = row.iter().map(|(name, value)| format!("{}: {}", json!(name), json!(value))).collect();
+        Json::String(format!("{{{}}}", fields.join(", ")))
+    };
+    let row = |conflict: &Conflict| {
+        json!({
+            "subscription": status.slot_name(),
+            "time": time(Some(conflict.time)),
+            "conflict": conflict.kind.as_str(),
+            "resolution": conflict.resolution.as_str(),
+            "table_name": conflict.table,
+            "row_key": conflict.key,
+            "source_lsn": conflict.lsn.to_string(),
+            "source_xid": conflict.xid,
+            "our_row": conflict.local.as_deref().map(row_text),
+            "their_row": conflict.remote.as_deref().map(row_text),
+        })
+    };
+    status.conflicts().iter().map(row).collect()
+}
+
 /// What the engine asks for, given where the replicator's state can be had.
 pub fn server_rows(
     source: PostgresReplication,
-    status: impl Fn() -> Option<Snapshot> + Send + Sync + 'static,
+    status: impl Fn() -> Option<Arc<Status>> + Send + Sync + 'static,
 ) -> Arc<dyn Fn(&str) -> Vec<Json> + Send + Sync> {
-    Arc::new(move |table| status().map(|status| rows(table, &source, &status)).unwrap_or_default())
+    Arc::new(move |table| match (table, status()) {
+        (_, None) => Vec::new(),
+        ("strand_replication_conflicts", Some(status)) => conflict_rows(&status),
+        (_, Some(status)) => rows(table, &source, &status.snapshot()),
+    })
 }

@@ -45,7 +45,7 @@ pub fn run(config: Config) -> Result<()> {
     let server_rows: Arc<dyn Fn(&str) -> Vec<serde_json::Value> + Send + Sync> = match &config.postgres_replication {
         Some(source) => {
             let replication = Arc::clone(&replication);
-            replica::server_rows(source.clone(), move || replication.get().map(|status| status.snapshot()))
+            replica::server_rows(source.clone(), move || replication.get().cloned())
         }
         None => Arc::new(|_| Vec::new()),
     };

@@ -461,3 +461,83 @@ fn old_defects_of_subscribers_are_not_repeated() {
     let places = db.value("SELECT count(*) FROM pg_tables WHERE tablename = 't1' AND schemaname IN ('sch1', 'sch2')");
     assert_eq!(places, "1", "the table moved or stayed, and is not there twice");
 }
+
+/// A replica whose table was changed and committed here, against the primary's next changes.
+fn conflicting(conflicts: &str) -> (Primary, Db, Replica) {
+    let primary = Primary::start(&[]);
+    let source = primary.db();
+    source.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE, v text); INSERT INTO t SELECT g, g, 'row ' || g FROM generate_series(1, 9) g;
+         CREATE PUBLICATION strandline FOR ALL TABLES",
+    );
+    let replication = if conflicts.is_empty() { Vec::new() } else { vec![format!("conflicts: {{{conflicts}}}")] };
+    let replica = Replica::start(Some(&primary), &Options { replication, ..Options::default() });
+    replica.catch_up(&primary, &source);
+    let db = replica.db();
+    db.execute("DELETE FROM t WHERE id IN (1, 2); INSERT INTO t VALUES (20, 20, 'ours'), (21, 99, 'ours, by u')");
+    db.execute("SELECT dolt_commit('-Am', 'changed here')");
+    (primary, source, replica)
+}
+
+const CONFLICTS: &str =
+    "SELECT conflict, resolution, table_name, row_key, our_row ->> 'v', their_row ->> 'v' FROM strand_replication_conflicts ORDER BY time";
+
+/// 029, 035: what does not fit is skipped where PostgreSQL skips it, counted, logged and shown.
+#[test]
+fn rows_that_are_missing_here_are_skipped_and_shown() {
+    let (primary, source, replica) = conflicting("");
+    let db = replica.db();
+    source.execute("UPDATE t SET v = 'new' WHERE id = 1; DELETE FROM t WHERE id = 2; UPDATE t SET v = 'three' WHERE id = 3");
+    replica.catch_up(&primary, &source);
+    assert_eq!(db.lines("SELECT id, v FROM t WHERE id <= 3"), ["3|three"]);
+    assert_eq!(db.lines(CONFLICTS), ["update_missing|skip|public.t|(id)=(1)||new", "delete_missing|skip|public.t|(id)=(2)||"]);
+    let counts = "SELECT confl_insert_exists, confl_update_exists, confl_update_missing, confl_delete_missing, apply_error_count FROM pg_stat_subscription_stats";
+    assert_eq!(db.lines(counts), ["0|0|1|1|0"]);
+    let complaints = replica.complaints();
+    assert_eq!(complaints.len(), 2, "{complaints:?}");
+    assert!(complaints[0].contains("update_missing") && complaints[0].contains("(id)=(1)"), "{complaints:?}");
+    // The transaction is a commit like the others, with what of it could be done.
+    assert_eq!(db.value("SELECT count(*) FROM dolt_diff_t WHERE to_commit = (SELECT commit_hash FROM dolt_log LIMIT 1)"), "1");
+}
+
+#[test]
+fn a_row_that_is_here_already_stops_replication_unless_told_otherwise() {
+    let (_primary, source, replica) = conflicting("");
+    source.execute("INSERT INTO t VALUES (20, 120, 'theirs')");
+    let db = replica.db();
+    strandline_tests::wait_until(|| db.value("SELECT state FROM pg_stat_subscription") == "failed", || "replication to stop".into());
+    let error = db.value("SELECT last_error FROM pg_stat_subscription");
+    assert!(error.contains("duplicate key value violates unique constraint \"t_pkey\""), "{error}");
+    assert_eq!(db.lines(CONFLICTS), ["insert_exists|error|public.t|(id)=(20)|ours|theirs"]);
+    assert_eq!(db.value("SELECT confl_insert_exists FROM pg_stat_subscription_stats"), "1");
+}
+
+#[test]
+fn conflicts_are_resolved_as_configured() {
+    let (primary, source, replica) = conflicting("insert_exists: apply, update_missing: apply");
+    let db = replica.db();
+    source.execute("UPDATE t SET v = 'new' WHERE id = 1; INSERT INTO t VALUES (20, 120, 'theirs')");
+    replica.catch_up(&primary, &source);
+    assert_eq!(db.lines("SELECT id, u, v FROM t WHERE id IN (1, 20) ORDER BY id"), ["1|1|new", "20|120|theirs"]);
+    assert_eq!(db.lines(CONFLICTS), ["update_missing|apply|public.t|(id)=(1)||new", "insert_exists|apply|public.t|(id)=(20)|ours|theirs"]);
+
+    let (primary, source, replica) = conflicting("insert_exists: keep, update_exists: keep");
+    let db = replica.db();
+    // By its key, by a unique index, and by an update.
+    source.execute("INSERT INTO t VALUES (20, 120, 'theirs'), (30, 99, 'theirs'), (31, 31, 'fits'); UPDATE t SET u = 20 WHERE id = 5; UPDATE t SET v = 'six' WHERE id = 6");
+    replica.catch_up(&primary, &source);
+    assert_eq!(
+        db.lines("SELECT id, u, v FROM t WHERE id IN (5, 6) OR id > 9 ORDER BY id"),
+        ["5|5|row 5", "6|6|six", "20|20|ours", "21|99|ours, by u", "31|31|fits"]
+    );
+    assert_eq!(
+        db.lines(CONFLICTS),
+        [
+            "insert_exists|keep|public.t|(id)=(20)|ours|theirs",
+            "insert_exists|keep|public.t|(u)=(99)||theirs",
+            "update_exists|keep|public.t|(u)=(20)||row 5"
+        ]
+    );
+    // Nothing is left behind in an index by what was kept out.
+    assert_eq!(db.lines("SELECT id FROM t WHERE u = 120"), Vec::<String>::new());
+}

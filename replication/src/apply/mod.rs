@@ -29,12 +29,15 @@ use tokio::runtime::Handle;
 use crate::catalog::{self, CatalogClient, RemoteTable};
 use crate::client::{Batch, StreamMessage, StreamMessages};
 use crate::config::{CommitMode, Config, CreateTables};
+use crate::conflict::CONFLICTS_LOGGED_MAX;
 use crate::error::{Error, Result};
 use crate::pgoutput::{Begin, Commit, Message, MessageKind, Relation, Truncate};
 use crate::progress::Progress;
 use crate::source_record::SourceRecords;
 use crate::status::Status;
 use crate::stream::Queue;
+
+use change::{Conflicts, Place};
 
 pub(crate) use adopt::adopt_tables;
 pub(crate) use definition::{Definition, KnownRelation};
@@ -156,12 +159,13 @@ impl Applier {
     /// # Errors
     /// `Store` for records that are damaged.
     pub(crate) fn new(context: Arc<Context>, position: Lsn, last_commit: Option<CommitId>) -> Result<Self> {
+        let changer = change::Changer::new(context.config.conflicts);
         let author = author(&context.config);
         let known = context.records.relations()?;
         Ok(Applier {
             context,
             author,
-            changer: change::Changer::default(),
+            changer,
             relations: HashMap::new(),
             replaced_relations: Vec::new(),
             types: HashMap::new(),
@@ -387,26 +391,31 @@ impl Applier {
 
     /// One message within a transaction, other than Begin and Commit.
     fn apply_message(&mut self, running: &mut Running, lsn: Lsn, payload: &[u8]) -> Result<(), Interruption> {
+        if running.change_count == 0 {
+            // What an attempt met that was given up is met again.
+            self.changer.conflicts = Conflicts::default();
+        }
+        let place = Place { xid: running.begin.xid, lsn };
         match decode(lsn, payload)? {
             Message::Insert(insert) => {
                 let mapping = self.table(running, insert.relation, lsn)?;
                 tracing::debug!(table = %mapping.name, %lsn, "insert");
                 let writer = writer_of(running, &self.context)?;
-                self.changer.insert(writer, &mapping, &insert).map_err(|e| refused(&running.begin, &mapping, lsn, e))?;
+                self.changer.insert(writer, &mapping, place, &insert).map_err(|e| refused(&running.begin, &mapping, lsn, e))?;
                 self.count(insert.relation, |counts| counts.inserted += 1);
             }
             Message::Update(update) => {
                 let mapping = self.table(running, update.relation, lsn)?;
                 tracing::debug!(table = %mapping.name, %lsn, "update");
                 let writer = writer_of(running, &self.context)?;
-                self.changer.update(writer, &mapping, &update).map_err(|e| refused(&running.begin, &mapping, lsn, e))?;
+                self.changer.update(writer, &mapping, place, &update).map_err(|e| refused(&running.begin, &mapping, lsn, e))?;
                 self.count(update.relation, |counts| counts.updated += 1);
             }
             Message::Delete(delete) => {
                 let mapping = self.table(running, delete.relation, lsn)?;
                 tracing::debug!(table = %mapping.name, %lsn, "delete");
                 let writer = writer_of(running, &self.context)?;
-                self.changer.delete(writer, &mapping, &delete).map_err(|e| refused(&running.begin, &mapping, lsn, e))?;
+                self.changer.delete(writer, &mapping, place, &delete).map_err(|e| refused(&running.begin, &mapping, lsn, e))?;
                 self.count(delete.relation, |counts| counts.deleted += 1);
             }
             Message::Truncate(truncate) => self.truncate(running, lsn, &truncate)?,
@@ -670,6 +679,7 @@ impl Applier {
                 tracing::info!(xid = begin.xid, lsn = %commit.commit_lsn, changes = change_count, "transaction put into the working set");
             }
         }
+        self.show_conflicts();
         let position = self.remember_definitions()?.unwrap_or(position);
         self.position = end;
         self.idle = self.idle.max(end);
@@ -689,6 +699,23 @@ impl Applier {
         self.idle_recorded_at = Instant::now();
         self.context.progress.note_applied(self.idle, position, self.context.store.durable());
         Ok(())
+    }
+
+    /// Logs and shows the conflicts of a transaction that is committed or given up.
+    fn show_conflicts(&mut self) {
+        let Conflicts { counts, kept } = std::mem::take(&mut self.changer.conflicts);
+        let count: u64 = counts.iter().sum();
+        if count == 0 {
+            return;
+        }
+        for conflict in kept.iter().take(CONFLICTS_LOGGED_MAX) {
+            let kind = conflict.kind.as_str();
+            tracing::warn!(conflict = kind, table = %conflict.table, key = %conflict.key, xid = conflict.xid, lsn = %conflict.lsn, resolution = conflict.resolution.as_str(), "conflict");
+        }
+        if let Some(more) = count.checked_sub(CONFLICTS_LOGGED_MAX as u64).filter(|more| *more > 0) {
+            tracing::warn!(more, "more conflicts in the same transaction");
+        }
+        self.context.status.note_conflicts(&counts, kept);
     }
 
     fn count(&mut self, relation: u32, count: impl FnOnce(&mut Counts)) {
@@ -717,7 +744,10 @@ impl Applier {
         }
     }
 
-    fn give_up(&self, begin: &Begin, interruption: Interruption) -> Error {
+    fn give_up(&mut self, begin: &Begin, interruption: Interruption) -> Error {
+        if matches!(interruption, Interruption::Failed(_)) {
+            self.show_conflicts();
+        }
         match interruption {
             Interruption::Failed(error) => error,
             Interruption::Conflict(what) => busy(begin, &format!("local changes of {what} came first")),

@@ -11,7 +11,7 @@ mod functions;
 pub(crate) mod keys;
 mod listings;
 pub mod relations;
-mod server_rows;
+pub mod server_rows;
 mod types;
 
 use std::sync::Arc;

@@ -30,8 +30,14 @@ pub struct SystemColumn {
 }
 
 /// Columns that only we have, after PostgreSQL's: what replication is doing.
-const OWN_COLUMNS: &[(&str, &str)] =
-    &[("pg_stat_subscription", "state:25:-1:0:100 durable_lsn:3220:-1:0 last_error:25:-1:0:100 last_error_time:1184:-1:0")];
+const OWN_COLUMNS: &[(&str, &str)] = &[
+    ("pg_stat_subscription", "state:25:-1:0:100 durable_lsn:3220:-1:0 last_error:25:-1:0:100 last_error_time:1184:-1:0"),
+    // By the names that PostgreSQL 18 gives to them.
+    (
+        "pg_stat_subscription_stats",
+        "confl_insert_exists:20:-1:0 confl_update_exists:20:-1:0 confl_update_missing:20:-1:0 confl_delete_missing:20:-1:0",
+    ),
+];
 
 /// A relation of pg_catalog or information_schema, indexes included.
 #[derive(Debug)]

@@ -151,12 +151,18 @@ pub fn lookup_database_wide(name: &str) -> Option<Arc<dyn VirtualTable>> {
 
 /// Tables of ours that Dolt does not have, by their whole name.
 pub fn lookup_own(name: &str) -> Option<Arc<dyn VirtualTable>> {
-    if !name.eq_ignore_ascii_case("strand_conflicts") {
-        return None;
-    }
-    let shape = Shape::of(status::REPLICATION_CONFLICTS_COLUMNS);
-    let mut table = VersionTable::new("strand_conflicts", shape, status::scan_replication_conflicts);
-    table.oid = VERSION_TABLE_OID + DATABASE_WIDE.len() as Oid;
+    let (mut table, position) = match name.to_ascii_lowercase().as_str() {
+        "strand_conflicts" => {
+            let shape = Shape::of(status::LOCAL_CONFLICTS_COLUMNS);
+            (VersionTable::new("strand_conflicts", shape, status::scan_local_conflicts), 0)
+        }
+        "strand_replication_conflicts" => {
+            let shape = Shape::of(status::REPLICATION_CONFLICTS_COLUMNS);
+            (VersionTable::new("strand_replication_conflicts", shape, status::scan_replication_conflicts), 1)
+        }
+        _ => return None,
+    };
+    table.oid = VERSION_TABLE_OID + (DATABASE_WIDE.len() + position) as Oid;
     Some(table.shared())
 }
 

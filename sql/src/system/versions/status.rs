@@ -11,6 +11,7 @@ use crate::context::StatementContext;
 use crate::error::Result;
 use crate::system::builder::{Shape, text};
 use crate::system::definitions::create_text;
+use crate::system::pg_catalog::server_rows::value_of;
 use crate::types::{Oid, oid};
 use crate::virtual_table::{BatchIterator, ScanRequest};
 
@@ -18,13 +19,27 @@ pub const STATUS_COLUMNS: &[(&str, Oid)] = &[("table_name", TEXT), ("staged", BO
 pub const STATUS_IGNORED_COLUMNS: &[(&str, Oid)] = &[("table_name", TEXT), ("staged", BOOL), ("status", TEXT), ("ignored", BOOL)];
 
 /// Changes of the primary that met a local change of the same row and did not enter the working set.
-pub const REPLICATION_CONFLICTS_COLUMNS: &[(&str, Oid)] = &[
+pub const LOCAL_CONFLICTS_COLUMNS: &[(&str, Oid)] = &[
     ("table_name", TEXT),
     ("row_key", TEXT),
     ("commit_hash", TEXT),
     ("source_lsn", oid::PG_LSN),
     ("source_xid", oid::INT8),
     ("source_commit_time", oid::TIMESTAMPTZ),
+];
+
+/// Conflicts of the stream with committed rows, which the server keeps.
+pub const REPLICATION_CONFLICTS_COLUMNS: &[(&str, Oid)] = &[
+    ("subscription", TEXT),
+    ("time", oid::TIMESTAMPTZ),
+    ("conflict", TEXT),
+    ("resolution", TEXT),
+    ("table_name", TEXT),
+    ("row_key", TEXT),
+    ("source_lsn", oid::PG_LSN),
+    ("source_xid", oid::INT8),
+    ("our_row", oid::JSON),
+    ("their_row", oid::JSON),
 ];
 
 /// What happened to an object between two roots, in Dolt's words.
@@ -80,7 +95,7 @@ pub fn scan_conflicts(shape: &Shape, context: &Arc<StatementContext>, request: &
     Ok(shape.batches(request, Box::new(rows)))
 }
 
-pub fn scan_replication_conflicts(shape: &Shape, context: &Arc<StatementContext>, request: &ScanRequest) -> Result<BatchIterator> {
+pub fn scan_local_conflicts(shape: &Shape, context: &Arc<StatementContext>, request: &ScanRequest) -> Result<BatchIterator> {
     let conflicts = context.branch.as_ref().map(|b| b.conflicts.clone()).unwrap_or_default();
     let context = Arc::clone(context);
     let rows = conflicts.into_iter().map(move |(table, key, id)| {
@@ -89,6 +104,15 @@ pub fn scan_replication_conflicts(shape: &Shape, context: &Arc<StatementContext>
         Ok(vec![text(table_name(&context, table)), text(key), hash(id), lsn, xid, time])
     });
     Ok(shape.batches(request, Box::new(rows)))
+}
+
+/// The latest conflicts of the stream with rows here, oldest first.
+pub fn scan_replication_conflicts(shape: &Shape, context: &Arc<StatementContext>, request: &ScanRequest) -> Result<BatchIterator> {
+    let rows = context.session.server_rows("strand_replication_conflicts");
+    let rows = rows
+        .into_iter()
+        .map(|json| REPLICATION_CONFLICTS_COLUMNS.iter().map(|(name, ty)| value_of(*ty, name, &json[*name])).collect::<Result<Row>>());
+    Ok(shape.batches(request, Box::new(rows.collect::<Vec<_>>().into_iter())))
 }
 
 fn table_name(context: &StatementContext, table: Oid) -> String {
