@@ -12,6 +12,8 @@ use crate::{free_port, wait_until};
 #[derive(Clone, Debug)]
 pub struct Options {
     pub slot: String,
+    /// Another port than the primary's own, for what stands in between.
+    pub primary_port: Option<u16>,
     /// The primary's database.
     pub database: String,
     /// Lines of the `postgres_replication` stanza beyond the connection, `key: value`.
@@ -25,6 +27,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             slot: "strandline".into(),
+            primary_port: None,
             database: "postgres".into(),
             replication: Vec::new(),
             config: String::new(),
@@ -78,7 +81,7 @@ impl Replica {
                  postgres_database: {}\n  postgres_port: {}\n  slot_name: {}\n",
                 PASSWORD.replace('\'', "''"),
                 options.database,
-                primary.port(),
+                options.primary_port.unwrap_or_else(|| primary.port()),
                 options.slot
             ));
             for line in &options.replication {

@@ -1,0 +1,103 @@
+//! A stretch of network that fails: a TCP proxy that cuts its connections after a number of bytes.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+/// Forwards a port of the loopback interface to another until dropped.
+pub struct Proxy {
+    port: u16,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    is_cutting: AtomicBool,
+    cut_count: AtomicU64,
+    is_over: AtomicBool,
+}
+
+/// A cut in four comes while a session still starts, the others later.
+const EARLY_BYTES_MAX: usize = 4_000;
+const LATE_BYTES_MAX: usize = 60_000;
+
+impl Proxy {
+    /// Forwards to `target`. Nothing is cut before [`Proxy::cut`] says so. `seed` decides where.
+    pub fn start(target: u16, seed: u64) -> Proxy {
+        let listener = TcpListener::bind(("127.0.0.1", crate::free_port())).expect("a port for the proxy");
+        let port = listener.local_addr().expect("an address").port();
+        let shared = Arc::new(Shared::default());
+        let accepting = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            let mut random = StdRng::seed_from_u64(seed);
+            for client in listener.incoming().flatten() {
+                if accepting.is_over.load(Ordering::Relaxed) {
+                    return;
+                }
+                let Ok(server) = TcpStream::connect(("127.0.0.1", target)) else { continue };
+                let max = if random.random_ratio(1, 4) { EARLY_BYTES_MAX } else { LATE_BYTES_MAX };
+                // Counted over both directions together: what the client sends is cut, too.
+                let left = Arc::new(AtomicU64::new(random.random_range(1..=max) as u64));
+                forward(&client, &server, &left, &accepting);
+                forward(&server, &client, &left, &accepting);
+            }
+        });
+        Proxy { port, shared }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Begins to cut, or ends.
+    pub fn cut(&self, is_cutting: bool) {
+        self.shared.is_cutting.store(is_cutting, Ordering::Relaxed);
+    }
+
+    /// How many connections were cut.
+    pub fn cut_count(&self) -> u64 {
+        self.shared.cut_count.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Relaxed);
+        // Wakes the listener.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+/// Copies one direction on a thread of its own, as long as `left` lasts.
+fn forward(from: &TcpStream, to: &TcpStream, left: &Arc<AtomicU64>, shared: &Arc<Shared>) {
+    let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else { return };
+    let (left, shared) = (Arc::clone(left), Arc::clone(shared));
+    std::thread::spawn(move || {
+        let mut buffer = [0; 16 << 10];
+        loop {
+            let size = match from.read(&mut buffer) {
+                Ok(0) | Err(_) => break,
+                Ok(size) => size,
+            };
+            let mut allowed = size;
+            if shared.is_cutting.load(Ordering::Relaxed) {
+                let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(size as u64)));
+                allowed = before.unwrap_or_else(|left| left).min(size as u64) as usize;
+            }
+            // A part of a message arrives, and then nothing.
+            if to.write_all(&buffer[..allowed]).is_err() {
+                break;
+            }
+            if allowed < size {
+                shared.cut_count.fetch_add(1, Ordering::Relaxed);
+                break;
+            }
+        }
+        let _ = from.shutdown(Shutdown::Both);
+        let _ = to.shutdown(Shutdown::Both);
+    });
+}
