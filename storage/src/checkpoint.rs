@@ -137,10 +137,10 @@ fn write(shared: &Arc<Shared>, registry: &Mutex<Registry>) -> Result<()> {
     let branch_count = checkpoint.branches.len();
     let record = Record::Checkpoint(Box::new(checkpoint)).encode();
     {
-        // With the index locked, so that a footer written meanwhile does not miss it.
+        // With the index locked, so that the file of the segment, if it is made meanwhile, does not miss it.
         let index = shared.index.write();
         let sequence = shared.journal.append(&record)?;
-        shared.enter_checkpoint(&index, sequence, roots).map_err(|e| e.at("checkpoint"))?;
+        shared.enter_checkpoint(&index, sequence, &roots)?;
     }
     tracing::debug!(branches = branch_count, ms = started.elapsed().as_millis() as u64, "made a checkpoint");
     Ok(())

@@ -10,10 +10,11 @@ use bytes::Bytes;
 use crate::change_set::{ChangeSet, touched_mask};
 use crate::chunk::{ChunkReader, MemoryChunks};
 use crate::commit::{Commit, Header};
+use crate::commit_index;
 use crate::encoding::ByteReader;
 use crate::error::{Error, Result};
 use crate::id::ChunkAddress;
-use crate::journal::{FRAME_HEADER_SIZE, FrameHeader, LogFrame, ScanEnd, SegmentContents, scan};
+use crate::journal::{FRAME_HEADER_SIZE, FrameHeader, LogFrame, ScanEnd, scan};
 use crate::record::{Record, commit_bytes};
 use crate::root::Root;
 use crate::row_index::run::{BLOCK_SIZE, decode_block};
@@ -30,7 +31,8 @@ pub enum Decoder {
     Frame,
     /// The frames of a segment, one after the other.
     Segment,
-    Footer,
+    /// What the commits of a sealed segment's file say, behind its checksums.
+    SealedCommits,
     LogFrame,
     Record,
     Commit,
@@ -52,7 +54,7 @@ pub enum Decoder {
 pub const DECODERS: [Decoder; 15] = [
     Decoder::Frame,
     Decoder::Segment,
-    Decoder::Footer,
+    Decoder::SealedCommits,
     Decoder::LogFrame,
     Decoder::Record,
     Decoder::Commit,
@@ -122,7 +124,7 @@ pub fn decode(decoder: Decoder, bytes: &[u8]) -> bool {
             let end = scan(bytes, &mut next, |_, header, payload| header.body(payload).map(drop));
             matches!(end, Ok(ScanEnd::Sealed | ScanEnd::Unsealed { .. }))
         }
-        Decoder::Footer => SegmentContents::decode(bytes).is_ok(),
+        Decoder::SealedCommits => commit_index::decode_rows(bytes).is_ok(),
         Decoder::LogFrame => match bytes.split_first_chunk::<2>() {
             Some((count, body)) => LogFrame::decode(7, u16::from_le_bytes(*count), body.to_vec())
                 .is_ok_and(|frame| frame.iter().all(|(sequence, record)| frame.record(sequence) == Some(record))),

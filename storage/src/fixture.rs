@@ -195,7 +195,7 @@ fn make_objects(edit: &mut Edit, store: &Store) -> Result<[Oid; 3]> {
 fn write(folder: &Path) -> Result<()> {
     let with = OpenWith {
         disk: Arc::new(RealDisk),
-        journal: JournalOptions { group_commit: Duration::ZERO, segment_size: SEGMENT_SIZE },
+        journal: JournalOptions { group_commit: Duration::ZERO, segment_size: SEGMENT_SIZE, index_thread: true },
         checkpoint_row_count: u64::MAX,
         derived: false,
         row_index: None,

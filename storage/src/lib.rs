@@ -5,6 +5,7 @@
 //! synchronous and knows neither SQL nor a wire protocol: values, rows, trees, commits, refs.
 
 pub mod change_set;
+mod checked_file;
 mod checkpoint;
 pub mod chunk;
 pub mod commit;

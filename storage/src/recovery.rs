@@ -1,14 +1,14 @@
 //! Recovery: from the journal to an open store.
 //!
 //! ```text
-//!   sealed segments          the tail
-//!   [footer] [footer]  |  record record CHECKPOINT record record record
+//!   sealed segments            the tail
+//!   [commits] [commits]  |  record record CHECKPOINT record record record
 //!      └── commit index ──────────┴──────────┴─────────┘
 //!                                  ▲ replay starts where the checkpoint was taken,
 //!                                    which is a little before where it was written
 //! ```
 //!
-//! 1. The commit index is filled from the footers, then from the records of the tail.
+//! 1. The commit index is the files beside sealed segments, and what the records of the tail say (`store/sealing.rs`).
 //! 2. The last checkpoint gives databases, branches with the addresses of their root values, tags and small state.
 //! 3. The records since it was taken are replayed. A branch was looked at a little later than the rest, so each branch
 //!    has its own sequence number from which on records count for it.
@@ -20,28 +20,23 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::commit::{Commit, Header};
+use crate::commit::Commit;
 use crate::encoding::Malformed;
 use crate::error::{Error, Result};
 use crate::id::CommitId;
-use crate::journal::{LogFrame, Opened};
+use crate::journal::LogFrame;
 use crate::record::{self, Checkpoint, Record, RootSpec};
 use crate::root::Root;
 use crate::store::branch::{Branch, BranchCell, Inner};
 use crate::store::registry::{Database, Registry, Tag};
-use crate::store::shared::{Shared, new_commit};
+use crate::store::shared::Shared;
 
 /// Brings the shared parts up to date and returns the rest.
 /// # Errors
 /// `Damaged`, `Io`.
-pub(crate) fn recover(shared: &Arc<Shared>, opened: Opened) -> Result<Registry> {
-    for (path, summary) in &opened.summaries {
-        if !summary.is_empty() {
-            shared.read_summary(summary).map_err(|e| e.at(format!("footer of {}", path.display())))?;
-        }
-    }
-    index_tail(shared, opened.tail_sequence)?;
-    let last = shared.checkpoints.read().records.last().map(|(sequence, _)| *sequence);
+pub(crate) fn recover(shared: &Arc<Shared>) -> Result<Registry> {
+    shared.open_index()?;
+    let last = shared.checkpoints.read().last;
     let mut recovery = Recovery::new(shared);
     let mut start = 0;
     if let Some(sequence) = last {
@@ -73,42 +68,6 @@ fn name_place(shared: &Shared, sequence: u64, error: Error) -> Error {
         Error::Damaged { place, what } => Error::Damaged { place: format!("{place} ({})", shared.journal.place_of(sequence)), what },
         other => Error::Damaged { place: shared.journal.place_of(sequence), what: format!("cannot be replayed: {other}") },
     }
-}
-
-/// Enters the commits and checkpoints of the records that no footer covers.
-fn index_tail(shared: &Shared, tail: u64) -> Result<()> {
-    for frame in shared.journal.log_frames_from(tail) {
-        let frame = frame?;
-        for (sequence, record) in frame.iter().filter(|(sequence, _)| *sequence >= tail) {
-            let place = || shared.journal.place_of(sequence);
-            if let Some(commit) = record::commit_bytes(&record).map_err(|e| e.at(place()))? {
-                index_commit(shared, sequence, &commit).map_err(|e| e.at(place()))?;
-            } else if record::is_checkpoint(&record) {
-                let Record::Checkpoint(checkpoint) = Record::decode_at(&record, place)? else {
-                    return Err(Malformed("not a checkpoint").at(place()));
-                };
-                shared.enter_checkpoint(&shared.index.read(), sequence, checkpoint.roots()).map_err(|e| e.at(place()))?;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn index_commit(shared: &Shared, sequence: u64, bytes: &Bytes) -> Result<(), Malformed> {
-    let header = Header::decode(bytes)?;
-    let mut index = shared.index.write();
-    let mut parents = Vec::with_capacity(header.parents.len());
-    for parent in &header.parents {
-        parents.push(index.find(parent).ok_or(Malformed("commit of an unknown parent"))?);
-    }
-    let height = parents.iter().map(|p| index.entry(*p).height).max().unwrap_or(0) + 1;
-    if header.height != height {
-        return Err(Malformed("commit of another height than its parents give"));
-    }
-    let touched = header.touched_mask(bytes)?;
-    let commit = new_commit(CommitId::of(bytes), height, &header.meta, touched);
-    index.insert(&crate::commit_index::NewCommit { sequence, ..commit }, &parents);
-    Ok(())
 }
 
 impl Checkpoint {

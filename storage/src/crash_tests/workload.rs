@@ -44,7 +44,7 @@ pub fn data() -> &'static Path {
 pub fn open_on(disk: &SimulatedDisk) -> Result<Arc<Store>> {
     let with = OpenWith {
         disk: Arc::new(disk.clone()),
-        journal: JournalOptions { group_commit: Duration::from_secs(86_400), segment_size: SEGMENT_SIZE },
+        journal: JournalOptions { group_commit: Duration::from_secs(86_400), segment_size: SEGMENT_SIZE, index_thread: false },
         checkpoint_row_count: u64::MAX,
         derived: false,
         row_index: Some(RowIndexOptions { entry_count: RUN_ENTRY_COUNT, thread: false }),

@@ -159,12 +159,12 @@ fn samples() -> Vec<(Decoder, Vec<u8>)> {
             Ok::<(), Error>(())
         })
         .unwrap();
-        samples.extend(SegmentContents::of_sealed(&segment).map(|footer| (Decoder::Footer, footer.encode())));
     }
     let mut tree = Tree::new(leaf_layout(), None);
     for n in 0..3000i64 {
         assert!(tree.insert(format!("key {n:05}").as_bytes(), &sample_row(n)).unwrap());
     }
+    samples.push((Decoder::SealedCommits, crate::commit_index::sample_rows()));
     let mut taken = Taken(Vec::new());
     tree.write(&mut taken).unwrap();
     let nodes = taken.0.into_iter().map(|bytes| (if bytes[0] == 0 { Decoder::Leaf } else { Decoder::InnerNode }, bytes));

@@ -32,7 +32,7 @@ pub(crate) trait Disk: Send + Sync + std::fmt::Debug {
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Gives a file another name in the same folder, in the place of one that has it; or a folder a name that nothing has.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Removes a file.
+    /// Removes a file. What has it open or mapped keeps it.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
@@ -52,6 +52,30 @@ pub(crate) trait DiskFile: Send + Sync + std::fmt::Debug {
     fn set_size(&self, size: u64) -> io::Result<()>;
     /// Returns when the file's bytes and size are durable.
     fn sync(&self) -> io::Result<()>;
+    /// The whole file, mapped where the disk can do that. It must not be written again while the bytes are in use; it may be removed.
+    fn map(&self) -> io::Result<FileBytes> {
+        let mut bytes = vec![0; self.size()? as usize];
+        self.read_at(&mut bytes, 0)?;
+        Ok(FileBytes::Loaded(bytes))
+    }
+}
+
+/// A whole file's bytes, read by the operating system where they are touched, or in memory.
+#[derive(Debug)]
+pub(crate) enum FileBytes {
+    Mapped(memmap2::Mmap),
+    Loaded(Vec<u8>),
+}
+
+impl std::ops::Deref for FileBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            FileBytes::Mapped(map) => map,
+            FileBytes::Loaded(bytes) => bytes,
+        }
+    }
 }
 
 /// Makes a folder and those above it that are missing, and makes their names durable. The name of the folder itself

@@ -1,7 +1,7 @@
 //! Verification of a data directory: every byte against its checksum, every name against what it names, and the log
 //! against the trees.
 //!
-//! 1. Every frame's checksum, every chunk's address, every record's form; footers against what their segment holds.
+//! 1. Every frame's checksum, every chunk's address, every record's form; seals against the frames of their segment.
 //! 2. The store is opened for reading (a write that a crash interrupted is passed over, as a server would cut it off), and every commit
 //!    read: its id, its parents, its height, its change set; refs and checkpoints name commits that exist.
 //! 3. Every checkpoint's trees are read and checked, and the change sets since the one before are replayed on it: both ways
@@ -28,7 +28,7 @@ use crate::disk::{Disk, RealDisk};
 use crate::error::{Error, Result};
 use crate::id::{ChunkAddress, CommitId};
 use crate::journal::{Access, Journal, JournalOptions, find_mark_damage};
-use crate::journal::{FrameKind, LogFrame, SEGMENT_SIZE, ScanEnd, SegmentContents, scan, segment_files};
+use crate::journal::{FrameKind, LogFrame, SEGMENT_SIZE, ScanEnd, scan, segment_files};
 use crate::record::Record;
 use crate::recovery;
 use crate::root::Root;
@@ -118,8 +118,8 @@ fn check(disk: &Arc<dyn Disk>, path: &Path, journal_folder: &str) -> Result<Chec
     let scanned = scan_segments(&**disk, &journal_folder, &mut report);
     report.note(scanned)?;
     // What cannot be opened is not replayed: the findings above say why.
-    let options = JournalOptions { group_commit: Duration::ZERO, segment_size: SEGMENT_SIZE };
-    let (journal, opened) = match Journal::open(disk.clone(), &journal_folder, options, Access::Read) {
+    let options = JournalOptions { group_commit: Duration::ZERO, segment_size: SEGMENT_SIZE, index_thread: false };
+    let journal = match Journal::open(disk.clone(), &journal_folder, options, Access::Read) {
         Ok(opened) => opened,
         Err(error @ Error::Format { .. }) => return Err(error),
         Err(error) => {
@@ -129,7 +129,7 @@ fn check(disk: &Arc<dyn Disk>, path: &Path, journal_folder: &str) -> Result<Chec
     };
     let row_index = RowIndex::new(disk.clone(), None, 0);
     let shared = Arc::new(Shared::new(path.into(), Arc::new(journal), None, row_index, u64::MAX, Box::new(())));
-    match recovery::recover(&shared, opened) {
+    match recovery::recover(&shared) {
         // Branches and tags were resolved on the way.
         Ok(registry) => {
             for database in registry.databases.values() {
@@ -153,7 +153,7 @@ fn check(disk: &Arc<dyn Disk>, path: &Path, journal_folder: &str) -> Result<Chec
     verify_commits(&shared, &mut report)?;
     verify_checkpoints(&shared, &mut report)?;
     let index = shared.index.read();
-    let commits = (0..index.len()).map(|number| index.entry(number).id).collect();
+    let commits = (0..index.len()).filter_map(|number| index.entry(number).ok()).map(|entry| entry.id).collect();
     drop(index);
     Ok(Checked { report, commits })
 }
@@ -165,8 +165,7 @@ fn scan_segments(disk: &dyn Disk, folder: &Path, report: &mut FsckReport) -> Res
     for (at, (path, bytes)) in files.iter().enumerate() {
         let bytes = bytes()?;
         report.segment_count += 1;
-        let mut log_frames = 0usize;
-        let mut chunks = Vec::new();
+        let mut chunk_count = 0;
         let place = |offset: u64| format!("{} at offset {offset}", path.display());
         let mut damage = Vec::new();
         let end = scan(&bytes, &mut next_sequence, |offset, header, payload| {
@@ -183,26 +182,23 @@ fn scan_segments(disk: &dyn Disk, folder: &Path, report: &mut FsckReport) -> Res
                     if payload[..32] != address.0 {
                         damage.push((place(offset), "chunk does not hash to its address"));
                     }
-                    chunks.push(address);
+                    chunk_count += 1;
                 }
-                FrameKind::Log => {
-                    log_frames += 1;
-                    match LogFrame::decode(header.sequence, header.record_count, body) {
-                        Err(e) => damage.push((place(offset), e.0)),
-                        Ok(frame) => {
-                            for (_, record) in frame.iter() {
-                                if let Err(e) = Record::decode(&Bytes::clone(&record)) {
-                                    damage.push((place(offset), e.0));
-                                }
+                FrameKind::Log => match LogFrame::decode(header.sequence, header.record_count, body) {
+                    Err(e) => damage.push((place(offset), e.0)),
+                    Ok(frame) => {
+                        for (_, record) in frame.iter() {
+                            if let Err(e) = Record::decode(&Bytes::clone(&record)) {
+                                damage.push((place(offset), e.0));
                             }
                         }
                     }
-                }
-                FrameKind::Footer => {}
+                },
+                FrameKind::Footer | FrameKind::Seal => {}
             }
             Ok(())
         })?;
-        report.chunk_count += chunks.len() as u64;
+        report.chunk_count += chunk_count;
         for (place, what) in damage {
             report.find(place, what);
         }
@@ -215,15 +211,8 @@ fn scan_segments(disk: &dyn Disk, folder: &Path, report: &mut FsckReport) -> Res
                 // Sequence numbers beyond are unknown; opening names the rest.
                 return Ok(());
             }
-            ScanEnd::Sealed => {
-                let footer = SegmentContents::of_sealed(&bytes);
-                chunks.sort_unstable();
-                match footer {
-                    Some(footer)
-                        if footer.chunks.iter().map(|(a, _)| *a).eq(chunks.iter().copied()) && footer.log_frames.len() == log_frames => {}
-                    _ => report.find(path.clone(), "footer does not tell what the segment holds"),
-                }
-            }
+            // The seal was compared with the frames. The index beside the segment is derived from it.
+            ScanEnd::Sealed => {}
         }
     }
     Ok(())
@@ -251,7 +240,8 @@ fn verify_commits(shared: &Shared, report: &mut FsckReport) -> Result<()> {
             let damaged = |what: &str| Err(Error::Damaged { place: format!("commit {:.12}", commit.id), what: what.into() });
             let (entry, parents): (_, Vec<_>) = {
                 let index = shared.index.read();
-                (*index.entry(number), index.parents(number).map(|p| (index.entry(p).id, index.entry(p).height)).collect())
+                let parent = |number| index.entry(number).map(|entry| (entry.id, entry.height));
+                (index.entry(number)?, index.parents(number)?.into_iter().map(parent).collect::<Result<_>>()?)
             };
             if !commit.parents.iter().eq(parents.iter().map(|(id, _)| id)) {
                 return damaged("the index has other parents");
@@ -289,11 +279,11 @@ fn verify_checkpoints(shared: &Shared, report: &mut FsckReport) -> Result<()> {
     roots.sort_unstable();
     let known: HashMap<CommitNumber, ChunkAddress> = roots.iter().copied().collect();
     for (number, address) in roots {
-        let id = shared.index.read().entry(number).id;
+        let id = shared.index.read().entry(number)?.id;
         let verified = (|| {
             let root = Root::open(&address, shared.chunks.clone())?;
             verify_root(&root, &format!("checkpoint of commit {id:.12}"))?;
-            let (base, steps) = steps_to(shared, number, &known);
+            let (base, steps) = steps_to(shared, number, &known)?;
             let mut replayed = match base {
                 Some(address) => Root::open(&address, shared.chunks.clone())?,
                 None => Root::new(Catalog::default()),
@@ -322,18 +312,18 @@ fn steps_to(
     shared: &Shared,
     number: CommitNumber,
     known: &HashMap<CommitNumber, ChunkAddress>,
-) -> (Option<ChunkAddress>, Vec<CommitNumber>) {
+) -> Result<(Option<ChunkAddress>, Vec<CommitNumber>)> {
     let index = shared.index.read();
     let mut steps = vec![number];
-    let mut at = index.first_parent(number);
+    let mut at = index.first_parent(number)?;
     while let Some(number) = at {
         if let Some(address) = known.get(&number) {
             steps.reverse();
-            return (Some(*address), steps);
+            return Ok((Some(*address), steps));
         }
         steps.push(number);
-        at = index.first_parent(number);
+        at = index.first_parent(number)?;
     }
     steps.reverse();
-    (None, steps)
+    Ok((None, steps))
 }

@@ -16,6 +16,7 @@
 //! The damaged journal is kept under another name, whole: nothing is ever removed. The new one takes its place when it is complete
 //! and durable; a note in the store's folder says so, so that an interrupted exchange is finished by the next repair.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -94,11 +95,11 @@ pub(crate) fn repair_on(disk: Arc<dyn Disk>, path: &Path) -> Result<RepairReport
 /// Writes the new journal beside the old one.
 fn write_repaired(disk: &Arc<dyn Disk>, path: &Path, number: u32, commits: &[CommitId], report: &mut RepairReport) -> Result<()> {
     let folder = path.join(STORE_FOLDER);
-    let options = JournalOptions { group_commit: Duration::from_millis(5), segment_size: SEGMENT_SIZE };
-    let (journal, _) = Journal::open(disk.clone(), &folder.join(repaired_name(number)), options, Access::Create)?;
+    let options = JournalOptions { group_commit: Duration::from_millis(5), segment_size: SEGMENT_SIZE, index_thread: false };
+    let journal = Journal::open(disk.clone(), &folder.join(repaired_name(number)), options, Access::Create)?;
     let row_index = RowIndex::new(disk.clone(), None, 0);
     let shared = Arc::new(Shared::new(path.into(), Arc::new(journal), None, row_index, u64::MAX, Box::new(())));
-    shared.publish_summaries();
+    shared.follow_seals();
     let mut repair = Repair {
         shared: &shared,
         recovery: Recovery::new(&shared),
@@ -109,6 +110,7 @@ fn write_repaired(disk: &Arc<dyn Disk>, path: &Path, number: u32, commits: &[Com
         orphans: HashMap::new(),
         renamed: HashMap::new(),
         missing: BTreeSet::new(),
+        failed: RefCell::default(),
         report,
     };
     let mut damaged = Vec::new();
@@ -140,6 +142,8 @@ struct Repair<'a> {
     renamed: HashMap<CommitId, CommitId>,
     /// Ids that something names, of commits that were not there.
     missing: BTreeSet<CommitId>,
+    /// Why the new journal cannot be asked. What was said to be lost since then may not be.
+    failed: RefCell<Option<Error>>,
     report: &'a mut RepairReport,
 }
 
@@ -173,7 +177,13 @@ impl Repair<'_> {
     /// The id that a commit has in the new journal; `None`: it is not there.
     fn known(&self, id: CommitId) -> Option<CommitId> {
         let id = *self.renamed.get(&id).unwrap_or(&id);
-        self.shared.index.read().find(&id).is_some().then_some(id)
+        match self.shared.index.read().find(&id) {
+            Ok(found) => found.map(|_| id),
+            Err(error) => {
+                self.failed.borrow_mut().get_or_insert(error);
+                None
+            }
+        }
     }
 
     /// Takes a record over and replays it, or lets its branch stand still.
@@ -351,14 +361,20 @@ impl Repair<'_> {
         self.report.renamed_commits.push((old, new));
     }
 
-    fn height(&self, parents: &[CommitId]) -> u64 {
+    fn height(&self, parents: &[CommitId]) -> Result<u64> {
         let index = self.shared.index.read();
-        parents.iter().filter_map(|id| index.find(id)).map(|number| index.entry(number).height).max().unwrap_or(0) + 1
+        let mut height = 0;
+        for id in parents {
+            if let Some(number) = index.find(id)? {
+                height = height.max(index.entry(number)?.height);
+            }
+        }
+        Ok(height + 1)
     }
 
     fn encode(&self, parents: &[CommitId], meta: &CommitMeta, changes: &ChangeSet) -> Result<Bytes> {
         let mut out = Vec::new();
-        commit::encode(&mut out, parents, self.height(parents), meta, changes, &mut &*self.shared.journal)?;
+        commit::encode(&mut out, parents, self.height(parents)?, meta, changes, &mut &*self.shared.journal)?;
         Ok(out.into())
     }
 
@@ -568,6 +584,9 @@ impl Repair<'_> {
         self.make_checkpoint()?;
         let named = self.missing.iter().chain(self.orphans.keys()).chain(commits).copied().collect::<BTreeSet<_>>();
         self.report.lost_commits = named.into_iter().filter(|id| self.known(*id).is_none()).collect();
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         Ok(())
     }
 }

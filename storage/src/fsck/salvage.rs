@@ -76,7 +76,7 @@ pub(super) fn read(
                         next_sequence = next_sequence.max(header.sequence + u64::from(header.record_count));
                     }
                 },
-                (FrameKind::Footer, Ok(_)) => {
+                (FrameKind::Footer | FrameKind::Seal, Ok(_)) => {
                     // Only the trailer follows.
                     at = bytes.len();
                     end = at;

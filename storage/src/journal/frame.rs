@@ -5,7 +5,7 @@
 //! | 0 | 4 | magic `SFRM` |
 //! | 4 | 4 | size of the payload as stored |
 //! | 8 | 4 | size of the body before compression |
-//! | 12 | 1 | kind: 1 log, 2 chunk, 3 footer |
+//! | 12 | 1 | kind: 1 log, 2 chunk, 3 footer (format 1), 4 seal |
 //! | 13 | 1 | flags: bit 0, the body is compressed (lz4) |
 //! | 14 | 2 | number of records in a log frame, else 0 |
 //! | 16 | 8 | sequence number of the first record; elsewhere of the next record |
@@ -31,6 +31,7 @@ pub(crate) enum FrameKind {
     Log = 1,
     Chunk = 2,
     Footer = 3,
+    Seal = 4,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +63,7 @@ impl FrameHeader {
             1 => FrameKind::Log,
             2 => FrameKind::Chunk,
             3 => FrameKind::Footer,
+            4 => FrameKind::Seal,
             _ => return None,
         };
         let header = FrameHeader {

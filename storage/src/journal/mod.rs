@@ -19,10 +19,14 @@
 //! A write or sync that fails stops all writing until the store is opened again: after a failed sync the operating
 //! system may have dropped the pages, so trying again would report a success that is none.
 
+mod chunk_filter;
 mod frame;
+mod indexer;
 mod open;
+mod places;
 mod reader;
 mod segment;
+mod segment_index;
 mod writer;
 
 use std::collections::{HashMap, VecDeque};
@@ -36,15 +40,20 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 pub(crate) use frame::{FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FRAME_MAGIC, FrameHeader, FrameKind};
+pub(crate) use indexer::SealedSegment;
 pub(crate) use reader::LogFrame;
-pub(crate) use segment::{Contents as SegmentContents, FORMAT_VERSION, SEGMENT_HEADER_SIZE, ScanEnd, scan};
+#[cfg(test)]
+pub(crate) use segment::as_format_1;
+pub(crate) use segment::{FORMAT_VERSION, SEGMENT_HEADER_SIZE, ScanEnd, scan};
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::Disk;
 use crate::encoding::put_varint;
 use crate::error::{Error, Result};
 use crate::id::ChunkAddress;
+use indexer::Indexer;
+use places::{OpenFiles, Places};
 use reader::FrameCache;
-use segment::{ChunkAt, LogFrameAt};
+use segment::LogFrameAt;
 
 /// A segment is sealed when it has grown to this size.
 pub(crate) const SEGMENT_SIZE: u64 = 64 << 20;
@@ -66,8 +75,6 @@ pub struct JournalPosition(pub u64);
 
 /// What to call when the durable position moves, or writing stops.
 pub(crate) type DurableCallback = Box<dyn Fn(Result<JournalPosition>) + Send + Sync>;
-/// What the store wants to find in the footer of a segment that holds the records in this range.
-pub(crate) type SummaryOf = Box<dyn Fn(std::ops::Range<u64>) -> Vec<u8> + Send + Sync>;
 
 /// What a journal is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,12 +91,16 @@ pub(crate) enum Access {
 pub(crate) struct JournalOptions {
     pub group_commit: Duration,
     pub segment_size: u64,
+    /// Indexes of full segments are made by a thread of their own; otherwise by the one that writes, which keeps the order of
+    /// what happens to the disk the same in every run.
+    pub index_thread: bool,
 }
 
 /// An open journal. Ends its thread when dropped, after writing what is pending.
 pub(crate) struct Journal {
     core: Arc<Core>,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// That writes and, ended after it, that makes indexes.
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 
 struct Core {
@@ -103,9 +114,11 @@ struct Core {
     done: Condvar,
     durable: AtomicU64,
     written_size: AtomicU64,
-    locations: RwLock<Locations>,
+    access: Access,
+    places: RwLock<Places>,
+    files: OpenFiles,
     callbacks: Mutex<Vec<DurableCallback>>,
-    summary: Mutex<Option<SummaryOf>>,
+    indexer: Indexer,
     frames: FrameCache,
 }
 
@@ -113,7 +126,7 @@ struct Core {
 #[derive(Default)]
 struct Pending {
     items: VecDeque<Item>,
-    /// Handed to the writer thread; here until they are found through `locations`.
+    /// Handed to the writer thread; here until they are found through `places`.
     writing: Vec<Arc<LogBatch>>,
     chunks: HashMap<ChunkAddress, Arc<[u8]>, AddressHash>,
     next_sequence: u64,
@@ -150,15 +163,6 @@ struct LogBatch {
     records: Vec<(u32, u32)>,
 }
 
-/// Where things are in the files.
-#[derive(Default)]
-struct Locations {
-    /// Segment number n is at n - 1.
-    segments: Vec<Arc<dyn DiskFile>>,
-    log_frames: Vec<(LogFrameAt, u32)>,
-    chunks: HashMap<ChunkAddress, (u32, ChunkAt), AddressHash>,
-}
-
 /// Addresses are hashes already.
 #[derive(Default)]
 pub(crate) struct AddressHasher(u64);
@@ -179,25 +183,23 @@ pub(crate) type AddressHash = BuildHasherDefault<AddressHasher>;
 
 impl Journal {
     /// Opens the journal in a folder, or makes an empty one; see `open.rs` for what happens to a torn end.
-    /// Returns, too, what the footers of sealed segments say and the sequence number where unsealed ones begin.
-    pub fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions, access: Access) -> Result<(Journal, Opened)> {
-        let (core, writer, opened) = open::open(disk, folder, options, access)?;
+    pub fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions, access: Access) -> Result<Journal> {
+        let (core, writer) = open::open(disk, folder, options, access)?;
+        let journal = Journal { core: core.clone(), threads: Mutex::default() };
         if access == Access::Read {
-            return Ok((Journal { core, thread: Mutex::new(None) }, opened));
+            return Ok(journal);
         }
-        let thread = std::thread::Builder::new()
-            .name("journal".into())
-            .spawn({
-                let core = core.clone();
-                move || writer.run(&core)
-            })
-            .map_err(|source| Error::Io { action: "start the thread for", path: folder.into(), source })?;
-        Ok((Journal { core, thread: Mutex::new(Some(thread)) }, opened))
-    }
-
-    /// Says what goes into the footers of segments sealed from now on.
-    pub fn set_summary(&self, summary: SummaryOf) {
-        *self.core.summary.lock() = Some(summary);
+        let failed = |source| Error::Io { action: "start the threads for", path: folder.into(), source };
+        let builder = |name: &str| std::thread::Builder::new().name(name.into());
+        let write = builder("journal").spawn({
+            let core = core.clone();
+            move || writer.run(&core)
+        });
+        journal.threads.lock().push(write.map_err(failed)?);
+        if core.options.index_thread {
+            journal.threads.lock().push(builder("journal index").spawn(move || core.run_indexer()).map_err(failed)?);
+        }
+        Ok(journal)
     }
 
     /// Appends a record and returns its sequence number. Never waits for the disk.
@@ -265,7 +267,7 @@ impl Journal {
         if bytes.len() > FRAME_BODY_SIZE_MAX {
             return Err(Error::Limit { what: "size of a chunk", limit: FRAME_BODY_SIZE_MAX as u64 });
         }
-        if self.core.locations.read().chunks.contains_key(&address) {
+        if self.core.find_chunk(&address)?.is_some() {
             return Ok(());
         }
         let mut pending = self.core.pending.lock();
@@ -273,8 +275,7 @@ impl Journal {
             self.core.done.wait(&mut pending);
         }
         pending.check_open()?;
-        // Looked up again under the lock: it may have been written since.
-        if pending.chunks.contains_key(&address) || self.core.locations.read().chunks.contains_key(&address) {
+        if pending.chunks.contains_key(&address) {
             return Ok(());
         }
         let bytes: Arc<[u8]> = bytes.into();
@@ -353,8 +354,11 @@ impl Journal {
             pending.closing = true;
             self.core.work.notify_one();
         }
-        if let Some(thread) = self.thread.lock().take() {
-            thread.join().map_err(|_| Error::Stopped { why: "its writer had panicked".into() })?;
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            let ended = thread.join();
+            // Nothing is sealed any more once the writer has ended.
+            self.core.indexer.close();
+            ended.map_err(|_| Error::Stopped { why: "one of its threads had panicked".into() })?;
         }
         match &self.core.pending.lock().stopped {
             Some(why) => Err(Error::Stopped { why: why.clone() }),
@@ -368,14 +372,6 @@ impl Drop for Journal {
         // An error was logged where it happened, and nothing unsynced was promised to anybody.
         let _ = self.close();
     }
-}
-
-/// What opening found for the store.
-pub(crate) struct Opened {
-    /// The summaries of sealed segments, in order, with the place of each for error messages.
-    pub summaries: Vec<(PathBuf, Vec<u8>)>,
-    /// Records from here on are in no summary.
-    pub tail_sequence: u64,
 }
 
 /// The segments of a folder in order: path, and how to read one whole.

@@ -1,9 +1,9 @@
 //! Opening the journal: what each segment holds, and what to do about an end that a crash left torn.
 //!
-//! A sealed segment is read through its footer. The last one, unsealed, is read whole. A frame that is incomplete or
-//! fails its checksum there is the mark of a write that a crash interrupted, if it lies beyond everything known to have
-//! been durable: then it is cut off. Anywhere else it is damage, and opening is refused with file and offset, since going
-//! on would lose what was acknowledged.
+//! A sealed segment is known by its index, which is mapped; where that is missing, damaged or about another segment, it is
+//! made from the frames. The last segment, unsealed, is read whole. A frame that is incomplete or fails its checksum there is
+//! the mark of a write that a crash interrupted, if it lies beyond everything known to have been durable: then it is cut off.
+//! Anywhere else it is damage, and opening is refused with file and offset, since going on would lose what was acknowledged.
 //!
 //! What is read beyond the [`SyncedMark`] may be in the operating system's cache only, and a sync that failed before may
 //! have made the system forget to write it. So it is written once more before it counts as durable.
@@ -14,22 +14,23 @@ use std::sync::atomic::AtomicU64;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use super::frame::{FRAME_HEADER_SIZE, FrameHeader, FrameKind};
+use super::frame::FRAME_HEADER_SIZE;
+use super::places::{Place, Places, Recent};
 use super::segment::{
-    ChunkAt, Contents, LogFrameAt, SEGMENT_HEADER_SIZE, ScanEnd, TRAILER_SIZE, decode_header, decode_trailer, encode_header, read_all,
-    scan, segment_number, segment_path, synced_after,
+    Contents, FramesHash, SEGMENT_HEADER_SIZE, ScanEnd, TRAILER_SIZE, decode_header, decode_trailer, encode_header, read_all, scan,
+    segment_number, segment_path, subject_of, synced_after,
 };
+use super::segment_index::{self, SegmentIndex};
 use super::writer::{SyncedMark, Writer};
-use super::{Access, Core, FORMAT_VERSION, JournalOptions, Locations, Opened, Pending, io_error};
+use super::{Access, Core, FORMAT_VERSION, JournalOptions, Pending, io_error};
 use crate::disk::{Disk, DiskFile, create_dirs};
 use crate::encoding::Malformed;
 use crate::error::{Error, Result};
-use crate::id::ChunkAddress;
 
 /// What is written again at opening goes in pieces of this size.
 const SETTLE_SIZE: u64 = 1 << 20;
 
-pub(super) fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions, access: Access) -> Result<(Arc<Core>, Writer, Opened)> {
+pub(super) fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions, access: Access) -> Result<(Arc<Core>, Writer)> {
     if access != Access::Read {
         create_dirs(&*disk, folder).map_err(io_error("create", folder))?;
     }
@@ -55,8 +56,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions, 
         }
         numbers.push(1);
     }
-    let mut locations = Locations::default();
-    let mut opened = Opened { summaries: Vec::new(), tail_sequence: 0 };
+    let mut places = Places::default();
     let mut next_sequence = 0;
     let mut last = None;
     for &number in &numbers {
@@ -69,43 +69,28 @@ pub(super) fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions, 
         let file = file.map_err(io_error("open", &path))?;
         let durable = if found_mark.number == number { found_mark.size } else { 0 };
         let segment = Segment { disk: &*disk, folder, path: &path, number, file: &*file, is_last, durable, access };
-        let first_sequence = next_sequence;
         let found = segment.open(&mut next_sequence)?;
-        for frame in &found.contents.log_frames {
-            locations.log_frames.push((*frame, number));
-        }
-        for (address, at) in &found.contents.chunks {
-            locations.chunks.insert(*address, (number, *at));
-        }
-        locations.segments.push(file.clone());
-        match found.sealed {
-            // An unsealed one before makes this segment's records part of the tail, too.
-            true if opened.tail_sequence == first_sequence => {
-                opened.tail_sequence = next_sequence;
-                opened.summaries.push((path, found.contents.summary.clone()));
-            }
-            _ => {}
-        }
-        last = Some((number, file, found, first_sequence));
+        places.push(found.place);
+        last = Some((number, file, found.end, found.frames_hash));
     }
-    let (number, file, found, first_sequence) = last.expect("BUG: no segment");
+    let (number, file, end, frames_hash) = last.expect("BUG: no segment");
     if access != Access::Read {
         // The names of segments that a killed process had made, and the mark's.
         disk.sync_dir(folder).map_err(io_error("sync", folder))?;
         // From now on a journal that lacks this much is damaged, even if it is all of it.
-        mark.write(number, found.end).and_then(|()| mark.sync()).map_err(io_error("write", &mark_path))?;
+        mark.write(number, end).and_then(|()| mark.sync()).map_err(io_error("write", &mark_path))?;
     }
     let writer = Writer {
         number,
         file,
+        offset: end,
+        synced: end,
+        next_sequence,
         // A sealed last segment is full: the writer's first act is to begin the next one.
-        offset: found.end,
-        synced: found.end,
-        contents: Contents { next_sequence, ..found.contents },
-        first_sequence,
+        already_sealed: frames_hash.is_none(),
+        frames_hash: frames_hash.unwrap_or_default(),
         mark,
         buffer: Vec::new(),
-        already_sealed: found.sealed,
     };
     let core = Core {
         disk,
@@ -120,12 +105,14 @@ pub(super) fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions, 
         done: Condvar::new(),
         durable: AtomicU64::new(next_sequence),
         written_size: AtomicU64::new(0),
-        locations: RwLock::new(locations),
+        access,
+        places: RwLock::new(places),
+        files: Default::default(),
         callbacks: Mutex::new(Vec::new()),
-        summary: Mutex::new(None),
+        indexer: Default::default(),
         frames: Default::default(),
     };
-    Ok((Arc::new(core), writer, opened))
+    Ok((Arc::new(core), writer))
 }
 
 struct Segment<'a> {
@@ -141,10 +128,11 @@ struct Segment<'a> {
 }
 
 struct Found {
-    contents: Contents,
-    sealed: bool,
+    place: Place,
     /// Where the next frame goes.
     end: u64,
+    /// Of an unsealed segment.
+    frames_hash: Option<FramesHash>,
 }
 
 impl Segment<'_> {
@@ -176,12 +164,11 @@ impl Segment<'_> {
                 return self.begin(*next_sequence);
             }
         }
-        let found = match self.read_footer(size)? {
+        let found = match self.open_index(size, *next_sequence)? {
             Some(_) if size < self.durable => return Err(self.damaged(size, "segment ends before what was durable")),
-            Some(contents) if contents.next_sequence < *next_sequence => return Err(self.damaged(size, "footer out of sequence")),
-            Some(contents) => {
-                *next_sequence = contents.next_sequence;
-                Found { contents, sealed: true, end: size }
+            Some(index) => {
+                *next_sequence = index.sequences.end;
+                Found { place: Place::Sealed(Arc::new(index)), end: size, frames_hash: None }
             }
             None => self.read_frames(next_sequence)?,
         };
@@ -197,15 +184,16 @@ impl Segment<'_> {
 
     /// Makes a new segment, or one whose making a crash interrupted.
     fn begin(&self, first_sequence: u64) -> Result<Found> {
-        let contents = Contents { next_sequence: first_sequence, ..Contents::default() };
+        let recent = Recent { sequences: first_sequence..first_sequence, ..Recent::default() };
+        let found = |end| Found { place: Place::Recent(recent), end, frames_hash: Some(FramesHash::default()) };
         if self.access == Access::Read {
-            return Ok(Found { contents, sealed: false, end: 0 });
+            return Ok(found(0));
         }
         self.file.set_size(0).map_err(io_error("truncate", self.path))?;
         self.file.write_at(&encode_header(self.number, first_sequence), 0).map_err(io_error("write", self.path))?;
         self.file.sync().map_err(io_error("sync", self.path))?;
         self.disk.sync_dir(self.folder).map_err(io_error("sync", self.folder))?;
-        Ok(Found { contents, sealed: false, end: SEGMENT_HEADER_SIZE as u64 })
+        Ok(found(SEGMENT_HEADER_SIZE as u64))
     }
 
     /// Cuts the segment off at `end` and makes durable what is before, also what a killed process had not synced.
@@ -223,48 +211,44 @@ impl Segment<'_> {
         self.file.sync().map_err(io_error("sync", self.path))
     }
 
-    /// The footer; `None` when the segment has no trailer, or the last one no footer that fits it, as a crash may leave it.
-    fn read_footer(&self, size: u64) -> Result<Option<Contents>> {
+    /// The index of a segment that ends with a trailer; `None` where the frames must be read.
+    fn open_index(&self, size: u64, first_sequence: u64) -> Result<Option<SegmentIndex>> {
         let Some(trailer_at) = size.checked_sub(TRAILER_SIZE as u64) else { return Ok(None) };
         let mut trailer = [0; TRAILER_SIZE];
         self.file.read_at(&mut trailer, trailer_at).map_err(io_error("read", self.path))?;
-        let Some(footer_at) = decode_trailer(&trailer).filter(|at| *at < trailer_at) else { return Ok(None) };
-        let mut frame = vec![0; (trailer_at - footer_at) as usize];
-        self.file.read_at(&mut frame, footer_at).map_err(io_error("read", self.path))?;
-        let header = match FrameHeader::decode(&frame).filter(|h| h.kind == FrameKind::Footer && h.verify(&frame)) {
-            Some(header) => header,
-            // Reading the frames tells whether it is a torn write.
-            None if self.is_last => return Ok(None),
-            None => return Err(self.damaged(footer_at, "footer fails its checksum")),
-        };
-        let contents = header.body(&frame[FRAME_HEADER_SIZE..]).and_then(|body| Contents::decode(&body));
-        contents.map(Some).map_err(|e| self.damaged(footer_at, e.0))
+        if decode_trailer(&trailer).is_none_or(|seal_at| seal_at >= trailer_at) {
+            return Ok(None);
+        }
+        let subject = subject_of(self.file).map_err(io_error("read", self.path))?;
+        match SegmentIndex::open(self.disk, self.folder, self.number, &subject) {
+            Ok(index) if index.sequences.start == first_sequence => return Ok(Some(index)),
+            Ok(_) => {}
+            Err(error) => tracing::info!(segment = self.number, error, "the index of a segment cannot be used and is made anew"),
+        }
+        Ok(None)
     }
 
     fn read_frames(&self, next_sequence: &mut u64) -> Result<Found> {
         let durable = self.durable;
         let bytes = self.read_all()?;
+        let first_sequence = *next_sequence;
         let mut contents = Contents::default();
+        let mut frames_hash = FramesHash::default();
         let end = scan(&bytes, next_sequence, |offset, header, payload| {
-            let offset = u32::try_from(offset).map_err(|_| self.damaged(offset, "segment too large"))?;
-            match header.kind {
-                FrameKind::Log => {
-                    contents.log_frames.push(LogFrameAt { sequence: header.sequence, offset, record_count: header.record_count });
-                }
-                FrameKind::Chunk => {
-                    let address: [u8; 32] =
-                        *payload.first_chunk().ok_or_else(|| self.damaged(u64::from(offset), "chunk frame too short"))?;
-                    contents.chunks.push((ChunkAddress(address), ChunkAt { offset, size: header.frame_size() as u32 }));
-                }
-                FrameKind::Footer => {}
-            }
-            Ok::<(), Error>(())
+            frames_hash.add(&bytes[offset as usize..][..FRAME_HEADER_SIZE]);
+            contents.enter(offset, header, payload).map_err(|e| self.damaged(offset, e.0))
         })?;
-        contents.next_sequence = *next_sequence;
+        let sequences = first_sequence..*next_sequence;
         let end = match end {
             ScanEnd::Unsealed { offset } if offset < durable => return Err(self.damaged(offset, "segment ends before what was durable")),
-            ScanEnd::Unsealed { offset } => offset,
-            ScanEnd::Sealed => return Ok(Found { contents, sealed: true, end: bytes.len() as u64 }),
+            ScanEnd::Unsealed { offset } if self.is_last => offset,
+            ScanEnd::Unsealed { .. } | ScanEnd::Sealed => {
+                let subject = subject_of(self.file).map_err(io_error("read", self.path))?;
+                let encoded = segment_index::encode(&subject, &sequences, &contents.log_frames, contents.chunks);
+                let disk = (self.access != Access::Read).then_some(self.disk);
+                let index = SegmentIndex::write(disk, self.folder, self.number, subject, encoded)?;
+                return Ok(Found { place: Place::Sealed(Arc::new(index)), end: bytes.len() as u64, frames_hash: None });
+            }
             ScanEnd::Bad { offset, what } => {
                 if !self.is_last || offset < durable || offset < synced_after(&bytes, offset) {
                     return Err(self.damaged(offset, what));
@@ -275,6 +259,7 @@ impl Segment<'_> {
                 offset
             }
         };
-        Ok(Found { contents, sealed: false, end })
+        let recent = Recent { sequences, log_frames: contents.log_frames, chunks: contents.chunks.into_iter().collect() };
+        Ok(Found { place: Place::Recent(recent), end, frames_hash: Some(frames_hash) })
     }
 }

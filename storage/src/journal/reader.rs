@@ -8,9 +8,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::frame::{FRAME_HEADER_SIZE, FrameHeader, FrameKind};
+use super::places::{Found, Places};
 use super::segment::{ChunkAt, segment_path};
 use super::{Core, Item, Journal, LogFrameAt, io_error};
 use crate::chunk::{ChunkReader, ChunkWriter};
+use crate::disk::DiskFile;
 use crate::encoding::{ByteReader, Decoded, Malformed};
 use crate::error::{Error, Result};
 use crate::id::ChunkAddress;
@@ -74,21 +76,52 @@ impl FrameCache {
 }
 
 impl Core {
+    /// A segment's file, for reading.
+    pub(super) fn file(&self, number: u32) -> Result<Arc<dyn DiskFile>> {
+        let path = self.segment_path(number);
+        self.files.get(number, || self.disk.open_read(&path).map_err(io_error("open", &path)))
+    }
+
+    /// Looks something up; an index that turns out to be damaged is made anew, once.
+    fn find<T>(&self, find: impl Fn(&Places) -> Found<T>) -> Result<Option<T>> {
+        let found = find(&self.places.read());
+        match found {
+            Ok(found) => Ok(found),
+            Err(damaged) => {
+                self.renew_index(damaged)?;
+                find(&self.places.read()).map_err(|damaged| damaged.error)
+            }
+        }
+    }
+
+    pub(super) fn find_chunk(&self, address: &ChunkAddress) -> Result<Option<(u32, ChunkAt)>> {
+        self.find(|places| places.find_chunk(address))
+    }
+
+    fn find_log_frame(&self, sequence: u64) -> Result<Option<(u32, LogFrameAt)>> {
+        self.find(|places| places.find_log_frame(sequence))
+    }
+
     fn segment_path(&self, number: u32) -> PathBuf {
         segment_path(&self.folder, number)
     }
 
     fn read_frame(&self, number: u32, offset: u32, size: Option<u32>) -> Result<(FrameHeader, Vec<u8>)> {
-        let file = self.locations.read().segments[number as usize - 1].clone();
+        let file = self.file(number)?;
         let path = self.segment_path(number);
         let damaged = |what: &str| Error::Damaged { place: format!("{} at offset {offset}", path.display()), what: what.into() };
+        // A size that is damaged may lead beyond the end.
+        let read = |buffer: &mut [u8], from: u64| match file.read_at(buffer, from) {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(damaged("frame ends early")),
+            other => other.map_err(io_error("read", &path)),
+        };
         let mut frame = vec![0; size.map_or(FRAME_HEADER_SIZE, |s| s as usize)];
-        file.read_at(&mut frame, u64::from(offset)).map_err(io_error("read", &path))?;
+        read(&mut frame, u64::from(offset))?;
         let header = FrameHeader::decode(&frame).ok_or_else(|| damaged("not a frame"))?;
         if frame.len() < header.frame_size() && size.is_none() {
             frame.resize(header.frame_size(), 0);
             let read_from = u64::from(offset) + FRAME_HEADER_SIZE as u64;
-            file.read_at(&mut frame[FRAME_HEADER_SIZE..], read_from).map_err(io_error("read", &path))?;
+            read(&mut frame[FRAME_HEADER_SIZE..], read_from)?;
         }
         if !header.verify(&frame) {
             return Err(damaged("frame fails its checksum"));
@@ -146,55 +179,54 @@ impl Journal {
             }
         }
         let missing = || Error::Damaged { place: format!("journal record {sequence}"), what: "missing".into() };
-        let (at, number) = {
-            let locations = self.core.locations.read();
-            let after = locations.log_frames.partition_point(|(f, _)| f.sequence <= sequence);
-            *after.checked_sub(1).and_then(|i| locations.log_frames.get(i)).ok_or_else(missing)?
-        };
+        let (number, at) = self.core.find_log_frame(sequence)?.ok_or_else(missing)?;
         self.core.read_log_frame(at, number)?.record(sequence).ok_or_else(missing)
     }
 
     /// All written log frames that hold records from `sequence` on, in order.
     pub fn log_frames_from(&self, sequence: u64) -> impl Iterator<Item = Result<Arc<LogFrame>>> + '_ {
-        let start = {
-            let locations = self.core.locations.read();
-            locations.log_frames.partition_point(|(f, _)| f.sequence + u64::from(f.record_count) <= sequence)
-        };
-        (start..).map_while(move |i| {
-            let found = self.core.locations.read().log_frames.get(i).copied();
-            found.map(|(at, number)| self.core.read_log_frame(at, number))
+        let mut next = Some(sequence);
+        std::iter::from_fn(move || {
+            let frame = self.core.find_log_frame(next?).transpose()?;
+            let frame = frame.and_then(|(number, at)| {
+                next = Some(at.sequence + u64::from(at.record_count));
+                self.core.read_log_frame(at, number)
+            });
+            if frame.is_err() {
+                next = None;
+            }
+            Some(frame)
         })
     }
 
     /// The file and the offset of a record's frame, for error messages.
     pub fn place_of(&self, sequence: u64) -> String {
-        let locations = self.core.locations.read();
-        let after = locations.log_frames.partition_point(|(f, _)| f.sequence <= sequence);
-        match after.checked_sub(1).and_then(|i| locations.log_frames.get(i)) {
-            Some((at, number)) => {
-                format!("{} at offset {}, record {sequence}", self.core.segment_path(*number).display(), at.offset)
+        match self.core.find_log_frame(sequence) {
+            Ok(Some((number, at))) => {
+                format!("{} at offset {}, record {sequence}", self.core.segment_path(number).display(), at.offset)
             }
-            None => format!("journal record {sequence}"),
+            _ => format!("journal record {sequence}"),
         }
     }
 
-    pub fn has_chunk(&self, address: &ChunkAddress) -> bool {
-        self.core.locations.read().chunks.contains_key(address) || self.core.pending.lock().chunks.contains_key(address)
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn has_chunk(&self, address: &ChunkAddress) -> Result<bool> {
+        Ok(self.core.pending.lock().chunks.contains_key(address) || self.core.find_chunk(address)?.is_some())
     }
 
     /// One chunk's bytes, verified.
     /// # Errors
     /// `Damaged`, `Io`.
     pub fn read_chunk(&self, address: &ChunkAddress) -> Result<Vec<u8>> {
-        let find = || self.core.locations.read().chunks.get(address).copied();
-        if let Some((number, at)) = find() {
+        if let Some((number, at)) = self.core.find_chunk(address)? {
             return self.core.read_chunk_at(address, number, at);
         }
         if let Some(bytes) = self.core.pending.lock().chunks.get(address) {
             return Ok(bytes.to_vec());
         }
         // Written between the two looks.
-        match find() {
+        match self.core.find_chunk(address)? {
             Some((number, at)) => self.core.read_chunk_at(address, number, at),
             None => Err(Error::Damaged { place: format!("chunk {address}"), what: "missing".into() }),
         }

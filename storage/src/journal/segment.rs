@@ -1,7 +1,8 @@
 //! Segments: the files of the journal, `00000001.seg` and up, and how one is read at opening.
 //!
-//! A segment is a header, frames, and, once it is sealed, a footer frame and a trailer. Only the last segment may be
-//! unsealed, and only its end, beyond what was durable, may be torn.
+//! A segment is a header, frames, and, once it is sealed, a seal and a trailer. Only the last segment may be unsealed, and
+//! only its end, beyond what was durable, may be torn. The index of a sealed segment is a file of its own,
+//! [`super::segment_index`].
 //!
 //! | offset | size | header field |
 //! |---|---|---|
@@ -14,20 +15,24 @@
 //!
 //! | offset | size | trailer field, at the end of a sealed segment |
 //! |---|---|---|
-//! | 0 | 8 | offset of the footer frame |
+//! | 0 | 8 | offset of the seal's frame |
 //! | 8 | 4 | magic `SEND` |
 //! | 12 | 4 | CRC32C of bytes 0 to 11 |
+//!
+//! The seal's body is the sequence number after the last record (8 bytes) and the BLAKE3 hash of the headers of all frames
+//! before it, each of which has the checksum of its frame. Segments of format 1 have a footer instead, which is passed over.
 
 use std::path::{Path, PathBuf};
 
 use super::frame::{FRAME_HEADER_SIZE, FRAME_MAGIC, FrameHeader, FrameKind};
+use crate::checked_file::Subject;
 use crate::disk::DiskFile;
-use crate::encoding::{ByteReader, Decoded, Malformed, put_bytes, put_varint};
+use crate::encoding::{ByteReader, Decoded, Malformed};
 use crate::id::ChunkAddress;
 
 pub(crate) const SEGMENT_HEADER_SIZE: usize = 32;
 pub(crate) const TRAILER_SIZE: usize = 16;
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 const MAGIC: [u8; 8] = *b"STRANDJ1";
 const TRAILER_MAGIC: [u8; 4] = *b"SEND";
 
@@ -70,16 +75,16 @@ pub(crate) fn decode_header(bytes: &[u8], number: u32) -> Decoded<(u32, u64)> {
     Ok((version, sequence))
 }
 
-pub(crate) fn encode_trailer(footer_at: u64) -> [u8; TRAILER_SIZE] {
+pub(crate) fn encode_trailer(seal_at: u64) -> [u8; TRAILER_SIZE] {
     let mut trailer = [0; TRAILER_SIZE];
-    trailer[..8].copy_from_slice(&footer_at.to_le_bytes());
+    trailer[..8].copy_from_slice(&seal_at.to_le_bytes());
     trailer[8..12].copy_from_slice(&TRAILER_MAGIC);
     let crc = crc32c::crc32c(&trailer[..12]);
     trailer[12..].copy_from_slice(&crc.to_le_bytes());
     trailer
 }
 
-/// The offset of the footer frame, when these last bytes of a segment are a trailer.
+/// The offset of the seal's frame, when these last bytes of a segment are a trailer.
 pub(crate) fn decode_trailer(bytes: &[u8]) -> Option<u64> {
     let bytes: &[u8; TRAILER_SIZE] = bytes.try_into().ok()?;
     let crc = u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]);
@@ -105,66 +110,47 @@ pub(crate) struct ChunkAt {
     pub size: u32,
 }
 
-/// What a segment holds: kept by the writer of an unsealed one, in the footer of a sealed one.
+/// What a segment holds, as its frames say.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     pub log_frames: Vec<LogFrameAt>,
     pub chunks: Vec<(ChunkAddress, ChunkAt)>,
-    /// What the store wants to find again at opening; see `recovery.rs`.
-    pub summary: Vec<u8>,
-    /// The sequence number after the last record.
-    pub next_sequence: u64,
 }
 
-impl Contents {
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.chunks.len() * 40 + self.summary.len() + self.log_frames.len() * 6 + 32);
-        put_varint(&mut out, self.next_sequence);
-        put_varint(&mut out, self.log_frames.len() as u64);
-        for frame in &self.log_frames {
-            put_varint(&mut out, frame.sequence);
-            put_varint(&mut out, u64::from(frame.offset));
-            put_varint(&mut out, u64::from(frame.record_count));
-        }
-        put_varint(&mut out, self.chunks.len() as u64);
-        for (address, at) in &self.chunks {
-            out.extend_from_slice(&address.0);
-            put_varint(&mut out, u64::from(at.offset));
-            put_varint(&mut out, u64::from(at.size));
-        }
-        put_bytes(&mut out, &self.summary);
-        out
+/// The hash of the frames of a segment, which its seal has.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FramesHash(blake3::Hasher);
+
+impl FramesHash {
+    /// Adds the next frame.
+    pub fn add(&mut self, frame: &[u8]) {
+        self.0.update(&frame[..FRAME_HEADER_SIZE]);
     }
 
-    pub fn decode(bytes: &[u8]) -> Decoded<Contents> {
-        let mut reader = ByteReader::new(bytes);
-        let mut contents = Contents { next_sequence: reader.varint()?, ..Contents::default() };
-        for _ in 0..reader.count()? {
-            let sequence = reader.varint()?;
-            let offset = reader.varint_u32()?;
-            let record_count = u16::try_from(reader.varint()?).map_err(|_| Malformed("too many records"))?;
-            contents.log_frames.push(LogFrameAt { sequence, offset, record_count });
-        }
-        for _ in 0..reader.count()? {
-            let address = ChunkAddress(reader.array()?);
-            let at = ChunkAt { offset: reader.varint_u32()?, size: reader.varint_u32()? };
-            contents.chunks.push((address, at));
-        }
-        contents.summary = reader.bytes()?.to_vec();
-        reader.finish()?;
-        Ok(contents)
+    /// The seal's body.
+    pub fn seal(&self, next_sequence: u64) -> [u8; SEAL_SIZE] {
+        let mut seal = [0; SEAL_SIZE];
+        seal[..8].copy_from_slice(&next_sequence.to_le_bytes());
+        seal[8..].copy_from_slice(self.0.finalize().as_bytes());
+        seal
     }
 }
 
-impl Contents {
-    /// What the footer of a whole, sealed segment says.
-    pub fn of_sealed(bytes: &[u8]) -> Option<Contents> {
-        let trailer_at = bytes.len().checked_sub(TRAILER_SIZE)?;
-        let footer_at = usize::try_from(decode_trailer(&bytes[trailer_at..])?).ok()?;
-        let frame = bytes.get(footer_at..trailer_at)?;
-        let header = FrameHeader::decode(frame).filter(|h| h.kind == FrameKind::Footer && h.verify(frame))?;
-        header.body(&frame[FRAME_HEADER_SIZE..]).and_then(|body| Contents::decode(&body)).ok()
-    }
+const SEAL_SIZE: usize = 40;
+/// Of a segment's end, how much tells it from others: more than seal and trailer.
+const SUBJECT_END_SIZE: usize = 256;
+
+/// What tells a sealed segment from any other, for the files that are derived from it: a hash of its header, its end with the
+/// seal, and its size.
+pub(crate) fn subject_of(file: &dyn DiskFile) -> std::io::Result<Subject> {
+    let size = file.size()?;
+    let mut bytes = [0; SEGMENT_HEADER_SIZE + SUBJECT_END_SIZE];
+    let end_size = size.min(SUBJECT_END_SIZE as u64);
+    file.read_at(&mut bytes[..SEGMENT_HEADER_SIZE], 0)?;
+    file.read_at(&mut bytes[SEGMENT_HEADER_SIZE..][..end_size as usize], size - end_size)?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&bytes).update(&size.to_le_bytes());
+    Ok(*hasher.finalize().as_bytes())
 }
 
 /// How the reading of a segment from its beginning ended.
@@ -172,7 +158,7 @@ impl Contents {
 pub(crate) enum ScanEnd {
     /// After the last frame of an unsealed segment.
     Unsealed { offset: u64 },
-    /// With a footer and a trailer.
+    /// With a seal and a trailer.
     Sealed,
     /// At something that is no frame.
     Bad { offset: u64, what: &'static str },
@@ -186,6 +172,7 @@ pub(crate) fn scan<E>(
     mut visit: impl FnMut(u64, &FrameHeader, &[u8]) -> Result<(), E>,
 ) -> Result<ScanEnd, E> {
     let mut at = SEGMENT_HEADER_SIZE;
+    let mut hash = FramesHash::default();
     loop {
         let rest = &bytes[at.min(bytes.len())..];
         let offset = at as u64;
@@ -207,13 +194,16 @@ pub(crate) fn scan<E>(
         }
         *next_sequence += u64::from(header.record_count);
         at += frame.len();
-        if header.kind == FrameKind::Footer {
-            let trailer = &bytes[at..];
-            return Ok(match decode_trailer(trailer) {
-                Some(footer_at) if footer_at == offset => ScanEnd::Sealed,
-                _ => ScanEnd::Bad { offset, what: "footer without its trailer" },
-            });
+        if matches!(header.kind, FrameKind::Footer | FrameKind::Seal) {
+            if decode_trailer(&bytes[at..]) != Some(offset) {
+                return Ok(ScanEnd::Bad { offset, what: "seal without its trailer" });
+            }
+            if header.kind == FrameKind::Seal && frame[FRAME_HEADER_SIZE..] != hash.seal(*next_sequence) {
+                return Ok(ScanEnd::Bad { offset, what: "seal does not fit what it seals" });
+            }
+            return Ok(ScanEnd::Sealed);
         }
+        hash.add(frame);
         visit(offset, &header, &frame[FRAME_HEADER_SIZE..])?;
     }
 }
@@ -236,6 +226,25 @@ pub(crate) fn synced_after(bytes: &[u8], from: u64) -> u64 {
     synced
 }
 
+/// A sealed segment as format 1 had it: a footer, with whatever is in it, in the place of the seal.
+#[cfg(test)]
+pub(crate) fn as_format_1(segment: &[u8]) -> Vec<u8> {
+    let mut bytes = segment.to_vec();
+    bytes[8..12].copy_from_slice(&1u32.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[..28]);
+    bytes[28..32].copy_from_slice(&crc.to_le_bytes());
+    let trailer_at = bytes.len() - TRAILER_SIZE;
+    if let Some(seal_at) = decode_trailer(&bytes[trailer_at..]) {
+        let sequence = FrameHeader::decode(&bytes[seal_at as usize..]).unwrap().sequence;
+        bytes.truncate(seal_at as usize);
+        let body = vec![7; 3000];
+        super::frame::NewFrame { kind: FrameKind::Footer, record_count: 0, sequence, synced: 0, address: None, body: &body }
+            .encode(&mut bytes);
+        bytes.extend_from_slice(&encode_trailer(seal_at));
+    }
+    bytes
+}
+
 /// Reads a whole file.
 pub(crate) fn read_all(file: &dyn DiskFile) -> std::io::Result<Vec<u8>> {
     let mut bytes = vec![0; file.size()? as usize];
@@ -245,6 +254,7 @@ pub(crate) fn read_all(file: &dyn DiskFile) -> std::io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::frame::NewFrame;
     use super::*;
 
     #[test]
@@ -257,19 +267,31 @@ mod tests {
     }
 
     #[test]
-    fn a_footer_comes_back_as_it_was() {
-        let contents = Contents {
-            log_frames: vec![LogFrameAt { sequence: 9, offset: 32, record_count: 2 }],
-            chunks: vec![(ChunkAddress([3; 32]), ChunkAt { offset: 100, size: 50 })],
-            summary: b"summary".to_vec(),
-            next_sequence: 11,
+    fn a_seal_notices_another_frame_that_is_right_in_itself() {
+        let frame = |kind, sequence, body: &[u8]| {
+            let mut out = Vec::new();
+            NewFrame { kind, record_count: 0, sequence, synced: 0, address: None, body }.encode(&mut out);
+            out
         };
-        let bytes = contents.encode();
-        let decoded = Contents::decode(&bytes).unwrap();
-        assert_eq!((decoded.log_frames, decoded.chunks), (contents.log_frames, contents.chunks));
-        assert_eq!((decoded.summary, decoded.next_sequence), (contents.summary, 11));
-        for size in 0..bytes.len() {
-            assert!(Contents::decode(&bytes[..size]).is_err());
+        let ends = |frames: [&[u8]; 2], seal: &[u8]| {
+            let mut bytes = encode_header(1, 5).to_vec();
+            bytes.extend(frames.concat());
+            let seal_at = bytes.len() as u64;
+            bytes.extend(seal);
+            bytes.extend_from_slice(&encode_trailer(seal_at));
+            scan(&bytes, &mut 5, |_, _, _| Ok::<(), ()>(())).unwrap()
+        };
+        let [a, b, c] = [b"a", b"b", b"c"].map(|body| frame(FrameKind::Log, 5, body));
+        let mut hash = FramesHash::default();
+        hash.add(&a);
+        hash.add(&b);
+        let seal = frame(FrameKind::Seal, 5, &hash.seal(5));
+        assert_eq!(ends([&a, &b], &seal), ScanEnd::Sealed);
+        for frames in [[&a, &c], [&b, &a], [&c, &b]] {
+            assert!(matches!(
+                ends(frames.map(|frame| frame.as_slice()), &seal),
+                ScanEnd::Bad { what: "seal does not fit what it seals", .. }
+            ));
         }
     }
 

@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::frame::{FrameKind, NewFrame};
-use super::segment::{ChunkAt, Contents, LogFrameAt, SEGMENT_HEADER_SIZE, encode_header, encode_trailer, segment_path};
+use super::places::{Place, Recent};
+use super::segment::{ChunkAt, FramesHash, LogFrameAt, SEGMENT_HEADER_SIZE, encode_header, encode_trailer, segment_path};
 use super::{Access, Core, Item, JournalPosition, LogBatch};
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
@@ -24,16 +25,28 @@ pub(crate) struct Writer {
     pub file: Arc<dyn DiskFile>,
     /// Where the next frame goes, the buffer not counted.
     pub offset: u64,
-    pub contents: Contents,
+    /// The sequence number after the last record.
+    pub next_sequence: u64,
+    /// Of the frames, those in the buffer included.
+    pub frames_hash: FramesHash,
     /// How much of the segment is durable.
     pub synced: u64,
-    /// The sequence number of the segment's first record.
-    pub first_sequence: u64,
     /// Says after each sync how far it went; see [`SyncedMark`].
     pub mark: SyncedMark,
     pub buffer: Vec<u8>,
-    /// The segment was found with a footer: the next one is begun before anything is written.
+    /// The segment was found sealed: the next one is begun before anything is written.
     pub already_sealed: bool,
+}
+
+/// Nobody is left waiting for a thread that has panicked.
+struct Guard<'a>(&'a Core);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            stop(self.0, &self.0.folder, &io::Error::other("the thread that writes has panicked"));
+        }
+    }
 }
 
 /// A group under way: where its parts go.
@@ -46,6 +59,7 @@ struct Placed {
 impl Writer {
     /// Runs until the journal closes or a write fails.
     pub fn run(mut self, core: &Core) {
+        let _guard = Guard(core);
         let mut last_sync: Option<Instant> = None;
         loop {
             let Some((items, next_sequence)) = take_group(core, last_sync) else { return };
@@ -68,6 +82,7 @@ impl Writer {
             }
             let offset = (self.offset + self.buffer.len() as u64) as u32;
             let synced = self.synced as u32;
+            let frame_at = self.buffer.len();
             match item {
                 Written::Log(batch) => {
                     let record_count = batch.records.len() as u16;
@@ -81,24 +96,23 @@ impl Writer {
                     };
                     frame.encode(&mut self.buffer);
                     let at = LogFrameAt { sequence: batch.sequence, offset, record_count };
-                    self.contents.next_sequence = batch.sequence + u64::from(record_count);
-                    self.contents.log_frames.push(at);
+                    self.next_sequence = batch.sequence + u64::from(record_count);
                     placed.log_frames.push((at, self.number));
                 }
                 Written::Chunk(address, bytes) => {
                     let frame = NewFrame {
                         kind: FrameKind::Chunk,
                         record_count: 0,
-                        sequence: self.contents.next_sequence,
+                        sequence: self.next_sequence,
                         synced,
                         address: Some(*address),
                         body: bytes,
                     };
                     let at = ChunkAt { offset, size: frame.encode(&mut self.buffer) as u32 };
-                    self.contents.chunks.push((*address, at));
                     placed.chunks.push((*address, self.number, at));
                 }
             }
+            self.frames_hash.add(&self.buffer[frame_at..]);
             if self.buffer.len() >= WRITE_SIZE {
                 self.flush(core)?;
             }
@@ -129,44 +143,31 @@ impl Writer {
         self.mark.write(self.number, self.synced).map_err(|e| (core.folder.join(SyncedMark::NAME), e))
     }
 
-    /// Ends the segment with its footer and begins the next one.
+    /// Ends the segment and begins the next one.
     fn seal(&mut self, core: &Core, placed: &mut Placed) -> Result<(), (PathBuf, io::Error)> {
+        let sealed = self.number;
         if !std::mem::take(&mut self.already_sealed) {
-            self.write_footer(core, placed)?;
-        }
-        let next_sequence = self.contents.next_sequence;
-        let number = self.number + 1;
-        let file = create_segment(core, number, next_sequence).map_err(|e| (segment_path(&core.folder, number), e))?;
-        let mark = self.mark.write(number, SEGMENT_HEADER_SIZE as u64).and_then(|()| self.mark.sync());
-        mark.map_err(|e| (core.folder.join(SyncedMark::NAME), e))?;
-        core.locations.write().segments.push(file.clone());
-        self.number = number;
-        self.file = file;
-        self.offset = SEGMENT_HEADER_SIZE as u64;
-        self.synced = self.offset;
-        self.first_sequence = next_sequence;
-        self.contents = Contents { next_sequence, ..Contents::default() };
-        Ok(())
-    }
-
-    fn write_footer(&mut self, core: &Core, placed: &mut Placed) -> Result<(), (PathBuf, io::Error)> {
-        // The summary reads records that may be in this very group.
-        self.sync(core)?;
-        place(core, std::mem::take(placed));
-        let next_sequence = self.contents.next_sequence;
-        if let Some(summary) = &*core.summary.lock() {
-            self.contents.summary = summary(self.first_sequence..next_sequence);
-        }
-        self.contents.chunks.sort_unstable_by_key(|(address, _)| *address);
-        let body = self.contents.encode();
-        // A footer too large for a frame is left out: opening then reads the whole segment.
-        if body.len() <= super::FRAME_BODY_SIZE_MAX {
-            let synced = self.synced as u32;
-            let frame = NewFrame { kind: FrameKind::Footer, record_count: 0, sequence: next_sequence, synced, address: None, body: &body };
+            // What the seal speaks of is durable before it.
+            self.sync(core)?;
+            place(core, std::mem::take(placed));
+            let (seal, synced) = (self.frames_hash.seal(self.next_sequence), self.synced as u32);
+            let frame =
+                NewFrame { kind: FrameKind::Seal, record_count: 0, sequence: self.next_sequence, synced, address: None, body: &seal };
             frame.encode(&mut self.buffer);
             self.buffer.extend_from_slice(&encode_trailer(self.offset));
             self.sync(core)?;
         }
+        self.number += 1;
+        let path = self.path(core);
+        self.file = create_segment(core, self.number, self.next_sequence).map_err(|e| (path, e))?;
+        let mark = self.mark.write(self.number, SEGMENT_HEADER_SIZE as u64).and_then(|()| self.mark.sync());
+        mark.map_err(|e| (core.folder.join(SyncedMark::NAME), e))?;
+        self.offset = SEGMENT_HEADER_SIZE as u64;
+        self.synced = self.offset;
+        self.frames_hash = FramesHash::default();
+        let recent = Recent { sequences: self.next_sequence..self.next_sequence, ..Recent::default() };
+        core.places.write().push(Place::Recent(recent));
+        core.sealed(sealed);
         Ok(())
     }
 }
@@ -222,9 +223,15 @@ fn take_group(core: &Core, last_sync: Option<Instant>) -> Option<(Vec<Written>, 
 
 /// Enters where things are now.
 fn place(core: &Core, placed: Placed) {
-    let mut locations = core.locations.write();
-    locations.log_frames.extend(placed.log_frames);
-    locations.chunks.extend(placed.chunks.into_iter().map(|(address, number, at)| (address, (number, at))));
+    let mut places = core.places.write();
+    for (frame, number) in placed.log_frames {
+        let recent = places.recent_mut(number);
+        recent.sequences.end = frame.sequence + u64::from(frame.record_count);
+        recent.log_frames.push(frame);
+    }
+    for (address, number, at) in placed.chunks {
+        places.recent_mut(number).chunks.insert(address, at);
+    }
 }
 
 fn publish(core: &Core, next_sequence: u64) {

@@ -183,7 +183,7 @@ impl RowIndex {
         let index = shared.index.read();
         if let Some(folder) = &self.folder {
             state.runs = find_runs(&*self.disk, folder, |run| {
-                run.commits.end <= index.len() && index.entry(run.commits.end - 1).id == run.last_commit
+                run.commits.end <= index.len() && index.entry(run.commits.end - 1).is_ok_and(|entry| entry.id == run.last_commit)
             });
         }
         state.early_end = state.covered();
@@ -345,7 +345,7 @@ impl RowIndex {
         // Numbers of commits that a crash may take back do not go to the disk.
         let (last_commit, position) = {
             let index = shared.index.read();
-            let entry = index.entry(commits.end - 1);
+            let entry = index.entry(commits.end - 1)?;
             (entry.id, JournalPosition(entry.sequence + 1))
         };
         shared.journal.wait_durable(position)?;

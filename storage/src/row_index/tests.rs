@@ -21,7 +21,7 @@ const OTHER: Oid = 16500;
 fn open(path: &Path, entry_count: usize) -> Arc<Store> {
     let with = OpenWith {
         disk: Arc::new(RealDisk),
-        journal: JournalOptions { group_commit: Duration::ZERO, segment_size: 1 << 16 },
+        journal: JournalOptions { group_commit: Duration::ZERO, segment_size: 1 << 16, index_thread: true },
         checkpoint_row_count: u64::MAX,
         derived: true,
         row_index: Some(RowIndexOptions { entry_count, thread: true }),

@@ -497,8 +497,8 @@ impl Branch {
         let (parents, from) = if amend {
             let parents: Vec<Head> = {
                 let index = shared.index.read();
-                let head_of = |number| Head { id: index.entry(number).id, number, height: index.entry(number).height };
-                index.parents(head.number).map(head_of).collect()
+                let head_of = |number| index.entry(number).map(|entry| Head { id: entry.id, number, height: entry.height });
+                index.parents(head.number)?.into_iter().map(head_of).collect::<Result<_>>()?
             };
             let first = *parents.first().ok_or_else(|| Error::Invalid("cannot amend the first commit".into()))?;
             // The root of the parent may have to be found among the branches, this one included.

@@ -17,7 +17,7 @@ const PREFIX_MATCHES_MAX: usize = 2;
 
 impl Shared {
     pub fn number_of(&self, commit: CommitId) -> Result<CommitNumber> {
-        let found = self.index.read().find(&commit);
+        let found = self.index.read().find(&commit)?;
         found.ok_or_else(|| Error::NotFound { what: "commit", name: commit.to_string() })
     }
 
@@ -25,7 +25,7 @@ impl Shared {
     pub fn commit_numbered(&self, number: CommitNumber) -> Result<Arc<Commit>> {
         let (id, sequence) = {
             let index = self.index.read();
-            let entry = index.entry(number);
+            let entry = index.entry(number)?;
             (entry.id, entry.sequence)
         };
         let record = self.journal.read_record(sequence)?;
@@ -38,24 +38,27 @@ impl Shared {
         Ok(Arc::new(commit))
     }
 
-    fn ask(&self, head: CommitId, question: impl FnOnce(&CommitIndex, CommitNumber) -> Option<CommitNumber>) -> Result<Option<CommitId>> {
+    fn ask(
+        &self,
+        head: CommitId,
+        question: impl FnOnce(&CommitIndex, CommitNumber) -> Result<Option<CommitNumber>>,
+    ) -> Result<Option<CommitId>> {
         let head = self.number_of(head)?;
         let index = self.index.read();
-        Ok(question(&index, head).map(|number| index.entry(number).id))
+        question(&index, head)?.map(|number| Ok(index.entry(number)?.id)).transpose()
     }
 }
 
 /// Whether a commit is that of a source's transaction, as far as xid and commit LSN are given.
-fn is_of(index: &CommitIndex, number: CommitNumber, xid: Option<u32>, lsn: Option<Lsn>) -> bool {
-    let entry = index.entry(number);
-    // Without a source there is no LSN.
-    entry.lsn.0 != u64::MAX && xid.is_none_or(|xid| entry.xid == xid) && lsn.is_none_or(|lsn| entry.lsn == lsn)
+fn is_of(index: &CommitIndex, number: CommitNumber, xid: Option<u32>, lsn: Option<Lsn>) -> Result<bool> {
+    let entry = index.entry(number)?;
+    Ok(entry.has_source() && xid.is_none_or(|xid| entry.xid == xid) && lsn.is_none_or(|lsn| entry.lsn == lsn))
 }
 
 /// Whether a commit is another one or can be reached from it.
-fn reaches(index: &CommitIndex, from: CommitNumber, ancestor: CommitNumber) -> bool {
+fn reaches(index: &CommitIndex, from: CommitNumber, ancestor: CommitNumber) -> Result<bool> {
     // Most histories are lines, on which nothing need be walked.
-    index.line_distance(from, ancestor).is_some() || index.is_ancestor(ancestor, from)
+    Ok(index.line_distance(from, ancestor)?.is_some() || index.is_ancestor(ancestor, from)?)
 }
 
 /// The log as an iterator: it holds no lock between commits.
@@ -65,9 +68,9 @@ struct Log {
 }
 
 impl Log {
-    fn next_id(&mut self) -> Option<CommitId> {
+    fn next_id(&mut self) -> Result<Option<CommitId>> {
         let index = self.shared.index.read();
-        Some(index.entry(self.walk.next(&index)?).id)
+        self.walk.next(&index)?.map(|number| Ok(index.entry(number)?.id)).transpose()
     }
 }
 
@@ -75,8 +78,8 @@ impl Iterator for Log {
     type Item = Result<Arc<Commit>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let number = self.walk.next(&self.shared.index.read())?;
-        Some(self.shared.commit_numbered(number))
+        let next = self.walk.next(&self.shared.index.read());
+        Some(next.transpose()?.and_then(|number| self.shared.commit_numbered(number)))
     }
 }
 
@@ -89,7 +92,7 @@ impl Store {
 
     /// Commits whose id begins with these hex digits, two at most.
     pub fn commits_by_prefix(&self, hex: &str) -> Result<Vec<CommitId>> {
-        Ok(self.shared.index.read().by_prefix(hex, PREFIX_MATCHES_MAX))
+        self.shared.index.read().by_prefix(hex, PREFIX_MATCHES_MAX)
     }
 
     /// All commits reachable from `heads` and not from `hidden`: every commit before its parents, higher first, then newer.
@@ -102,16 +105,16 @@ impl Store {
     /// The ids of the commits of [`Self::log`], without reading the commits.
     /// # Errors
     /// `NotFound`.
-    pub fn log_ids(&self, heads: &[CommitId], hidden: &[CommitId]) -> Result<Box<dyn Iterator<Item = CommitId> + Send>> {
+    pub fn log_ids(&self, heads: &[CommitId], hidden: &[CommitId]) -> Result<Box<dyn Iterator<Item = Result<CommitId>> + Send>> {
         let mut log = self.walk(heads, hidden)?;
-        Ok(Box::new(std::iter::from_fn(move || log.next_id())))
+        Ok(Box::new(std::iter::from_fn(move || log.next_id().transpose())))
     }
 
     fn walk(&self, heads: &[CommitId], hidden: &[CommitId]) -> Result<Log> {
         let number = |id: &CommitId| self.shared.number_of(*id);
         let heads: Vec<CommitNumber> = heads.iter().map(number).collect::<Result<_>>()?;
         let hidden: Vec<CommitNumber> = hidden.iter().map(number).collect::<Result<_>>()?;
-        let walk = LogWalk::new(&self.shared.index.read(), &heads, &hidden);
+        let walk = LogWalk::new(&self.shared.index.read(), &heads, &hidden)?;
         Ok(Log { shared: self.shared.clone(), walk })
     }
 
@@ -121,11 +124,29 @@ impl Store {
     /// `NotFound`.
     pub fn commits_of_source(&self, heads: &[CommitId], xid: Option<u32>, lsn: Option<Lsn>) -> Result<Vec<CommitId>> {
         let heads: Vec<CommitNumber> = heads.iter().map(|id| self.shared.number_of(*id)).collect::<Result<_>>()?;
-        let candidates = xid.map_or_else(Candidates::all, |xid| self.shared.row_index.find_xid(xid));
+        let candidates = match (xid, lsn) {
+            (None, Some(_)) => None,
+            (None, None) => Some(Candidates::all()),
+            (Some(xid), _) => Some(self.shared.row_index.find_xid(xid)),
+        };
         let index = self.shared.index.read();
-        let found = candidates.iter(index.len()).rev().filter(|number| is_of(&index, *number, xid, lsn));
-        let reachable = |number: &CommitNumber| heads.iter().any(|head| reaches(&index, *head, *number));
-        Ok(found.filter(reachable).map(|number| index.entry(number).id).collect())
+        let candidates: Vec<CommitNumber> = match (candidates, lsn) {
+            (Some(candidates), _) => candidates.iter(index.len()).rev().collect(),
+            (None, lsn) => index.of_lsn(lsn.unwrap_or_default())?,
+        };
+        let mut found = Vec::new();
+        for number in candidates {
+            if !is_of(&index, number, xid, lsn)? {
+                continue;
+            }
+            for head in &heads {
+                if reaches(&index, *head, number)? {
+                    found.push(index.entry(number)?.id);
+                    break;
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// A best common ancestor; `None` when there is none.
@@ -141,7 +162,7 @@ impl Store {
     /// `NotFound`.
     pub fn is_ancestor(&self, ancestor: CommitId, of: CommitId) -> Result<bool> {
         let (ancestor, of) = (self.shared.number_of(ancestor)?, self.shared.number_of(of)?);
-        Ok(reaches(&self.shared.index.read(), of, ancestor))
+        reaches(&self.shared.index.read(), of, ancestor)
     }
 
     /// The commit that lies `distance` back on the first-parent line (`HEAD~n`); `None` beyond the first commit.
@@ -157,8 +178,12 @@ impl Store {
     pub fn commit_count(&self, head: CommitId) -> Result<u64> {
         let head = self.shared.number_of(head)?;
         let index = self.shared.index.read();
-        let mut walk = LogWalk::new(&index, &[head], &[]);
-        Ok(std::iter::from_fn(|| walk.next(&index)).count() as u64)
+        let mut walk = LogWalk::new(&index, &[head], &[])?;
+        let mut count = 0;
+        while walk.next(&index)?.is_some() {
+            count += 1;
+        }
+        Ok(count)
     }
 
     /// The last commit on the first-parent line of `head` whose source commit LSN is at most `lsn`.
@@ -174,8 +199,12 @@ impl Store {
     pub fn commit_of_xid(&self, head: CommitId, xid: u32) -> Result<Option<CommitId>> {
         let candidates = self.shared.row_index.find_xid(xid);
         self.shared.ask(head, |index, head| {
-            let on_line = |number: &CommitNumber| index.line_distance(head, *number).is_some();
-            candidates.iter(index.len()).rev().filter(|n| is_of(index, *n, Some(xid), None)).find(on_line)
+            for number in candidates.iter(head + 1).rev() {
+                if is_of(index, number, Some(xid), None)? && index.line_distance(head, number)?.is_some() {
+                    return Ok(Some(number));
+                }
+            }
+            Ok(None)
         })
     }
 

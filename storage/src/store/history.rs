@@ -80,7 +80,7 @@ impl Store {
     /// `NotFound`, `Damaged`.
     pub fn redefines(&self, commit: &Commit, table: Oid) -> Result<bool> {
         let number = self.shared.number_of(commit.id)?;
-        let touched = self.shared.index.read().entry(number).touched;
+        let touched = self.shared.index.read().entry(number)?.touched;
         Ok(Commit::may_touch(touched, table) && commit.changes()?.catalog.iter().any(|change| change.oid == table))
     }
 }
@@ -110,13 +110,12 @@ impl Iterator for History {
             if let Some(version) = self.found.pop_front() {
                 return Some(Ok(version));
             }
-            let (number, parent, mask) = {
-                let index = self.shared.index.read();
-                let Some(number) = self.at.and_then(|at| next_candidate(&index, &self.candidates, at)) else {
+            let (number, parent, mask) = match self.next_commit() {
+                Ok(Some(next)) => next,
+                other => {
                     self.at = None;
-                    return None;
-                };
-                (number, index.first_parent(number), index.entry(number).touched)
+                    return other.err().map(Err);
+                }
             };
             self.at = parent;
             if !Commit::may_touch(mask, self.table) {
@@ -131,6 +130,14 @@ impl Iterator for History {
 }
 
 impl History {
+    /// The next commit to look at, its first parent, and the tables that it may touch.
+    fn next_commit(&self) -> Result<Option<(CommitNumber, Option<CommitNumber>, u32)>> {
+        let index = self.shared.index.read();
+        let Some(at) = self.at else { return Ok(None) };
+        let Some(number) = next_candidate(&index, &self.candidates, at)? else { return Ok(None) };
+        Ok(Some((number, index.first_parent(number)?, index.entry(number)?.touched)))
+    }
+
     fn is_wanted(&self, key: &[u8]) -> bool {
         self.keys.as_ref().is_none_or(|keys| keys.binary_search_by(|k| k.as_slice().cmp(key)).is_ok())
     }
@@ -185,7 +192,7 @@ impl History {
         let before = match parent {
             None => None,
             Some(parent) => {
-                let id = self.shared.index.read().entry(parent).id;
+                let id = self.shared.index.read().entry(parent)?.id;
                 self.shared.root(id)?.table(self.table).cloned()
             }
         };
@@ -218,13 +225,16 @@ impl History {
 }
 
 /// The first candidate on the first-parent line from `at` on.
-pub(super) fn next_candidate(index: &CommitIndex, candidates: &Candidates, mut at: CommitNumber) -> Option<CommitNumber> {
-    loop {
-        at = index.line_not_after(at, candidates.not_after(at)?)?;
+pub(super) fn next_candidate(index: &CommitIndex, candidates: &Candidates, mut at: CommitNumber) -> Result<Option<CommitNumber>> {
+    while let Some(bound) = candidates.not_after(at)
+        && let Some(found) = index.line_not_after(at, bound)?
+    {
+        at = found;
         if candidates.contains(at) {
-            return Some(at);
+            return Ok(Some(at));
         }
     }
+    Ok(None)
 }
 
 /// The row before a change that left it as `after`; `None` when they do not fit.

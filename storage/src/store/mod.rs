@@ -15,6 +15,7 @@ mod options;
 mod rebase_checks;
 pub(crate) mod registry;
 pub(crate) mod roots;
+mod sealing;
 pub(crate) mod shared;
 mod table_at;
 #[cfg(test)]
@@ -80,7 +81,8 @@ impl Store {
     /// # Errors
     /// `Locked`, `Format`, `Damaged`, `Io`.
     pub fn open(path: &Path, options: StoreOptions) -> Result<Arc<Store>> {
-        let journal = JournalOptions { group_commit: Duration::from_millis(options.group_commit_ms_max), segment_size: SEGMENT_SIZE };
+        let group_commit = Duration::from_millis(options.group_commit_ms_max);
+        let journal = JournalOptions { group_commit, segment_size: SEGMENT_SIZE, index_thread: true };
         let with = OpenWith {
             disk: Arc::new(RealDisk),
             journal,
@@ -105,11 +107,11 @@ impl Store {
             let what = "a repair was interrupted; run strandline fsck --repair again".into();
             return Err(Error::Damaged { place: interrupted.display().to_string(), what });
         }
-        let made = find_format(&*with.disk, &folder)? == FoundFormat::Ours;
-        let access = if made { Access::Write } else { Access::Create };
-        let (journal, opened) = Journal::open(with.disk.clone(), &folder.join(JOURNAL_FOLDER), with.journal, access)?;
+        let format = find_format(&*with.disk, &folder)?;
+        let access = if format == FoundFormat::Unmade { Access::Create } else { Access::Write };
+        let journal = Journal::open(with.disk.clone(), &folder.join(JOURNAL_FOLDER), with.journal, access)?;
         // Again while there is no record: when the store was made, its sync may have failed.
-        if !made || journal.next_sequence() == 0 {
+        if format != FoundFormat::Ours || journal.next_sequence() == 0 {
             put_format(&*with.disk, &folder)?;
         }
         let derived = with.derived.then(|| folder.join("derived"));
@@ -126,8 +128,8 @@ impl Store {
             cache_size,
             lock,
         ));
-        let registry = Arc::new(Mutex::new(recovery::recover(&shared, opened)?));
-        shared.publish_summaries();
+        let registry = Arc::new(Mutex::new(recovery::recover(&shared)?));
+        shared.follow_seals();
         shared.row_index.open(&shared);
         let checkpointer = Checkpointer::start(shared.clone(), registry.clone())?;
         let row_indexer = RowIndexer::start(shared.clone(), with.row_index.is_some_and(|options| options.thread))?;
@@ -220,6 +222,8 @@ pub(crate) fn take_read_lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn s
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FoundFormat {
     Ours,
+    /// One that this version reads; what it writes from now on is of ours.
+    Older,
     /// Nothing, and there is no record either: a new store, or one whose making a crash interrupted.
     Unmade,
 }
@@ -245,19 +249,22 @@ pub(crate) fn find_format(disk: &dyn Disk, folder: &Path) -> Result<FoundFormat>
     }
     match text.strip_prefix(FORMAT_PREFIX).and_then(|rest| rest.trim_end().parse::<u32>().ok()) {
         Some(found) if found > FORMAT_VERSION => Err(Error::Format { path: folder.into(), found, supported: FORMAT_VERSION }),
+        Some(found) if found > 0 && found < FORMAT_VERSION => Ok(FoundFormat::Older),
         // The format is written when the journal is there, so that a journal that is lost is noticed.
         _ if is_unmade(disk, &folder.join(JOURNAL_FOLDER))? => Ok(FoundFormat::Unmade),
         _ => Err(Error::Damaged { place: path.display().to_string(), what: "does not name a format".into() }),
     }
 }
 
-/// Writes down our format, the last step of the making of a store.
+/// Writes down our format, the last step of the making of a store, and the first when one of an older format is written to.
 pub(crate) fn put_format(disk: &dyn Disk, folder: &Path) -> Result<()> {
     let path = folder.join(FORMAT_FILE);
     let put = || {
         let file = disk.open(&path, true)?;
-        file.set_size(0)?;
-        file.write_at(format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n").as_bytes(), 0)?;
+        let text = format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n");
+        // In the place of what is there, which a crash leaves as it is.
+        file.write_at(text.as_bytes(), 0)?;
+        file.set_size(text.len() as u64)?;
         file.sync()?;
         // The names of all folders above, too: a process that made them may have been killed before it synced.
         for folder in folder.ancestors() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Store;
-use super::branch::{Branch, BranchCell, Head, Inner};
+use super::branch::{Branch, BranchCell, Head, Inner, PreparedCommit};
 use super::shared::{Shared, new_commit};
 use crate::change_set::{CatalogChange, ChangeSet};
 use crate::commit::{CommitMeta, Identity};
@@ -110,8 +110,8 @@ fn check_name(what: &'static str, name: &str) -> Result<()> {
 impl Shared {
     pub fn head_of(&self, commit: CommitId) -> Result<Head> {
         let index = self.index.read();
-        let number = index.find(&commit).ok_or_else(|| Error::NotFound { what: "commit", name: commit.to_string() })?;
-        Ok(Head { id: commit, number, height: index.entry(number).height })
+        let number = index.find(&commit)?.ok_or_else(|| Error::NotFound { what: "commit", name: commit.to_string() })?;
+        Ok(Head { id: commit, number, height: index.entry(number)?.height })
     }
 }
 
@@ -147,16 +147,16 @@ impl Store {
         let second = cell.prepare(&[parent], &meta("CREATE DATABASE"), &ChangeSet::default(), CommitMode::Follow)?;
         let head = {
             let mut index = shared.index.write();
+            let entry = |commit: &PreparedCommit| new_commit(commit.id, commit.height, &meta(""), commit.touched);
+            // What can fail comes before the records.
+            let prepared = index.prepare(&entry(&first), &[])?;
             // All or nothing: a database with half of its commits would be taken for a whole one.
             let sequence = shared.journal.append_together(&[&created, &branch_created, &first.record, &second.record])?;
-            let mut parents = Vec::new();
-            for (commit, sequence) in [(&first, sequence + 2), (&second, sequence + 3)] {
-                let entry = new_commit(commit.id, commit.height, &meta(""), commit.touched);
-                let number = index.insert(&NewCommit { sequence, ..entry }, &parents);
-                shared.row_index.enter(number, &commit.row_hashes);
-                parents = vec![number];
-            }
-            Head { id: second.id, number: parents[0], height: second.height }
+            let parent = index.enter(prepared, sequence + 2);
+            let number = index.insert(&NewCommit { sequence: sequence + 3, ..entry(&second) }, &[parent])?;
+            shared.row_index.enter(parent, &first.row_hashes);
+            shared.row_index.enter(number, &second.row_hashes);
+            Head { id: second.id, number, height: second.height }
         };
         cell.lock().advance(head, root, None);
         let branch = Branch::new(FIRST_BRANCH.into(), cell);

@@ -31,8 +31,8 @@ impl Shared {
         if let Some((_, root)) = known.iter().find(|(n, _)| *n == number) {
             return Ok(root.clone());
         }
-        let (base, steps) = self.steps_before(number, &known);
-        let after = self.nearest_after(number, &known, steps.len());
+        let (base, steps) = self.steps_before(number, &known)?;
+        let after = self.nearest_after(number, &known, steps.len())?;
         let made = match after {
             Some((root, undone)) => self.undo(root, &undone)?,
             None => None,
@@ -61,7 +61,7 @@ impl Shared {
     }
 
     /// The nearest known root at or before a commit on its first-parent line, and the commits from there to it, oldest first.
-    fn steps_before(&self, number: CommitNumber, known: &[(CommitNumber, Root)]) -> (Base, Vec<CommitNumber>) {
+    fn steps_before(&self, number: CommitNumber, known: &[(CommitNumber, Root)]) -> Result<(Base, Vec<CommitNumber>)> {
         let index = self.index.read();
         let checkpoints = self.checkpoints.read();
         let mut steps = Vec::new();
@@ -74,50 +74,67 @@ impl Shared {
             }
             let written = checkpoints.roots.get(&number).copied();
             // Written ones that only the cache knows count if they are really there.
-            let written = written.or_else(|| {
-                let id = &index.entry(number).id;
-                if steps.len() % 64 == 0 { self.derived.root(id).filter(|address| self.journal.has_chunk(address)) } else { None }
-            });
-            if let Some(address) = written {
+            let derived = if written.is_none() && steps.len() % 64 == 0 { self.derived.root(&index.entry(number)?.id) } else { None };
+            let derived = match derived {
+                Some(address) if self.journal.has_chunk(&address)? => Some(address),
+                _ => None,
+            };
+            if let Some(address) = written.or(derived) {
                 base = Base::Written(address);
                 break;
             }
             steps.push(number);
-            at = index.first_parent(number);
+            at = index.first_parent(number)?;
         }
         steps.reverse();
-        (base, steps)
+        Ok((base, steps))
     }
 
     /// The nearest known root at or before a commit on its first-parent line. Found without walking that line.
-    pub(super) fn nearest_before(&self, number: CommitNumber) -> Option<(CommitNumber, Base)> {
+    pub(super) fn nearest_before(&self, number: CommitNumber) -> Result<Option<(CommitNumber, Base)>> {
         let known = self.known_roots();
         let index = self.index.read();
-        let on_line = |before: CommitNumber| before <= number && index.line_distance(number, before).is_some();
-        let known = known.into_iter().filter(|(n, _)| on_line(*n)).max_by_key(|(n, _)| *n);
+        let on_line = |before: CommitNumber| Ok::<_, Error>(before <= number && index.line_distance(number, before)?.is_some());
+        let mut nearest: Option<(CommitNumber, Root)> = None;
+        for (candidate, root) in known {
+            if nearest.as_ref().is_none_or(|(n, _)| *n < candidate) && on_line(candidate)? {
+                nearest = Some((candidate, root));
+            }
+        }
         let checkpoints = self.checkpoints.read();
         let mut written: Vec<CommitNumber> =
-            checkpoints.roots.keys().copied().filter(|n| *n <= number && known.as_ref().is_none_or(|(k, _)| n > k)).collect();
+            checkpoints.roots.keys().copied().filter(|n| *n <= number && nearest.as_ref().is_none_or(|(k, _)| n > k)).collect();
         written.sort_unstable_by(|a, b| b.cmp(a));
-        match written.into_iter().find(|n| on_line(*n)) {
-            Some(n) => Some((n, Base::Written(checkpoints.roots[&n]))),
-            None => known.map(|(n, root)| (n, Base::Known(root))),
+        for candidate in written {
+            if on_line(candidate)? {
+                return Ok(Some((candidate, Base::Written(checkpoints.roots[&candidate]))));
+            }
         }
+        Ok(nearest.map(|(n, root)| (n, Base::Known(root))))
     }
 
     /// The nearest known root after a commit, if it is nearer than `limit`, and the commits to take back, newest first.
-    fn nearest_after(&self, number: CommitNumber, known: &[(CommitNumber, Root)], limit: usize) -> Option<(Root, Vec<CommitNumber>)> {
+    fn nearest_after(
+        &self,
+        number: CommitNumber,
+        known: &[(CommitNumber, Root)],
+        limit: usize,
+    ) -> Result<Option<(Root, Vec<CommitNumber>)>> {
         let index = self.index.read();
         let mut nearest: Option<(u64, CommitNumber, &Root)> = None;
         for (candidate, root) in known {
-            let Some(distance) = index.line_distance(*candidate, number) else { continue };
+            let Some(distance) = index.line_distance(*candidate, number)? else { continue };
             if distance < limit as u64 && nearest.is_none_or(|(d, _, _)| distance < d) {
                 nearest = Some((distance, *candidate, root));
             }
         }
-        let (distance, candidate, root) = nearest?;
-        let line = std::iter::successors(Some(candidate), |n| index.first_parent(*n));
-        Some((root.clone(), line.take(distance as usize).collect()))
+        let Some((distance, candidate, root)) = nearest else { return Ok(None) };
+        let mut line = vec![candidate];
+        for at in 1..distance as usize {
+            line.extend(index.first_parent(line[at - 1])?);
+        }
+        line.truncate(distance as usize);
+        Ok(Some((root.clone(), line)))
     }
 
     /// Takes commits back; `None` when one of them cannot be.

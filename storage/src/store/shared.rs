@@ -11,11 +11,12 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::branch::BranchCell;
 use super::chunks::StoreChunks;
+use super::sealing::JournalCommits;
 use crate::chunk::ChunkReader;
 use crate::commit::CommitMeta;
-use crate::commit_index::{CommitIndex, CommitNumber, NewCommit};
+use crate::commit_index::{CheckpointRoot, CommitIndex, CommitNumber, NewCommit};
 use crate::derived::Derived;
-use crate::encoding::{ByteReader, Decoded, Malformed, put_varint};
+use crate::encoding::Malformed;
 use crate::error::Result;
 use crate::id::{ChunkAddress, CommitId, Lsn};
 use crate::journal::{Journal, JournalPosition};
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     /// Locked for writing while a commit or a checkpoint is appended, so that commits are numbered in the order of the journal.
     pub index: RwLock<CommitIndex>,
     pub checkpoints: RwLock<Checkpoints>,
+    /// Held by whoever moves commits from memory to a sealed segment's file.
+    pub sealing: Mutex<()>,
     /// Roots made on demand, the last used at the end.
     pub cached_roots: Mutex<Vec<(CommitNumber, Root)>>,
     /// The branches, for their heads' roots.
@@ -55,8 +58,10 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 pub(crate) struct Checkpoints {
     pub roots: HashMap<CommitNumber, ChunkAddress>,
-    /// Sequence numbers of checkpoint records, ascending, with the roots that each adds.
-    pub records: Vec<(u64, Vec<(CommitId, ChunkAddress)>)>,
+    /// What is in no sealed segment's file yet, in order.
+    pub tail: Vec<CheckpointRoot>,
+    /// The sequence number of the last checkpoint's record.
+    pub last: Option<u64>,
 }
 
 /// What happened since the last checkpoint, and the wish for one.
@@ -183,8 +188,9 @@ impl Shared {
             path,
             chunks: Arc::new(StoreChunks { journal: journal.clone(), cache: cache.clone() }),
             cache: cache.clone(),
-            journal,
-            index: RwLock::default(),
+            journal: journal.clone(),
+            index: RwLock::new(CommitIndex::new(Arc::new(JournalCommits { journal: journal.clone() }))),
+            sealing: Mutex::default(),
             checkpoints: RwLock::default(),
             cached_roots: Mutex::default(),
             branches: Mutex::default(),
@@ -196,12 +202,6 @@ impl Shared {
         }
     }
 
-    /// Lets the journal put commits and checkpoints into the footers of the segments that it seals.
-    pub fn publish_summaries(self: &Arc<Self>) {
-        let shared = Arc::downgrade(self);
-        self.journal.set_summary(Box::new(move |range| shared.upgrade().map(|s| s.summary(range)).unwrap_or_default()));
-    }
-
     /// Appends a commit's record and enters the commit, in the row index under these hashes.
     pub fn append_commit(
         &self,
@@ -211,8 +211,9 @@ impl Shared {
         row_hashes: &[u32],
     ) -> Result<(JournalPosition, CommitNumber)> {
         let mut index = self.index.write();
+        let prepared = index.prepare(&commit, parents)?;
         let sequence = self.journal.append(record)?;
-        let number = index.insert(&NewCommit { sequence, ..commit }, parents);
+        let number = index.enter(prepared, sequence);
         self.row_index.enter(number, row_hashes);
         Ok((JournalPosition(sequence + 1), number))
     }
@@ -243,49 +244,39 @@ impl Shared {
         }
     }
 
-    /// The footer's part about commits and checkpoints of these records.
-    fn summary(&self, range: std::ops::Range<u64>) -> Vec<u8> {
-        let mut out = Vec::new();
-        let index = self.index.read();
-        index.encode(index.between(range.clone()), &mut out);
-        let checkpoints = self.checkpoints.read();
-        let records: Vec<_> = checkpoints.records.iter().filter(|(sequence, _)| range.contains(sequence)).collect();
-        put_varint(&mut out, records.len() as u64);
-        for (sequence, roots) in records {
-            put_varint(&mut out, *sequence);
-            put_varint(&mut out, roots.len() as u64);
-            for (commit, address) in roots {
-                out.extend_from_slice(&commit.0);
-                out.extend_from_slice(&address.0);
-            }
-        }
-        out
-    }
-
-    /// Enters what a footer says.
-    pub fn read_summary(&self, bytes: &[u8]) -> Decoded<()> {
-        let mut reader = ByteReader::new(bytes);
-        self.index.write().decode(&mut reader)?;
-        for _ in 0..reader.count()? {
-            let sequence = reader.varint()?;
-            let mut roots = Vec::new();
-            for _ in 0..reader.count()? {
-                roots.push((CommitId(reader.array()?), ChunkAddress(reader.array()?)));
-            }
-            self.enter_checkpoint(&self.index.read(), sequence, roots)?;
-        }
-        reader.finish()
-    }
-
-    pub fn enter_checkpoint(&self, index: &CommitIndex, sequence: u64, roots: Vec<(CommitId, ChunkAddress)>) -> Decoded<()> {
-        let mut checkpoints = self.checkpoints.write();
-        for (commit, address) in &roots {
-            let number = index.find(commit).ok_or(Malformed("checkpoint of an unknown commit"))?;
-            checkpoints.roots.insert(number, *address);
-        }
-        checkpoints.records.push((sequence, roots));
+    /// Notes a checkpoint whose record was appended.
+    /// # Errors
+    /// `Damaged` when it names a commit that does not exist.
+    pub fn enter_checkpoint(&self, index: &CommitIndex, sequence: u64, roots: &[(CommitId, ChunkAddress)]) -> Result<()> {
+        let roots = numbered_roots(index, sequence, roots)?;
+        self.checkpoints.write().enter(&roots);
         Ok(())
     }
+}
+
+impl Checkpoints {
+    pub fn enter(&mut self, found: &[CheckpointRoot]) {
+        self.enter_sealed(found);
+        self.tail.extend_from_slice(found);
+    }
+
+    /// Notes checkpoints that are in a sealed segment's file already.
+    pub fn enter_sealed(&mut self, found: &[CheckpointRoot]) {
+        self.roots.extend(found.iter().filter_map(|checkpoint| checkpoint.root));
+        self.last = found.iter().map(|checkpoint| checkpoint.sequence).max().max(self.last);
+    }
+}
+
+/// A checkpoint's roots under the numbers of their commits.
+pub(crate) fn numbered_roots(index: &CommitIndex, sequence: u64, roots: &[(CommitId, ChunkAddress)]) -> Result<Vec<CheckpointRoot>> {
+    if roots.is_empty() {
+        return Ok(vec![CheckpointRoot { sequence, root: None }]);
+    }
+    let numbered = |(commit, root): &(CommitId, ChunkAddress)| match index.find(commit)? {
+        Some(number) => Ok(CheckpointRoot { sequence, root: Some((number, *root)) }),
+        None => Err(Malformed("checkpoint of an unknown commit").at(format!("journal record {sequence}"))),
+    };
+    roots.iter().map(numbered).collect()
 }
 
 /// What the index keeps of a commit; `sequence` is filled in when it is appended.

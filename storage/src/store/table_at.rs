@@ -98,7 +98,7 @@ impl Past {
     fn get(&self, key: &[u8]) -> Result<Option<Option<Row>>> {
         let oid = self.near.schema().oid;
         let candidates = self.shared.row_index.find(oid, &mut std::iter::once(key));
-        let Some(steps) = steps(&self.shared, &candidates, self.number, self.base) else { return Ok(None) };
+        let Some(steps) = steps(&self.shared, &candidates, self.number, self.base)? else { return Ok(None) };
         let mut row = self.near.get(key)?;
         for number in steps.into_iter().rev() {
             let commit = self.shared.commit_numbered(number)?;
@@ -134,21 +134,23 @@ fn row_after(before: Option<Row>, change: &RowChange) -> Option<Option<Row>> {
 }
 
 /// The candidates on the first-parent line from a commit down to another (exclusive), newest first; `None`: too many.
-fn steps(shared: &Shared, candidates: &Candidates, from: CommitNumber, base: Option<CommitNumber>) -> Option<Vec<CommitNumber>> {
+fn steps(shared: &Shared, candidates: &Candidates, from: CommitNumber, base: Option<CommitNumber>) -> Result<Option<Vec<CommitNumber>>> {
     let index = shared.index.read();
     let mut steps = Vec::new();
     let mut at = Some(from);
-    while let Some(number) = at.and_then(|at| next_candidate(&index, candidates, at)) {
+    while let Some(start) = at
+        && let Some(number) = next_candidate(&index, candidates, start)?
+    {
         if base.is_some_and(|base| number <= base) {
             break;
         }
         if steps.len() == STEP_COUNT_MAX {
-            return None;
+            return Ok(None);
         }
         steps.push(number);
-        at = index.first_parent(number);
+        at = index.first_parent(number)?;
     }
-    Some(steps)
+    Ok(Some(steps))
 }
 
 impl Store {
@@ -159,7 +161,7 @@ impl Store {
     pub fn table_at(&self, commit: CommitId, find: &dyn Fn(&Catalog) -> Option<Oid>) -> Result<Option<TableAt>> {
         let shared = &self.shared;
         let number = shared.number_of(commit)?;
-        let (base, base_root) = match shared.nearest_before(number) {
+        let (base, base_root) = match shared.nearest_before(number)? {
             Some((base, _)) if base == number => return Ok(None),
             Some((base, Base::Known(root))) => (Some(base), root),
             Some((base, Base::Written(address))) => {
@@ -171,7 +173,7 @@ impl Store {
         };
         let mut catalog = Arc::clone(base_root.catalog());
         let redefined = shared.row_index.find(CATALOG, &mut std::iter::empty());
-        let Some(redefined) = steps(shared, &redefined, number, base) else { return Ok(None) };
+        let Some(redefined) = steps(shared, &redefined, number, base)? else { return Ok(None) };
         for number in redefined.into_iter().rev() {
             let commit = shared.commit_numbered(number)?;
             let objects = &mut Arc::make_mut(&mut catalog).objects;
@@ -184,7 +186,7 @@ impl Store {
         }
         let Some(oid) = find(&catalog) else { return Ok(None) };
         let replaced = shared.row_index.find(oid, &mut std::iter::empty());
-        let Some(replaced) = steps(shared, &replaced, number, base) else { return Ok(None) };
+        let Some(replaced) = steps(shared, &replaced, number, base)? else { return Ok(None) };
         // Made, replaced or redefined in between: from there on, whose root value serves everything after it.
         let (base, base_root) = match replaced.first() {
             Some(last) if *last == number => return Ok(None),

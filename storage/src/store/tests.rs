@@ -84,7 +84,7 @@ pub(crate) fn row(id: i32, text: &str) -> Row {
 pub(crate) fn open_on(disk: &SimulatedDisk, segment_size: u64, checkpoint_row_count: u64) -> Result<Arc<Store>> {
     let with = OpenWith {
         disk: Arc::new(disk.clone()),
-        journal: JournalOptions { group_commit: Duration::ZERO, segment_size },
+        journal: JournalOptions { group_commit: Duration::ZERO, segment_size, index_thread: false },
         checkpoint_row_count,
         derived: false,
         row_index: None,
@@ -270,8 +270,8 @@ fn a_second_process_is_refused_the_directory() {
 fn a_newer_format_is_refused_with_both_versions() {
     let disk = SimulatedDisk::default();
     drop(made(&disk).unwrap());
-    disk.put_file("FORMAT", b"strandline store, format 2\n".to_vec());
-    assert!(matches!(open_on(&disk, 1 << 16, u64::MAX), Err(Error::Format { found: 2, supported: 1, .. })));
+    disk.put_file("FORMAT", b"strandline store, format 3\n".to_vec());
+    assert!(matches!(open_on(&disk, 1 << 16, u64::MAX), Err(Error::Format { found: 3, supported: 2, .. })));
     disk.put_file("FORMAT", b"strandline store, format 0\n".to_vec());
     assert!(matches!(open_on(&disk, 1 << 16, u64::MAX), Err(Error::Damaged { .. })));
 }
@@ -341,7 +341,7 @@ pub(crate) fn history(segment_size: u64, count: u64) -> (SimulatedDisk, Vec<(Com
 }
 
 /// How many of these states the store on this disk has reached; checks that it is one of them. 0: not even the first.
-fn reached(disk: &SimulatedDisk, states: &[(CommitId, Model)]) -> usize {
+pub(crate) fn reached(disk: &SimulatedDisk, states: &[(CommitId, Model)]) -> usize {
     let store = open_on(disk, 1 << 20, u64::MAX).unwrap();
     let Ok(branch) = store.branch(DATABASE, "main") else { return 0 };
     let state = branch.state();

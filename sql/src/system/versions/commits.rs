@@ -166,7 +166,8 @@ fn commits(
 fn bare_rows(context: &Arc<StatementContext>, heads: &[CommitId]) -> Result<RowIterator> {
     let context = Arc::clone(context);
     let ids = context.store.log_ids(heads, &[])?;
-    Ok(Box::new(ids.enumerate().map(move |(i, _)| {
+    Ok(Box::new(ids.enumerate().map(move |(i, id)| {
+        id?;
         if i % 1024 == 0 {
             context.check_cancel()?;
         }

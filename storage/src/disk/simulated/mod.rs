@@ -295,8 +295,11 @@ impl DiskFile for SimulatedFile {
         let used = state.content.size();
         let growth = (offset + bytes.len() as u64).saturating_sub(size);
         let fitting = state.faults.room(used, growth);
-        let written = bytes.len() - (growth - fitting) as usize;
-        state.apply(Operation::Write { file: self.node, offset, bytes: bytes[..written].to_vec() });
+        // A write beyond the end fills what is between, too.
+        let written = bytes.len().saturating_sub((growth - fitting) as usize);
+        if written > 0 {
+            state.apply(Operation::Write { file: self.node, offset, bytes: bytes[..written].to_vec() });
+        }
         if written < bytes.len() { Err(full()) } else { Ok(()) }
     }
 

@@ -3,5 +3,5 @@
 use strandline_storage::decoders::{Decoder, decode};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    decode(Decoder::Footer, bytes);
+    decode(Decoder::SealedCommits, bytes);
 });
