@@ -8,7 +8,7 @@
 //! | offset | size | field |
 //! |---|---|---|
 //! | 0 | 8 | magic `STRINDEX` |
-//! | 8 | 1 | format: 1 |
+//! | 8 | 1 | format: 2 |
 //! | 9 | 1 | kind of the file |
 //! | 10 | 2 | number of sections |
 //! | 12 | 4 | CRC32C of the blocks' checksums |
@@ -28,7 +28,7 @@ use crate::disk::{Disk, DiskFile, FileBytes};
 use crate::error::{Error, Result};
 
 const MAGIC: [u8; 8] = *b"STRINDEX";
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const BLOCK_SIZE: usize = 4096;
 /// A block of its own, so that the blocks of the sections are pages of memory.
 const HEADER_SIZE: usize = BLOCK_SIZE;
@@ -197,11 +197,11 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
-/// Items of [`Fanout`] that share an entry, on average.
-const FANOUT_ITEM_COUNT: usize = 8;
+/// Items of [`Fanout`] that share an entry, on average. Each that is looked at costs two pages that are not in the processor's caches.
+const FANOUT_ITEM_COUNT: usize = 2;
 
 /// Where among items sorted by a 32-byte hash those with given first bits lie: a table of the places where each value of the
-/// first bits begins. Hashes are evenly spread, so a look-up reads one entry and looks at some eight items.
+/// first bits begins. Hashes are evenly spread, so a look-up reads one entry and looks at one or two items.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fanout {
     section: usize,

@@ -142,6 +142,7 @@ fn write(shared: &Arc<Shared>, registry: &Mutex<Registry>) -> Result<()> {
         let sequence = shared.journal.append(&record)?;
         shared.enter_checkpoint(&index, sequence, &roots)?;
     }
+    shared.row_index.save_soon();
     tracing::debug!(branches = branch_count, ms = started.elapsed().as_millis() as u64, "made a checkpoint");
     Ok(())
 }

@@ -13,12 +13,11 @@
 //! 3. The records since it was taken are replayed. A branch was looked at a little later than the rest, so each branch
 //!    has its own sequence number from which on records count for it.
 //!
-//! Replay runs the code that ran then ([`Inner::follow`], [`Inner::advance`]), so it ends where the store was.
+//! Replay runs the code that ran then ([`Inner::follow`], [`Inner::advance`]), so it ends where the store was. On the way it enters the
+//! commits in the row index, which a checkpoint has written as far as they are before it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-
-use bytes::Bytes;
 
 use crate::commit::Commit;
 use crate::encoding::Malformed;
@@ -27,7 +26,8 @@ use crate::id::CommitId;
 use crate::journal::LogFrame;
 use crate::record::{self, Checkpoint, Record, RootSpec};
 use crate::root::Root;
-use crate::store::branch::{Branch, BranchCell, Inner};
+use crate::row_index::hashes_of;
+use crate::store::branch::{Branch, BranchCell, Head, Inner};
 use crate::store::registry::{Database, Registry, Tag};
 use crate::store::shared::Shared;
 
@@ -190,8 +190,12 @@ impl<'a> Recovery<'a> {
                 self.branches.remove(&branch);
             }
             Record::Commit { branch, mode, commit } => {
+                let commit = Commit::decode(&commit, &self.shared.chunks)?;
+                let head = self.shared.head_of(commit.id)?;
+                // Of every commit, or there would be gaps.
+                self.shared.row_index.enter(head.number, &hashes_of(commit.changes()?, commit.meta.source.as_ref()));
                 if let Some(cell) = self.branch(branch, sequence) {
-                    self.replay_commit(&cell, mode, &commit)?;
+                    self.replay_commit(&cell, mode, &commit, head)?;
                 }
             }
             Record::HeadMoved { branch, head, hard } => {
@@ -249,10 +253,8 @@ impl<'a> Recovery<'a> {
         self.registry.next_number = self.registry.next_number.max(number + 1);
     }
 
-    fn replay_commit(&self, cell: &Arc<BranchCell>, mode: record::CommitMode, bytes: &Bytes) -> Result<()> {
-        let commit = Commit::decode(bytes, &self.shared.chunks)?;
+    fn replay_commit(&self, cell: &Arc<BranchCell>, mode: record::CommitMode, commit: &Commit, head: Head) -> Result<()> {
         let changes = commit.changes()?;
-        let head = self.shared.head_of(commit.id)?;
         let mut inner = cell.lock();
         let root = match mode {
             record::CommitMode::Staged => inner.staged().clone(),

@@ -47,6 +47,11 @@ impl CommitEntry {
         self.lsn.0 != u64::MAX
     }
 
+    /// Whether the first parent of this commit, which has this number, is another one than the commit before it.
+    pub(super) fn is_break(&self, number: CommitNumber) -> bool {
+        Some(self.parent) != number.checked_sub(1)
+    }
+
     /// The time as a number in the same order.
     pub(super) fn time_key(&self) -> u64 {
         time_key(self.time)

@@ -275,10 +275,43 @@ impl CommitIndex {
         Ok(found)
     }
 
+    /// Whether the first-parent line from `to` down to `from` has every commit between them. Most histories are such a line, on which
+    /// ancestors need not be looked for.
+    fn is_line(&self, from: CommitNumber, to: CommitNumber) -> Result<bool> {
+        if from >= to {
+            return Ok(from == to);
+        }
+        // The parent of the first does not matter.
+        let from = from + 1;
+        let sealed = self.tail.sealed;
+        if to >= sealed && !self.tail.is_line(from.max(sealed), to) {
+            return Ok(false);
+        }
+        if from >= sealed {
+            return Ok(true);
+        }
+        let last = to.min(sealed - 1);
+        for part in self.part_of(from)..=self.part_of(last) {
+            let commits = &self.parts[part].commits;
+            if commits.count > 0 {
+                let (from, to) = (from.max(commits.first), last.min(commits.end() - 1));
+                if !self.ask(part, |commits| commits.is_line(from, to))? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
     /// The ancestor on the first-parent line that is `distance` commits back.
     /// # Errors
     /// `Damaged`.
     pub fn ancestor(&self, mut number: CommitNumber, distance: u64) -> Result<Option<CommitNumber>> {
+        if let Some(ancestor) = u32::try_from(distance).ok().and_then(|distance| number.checked_sub(distance))
+            && self.is_line(ancestor, number)?
+        {
+            return Ok(Some(ancestor));
+        }
         let mut entry = self.entry(number)?;
         let Some(depth) = u64::from(entry.depth).checked_sub(distance) else { return Ok(None) };
         while u64::from(entry.depth) > depth {
@@ -298,6 +331,9 @@ impl CommitIndex {
     /// # Errors
     /// `Damaged`.
     pub fn line_not_after(&self, mut number: CommitNumber, bound: CommitNumber) -> Result<Option<CommitNumber>> {
+        if self.is_line(bound, number)? {
+            return Ok(Some(bound));
+        }
         while number != NONE && number > bound {
             let entry = self.entry(number)?;
             number = if entry.jump != NONE && entry.jump >= bound { entry.jump } else { entry.parent };
@@ -309,6 +345,9 @@ impl CommitIndex {
     /// # Errors
     /// `Damaged`.
     pub fn line_distance(&self, from: CommitNumber, to: CommitNumber) -> Result<Option<u64>> {
+        if self.is_line(to, from)? {
+            return Ok(Some(u64::from(from - to)));
+        }
         let Some(distance) = self.entry(from)?.depth.checked_sub(self.entry(to)?.depth).map(u64::from) else { return Ok(None) };
         Ok((self.ancestor(from, distance)? == Some(to)).then_some(distance))
     }
@@ -336,9 +375,40 @@ impl CommitIndex {
         Ok(Some(number))
     }
 
+    /// A commit on the first-parent line of `head`, itself included, after which the line has come to larger LSNs than `lsn`: found
+    /// by halving stretches that are lines with ascending LSNs, as a source's are.
+    fn last_near(&self, head: CommitNumber, lsn: Lsn) -> Result<CommitNumber> {
+        let near = |number: CommitNumber| Ok::<_, Error>(self.entry(number)?.near_lsn);
+        let mut last = head;
+        loop {
+            let first = if last >= self.tail.sealed { self.tail.sealed } else { self.parts[self.part_of(last)].commits.first };
+            let is_ordered = match last >= self.tail.sealed {
+                true => self.tail.is_line(first + 1, last) && self.tail.ascends(first, last),
+                false => self
+                    .ask(self.part_of(last), |part| Ok((first == last || part.is_line(first + 1, last)?) && part.ascends(first, last)?))?,
+            };
+            if !is_ordered || near(last)? <= lsn.0 {
+                return Ok(last);
+            }
+            if near(first)? <= lsn.0 {
+                let (mut low, mut high) = (first, last);
+                while high - low > 1 {
+                    let middle = low + (high - low) / 2;
+                    if near(middle)? <= lsn.0 { low = middle } else { high = middle }
+                }
+                return Ok(low);
+            }
+            match self.first_parent(first)? {
+                Some(parent) => last = parent,
+                None => return Ok(first),
+            }
+        }
+    }
+
     /// # Errors
     /// `Damaged`.
     pub fn at_lsn(&self, head: CommitNumber, lsn: Lsn) -> Result<Option<CommitNumber>> {
+        let head = self.last_near(head, lsn)?;
         self.search(head, |e| e.has_source() && e.lsn <= lsn, |e, far| e.least_lsn(far).is_none_or(|least| least > lsn.0))
     }
 

@@ -12,6 +12,8 @@
 //! | 4 | for each 256 commits the smallest and the largest LSN of a source, 8 bytes each (2^64-1 and 0: none has one) |
 //! | 5 | second and further parents: commit, counted from the first; its parent's number; 4 bytes each |
 //! | 6 | checkpoints: sequence number of the record, 8 bytes; number of the commit, 4 bytes (2^32-1: none); address of its root value, 32 bytes |
+//! | 7 | the commits whose first parent is not the commit before them, counted from the first; 4 bytes each |
+//! | 8 | the commits whose line has come to a smaller LSN than that of the commit before them; 4 bytes each |
 //!
 //! A row is the commit's id and its fields, each stored as its distance to the smallest one of the segment in as few bytes as
 //! the largest distance needs: none at all where it is the same for all. So a row of a replicated history takes about 50 bytes.
@@ -34,6 +36,8 @@ const ORDER: usize = 3;
 const FENCES: usize = 4;
 const MORE_PARENTS: usize = 5;
 const CHECKPOINTS: usize = 6;
+const BREAKS: usize = 7;
+const DROPS: usize = 8;
 
 const FIELD_COUNT: usize = 10;
 const FIELDS_AT: usize = 16;
@@ -117,6 +121,18 @@ fn width(distance: u64) -> usize {
     }
 }
 
+/// The number in so many bytes; written out, as every step of every walk through the commits comes here.
+fn distance(bytes: &[u8]) -> u64 {
+    match *bytes {
+        [] => 0,
+        [a] => u64::from(a),
+        [a, b] => u64::from(u16::from_le_bytes([a, b])),
+        [a, b, c, d] => u64::from(u32::from_le_bytes([a, b, c, d])),
+        [a, b, c, d, e, f, g, h] => u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        _ => 0,
+    }
+}
+
 impl PartContents {
     pub fn encode(&self, subject: &Subject) -> Vec<u8> {
         let rows: Vec<_> = self.entries.iter().enumerate().map(|(i, e)| fields(e, self.first, i, self.first_sequence)).collect();
@@ -158,7 +174,12 @@ impl PartContents {
             checkpoints.extend_from_slice(&root.0);
         }
         let order = order.iter().flat_map(|index| index.to_le_bytes()).collect();
-        checked_file::encode(KIND, subject, &[meta, out, fanout, order, fences.collect(), parents.collect(), checkpoints])
+        let breaks = self.entries.iter().zip(0u32..).filter(|(entry, index)| entry.is_break(self.first + index));
+        let breaks = breaks.flat_map(|(_, index)| index.to_le_bytes()).collect();
+        let drops = self.entries.windows(2).zip(1u32..).filter(|(pair, _)| pair[1].near_lsn < pair[0].near_lsn);
+        let drops = drops.flat_map(|(_, index)| index.to_le_bytes()).collect();
+        let sections = [meta, out, fanout, order, fences.collect(), parents.collect(), checkpoints, breaks, drops];
+        checked_file::encode(KIND, subject, &sections)
     }
 }
 
@@ -198,7 +219,7 @@ impl SealedCommits {
             *field = Field { width: usize::from(meta[at]), base: u64_at(meta, at + 1) };
         }
         let row_size = 32 + layout.iter().map(|field| field.width).sum::<usize>();
-        let fits = layout.iter().all(|field| field.width <= 8)
+        let fits = layout.iter().all(|field| [0, 1, 2, 4, 8].contains(&field.width))
             && file.size(ROWS) == count as usize * row_size
             && file.size(ORDER) == count as usize * 4
             && first.checked_add(count).is_some();
@@ -221,6 +242,26 @@ impl SealedCommits {
         self.file.size(MORE_PARENTS) > 0
     }
 
+    /// Whether the first parent of each commit from `from` up to `to` is the commit before it.
+    pub fn is_line(&self, from: CommitNumber, to: CommitNumber) -> Result<bool> {
+        self.has_none_between(BREAKS, from, to)
+    }
+
+    /// Whether the LSNs to which lines have come ascend from `from` up to `to`.
+    pub fn ascends(&self, from: CommitNumber, to: CommitNumber) -> Result<bool> {
+        Ok(from == to || self.has_none_between(DROPS, from + 1, to)?)
+    }
+
+    fn has_none_between(&self, section: usize, from: CommitNumber, to: CommitNumber) -> Result<bool> {
+        let count = self.file.size(section) / 4;
+        let (mut low, mut high) = (0, count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.file.u32(section, middle)? < from - self.first { low = middle + 1 } else { high = middle }
+        }
+        Ok(low == count || self.file.u32(section, low)? > to - self.first)
+    }
+
     fn id(&self, index: u32) -> Result<CommitId> {
         let bytes = self.file.bytes(ROWS, index as usize * self.row_size, 32)?;
         Ok(CommitId(*bytes.first_chunk().expect("BUG: an id has 32 bytes")))
@@ -230,14 +271,13 @@ impl SealedCommits {
         let index = number - self.first;
         let at = index as usize * self.row_size;
         let row = self.file.bytes(ROWS, at, self.row_size)?;
-        let (id, mut rest) = row.split_first_chunk().expect("BUG: a row begins with an id");
+        let id = row.first_chunk().expect("BUG: a row begins with an id");
         let mut values = [0u64; FIELD_COUNT];
+        let mut rest = &row[32..];
         for (value, field) in values.iter_mut().zip(&self.layout) {
-            let mut bytes = [0; 8];
             let (own, after) = rest.split_at(field.width);
-            bytes[..field.width].copy_from_slice(own);
             rest = after;
-            *value = field.base.wrapping_add(u64::from_le_bytes(bytes));
+            *value = field.base.wrapping_add(distance(own));
         }
         let [sequence, parent, jump, depth, height, near_lsn, time, xid, touched, marks] = values;
         let back = |distance: u64| match distance {

@@ -18,6 +18,10 @@ pub(super) struct Tail {
     pub sealed: CommitNumber,
     /// The number after the last commit.
     pub end: CommitNumber,
+    /// Those whose first parent is not the commit before them, ascending.
+    breaks: Vec<CommitNumber>,
+    /// Those whose line has come to a smaller LSN than that of the commit before them, ascending.
+    drops: Vec<CommitNumber>,
     /// Second and further parents.
     pub more_parents: HashMap<CommitNumber, Vec<CommitNumber>>,
     /// Of each [`FENCE_SIZE`] commits from `start` on.
@@ -35,6 +39,16 @@ impl Tail {
     pub fn entry(&self, number: CommitNumber) -> &CommitEntry {
         let at = (number - self.start) as usize;
         &self.blocks[at / BLOCK_SIZE][at % BLOCK_SIZE]
+    }
+
+    /// Whether the first parent of each commit from `from` up to `to` is the commit before it.
+    pub fn is_line(&self, from: CommitNumber, to: CommitNumber) -> bool {
+        self.breaks.get(self.breaks.partition_point(|number| *number < from)).is_none_or(|number| *number > to)
+    }
+
+    /// Whether the LSNs to which lines have come ascend from `from` up to `to`.
+    pub fn ascends(&self, from: CommitNumber, to: CommitNumber) -> bool {
+        self.drops.get(self.drops.partition_point(|number| *number <= from)).is_none_or(|number| *number > to)
     }
 
     fn home(&self, id: &CommitId) -> usize {
@@ -77,6 +91,12 @@ impl Tail {
             self.fences.push_back(Fence::default());
         }
         self.fences.back_mut().expect("BUG: no fence").enter(&entry);
+        if entry.is_break(number) {
+            self.breaks.push(number);
+        }
+        if at > 0 && entry.near_lsn < self.entry(number - 1).near_lsn {
+            self.drops.push(number);
+        }
         self.blocks.back_mut().expect("BUG: no block").push(entry);
         self.end += 1;
         if (self.end - self.sealed) as usize * 4 > self.slots.len() * 3 {
@@ -103,6 +123,8 @@ impl Tail {
         self.fences.drain(..block_count * BLOCK_SIZE / FENCE_SIZE);
         self.start += (block_count * BLOCK_SIZE) as u32;
         self.more_parents.retain(|number, _| *number >= sealed);
+        self.breaks.drain(..self.breaks.partition_point(|number| *number < sealed));
+        self.drops.drain(..self.drops.partition_point(|number| *number < sealed));
         let slots = std::mem::take(&mut self.slots);
         self.fill_slots();
         (forgotten, slots)

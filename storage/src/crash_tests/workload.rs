@@ -182,7 +182,7 @@ impl Workload {
             74..76 => self.take_oid(&store),
             76..78 => self.change_databases(&store),
             78..84 => store.checkpoint(),
-            84..88 => store.shared.row_index.work(&store.shared),
+            84..88 => store.shared.row_index.work(&store.shared, RUN_ENTRY_COUNT),
             88..98 => store.sync(),
             _ => self.reopen(store),
         }

@@ -186,8 +186,8 @@ fn samples() -> Vec<(Decoder, Vec<u8>)> {
             samples.push((Decoder::Value, [&[number][..], bytes].concat()));
         }
     }
-    let mut block = 300u16.to_le_bytes().to_vec();
-    for n in 0..300u64 {
+    let mut block = 120u16.to_le_bytes().to_vec();
+    for n in 0..120u64 {
         put_varint(&mut block, n % 3 * 1000);
         put_varint(&mut block, n);
     }

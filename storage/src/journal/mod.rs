@@ -57,9 +57,9 @@ use segment::LogFrameAt;
 
 /// A segment is sealed when it has grown to this size.
 pub(crate) const SEGMENT_SIZE: u64 = 64 << 20;
-/// Records are gathered into frames of about this size before compression: larger ones compress better, smaller ones
-/// make reading one commit cheaper.
-const LOG_FRAME_SIZE: usize = 64 << 10;
+/// Records are gathered into frames of about this size before compression: larger ones compress a little better, smaller ones
+/// make reading one commit cheaper. See `docs/design/0009-flat-history.md`.
+const LOG_FRAME_SIZE: usize = 4 << 10;
 const LOG_FRAME_RECORD_COUNT_MAX: usize = u16::MAX as usize;
 /// The largest record; also what keeps a frame below [`FRAME_BODY_SIZE_MAX`].
 pub(crate) const RECORD_SIZE_MAX: usize = FRAME_BODY_SIZE_MAX - 16;

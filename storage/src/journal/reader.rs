@@ -1,6 +1,7 @@
 //! Reading records and chunks back, from memory while they are pending and from the segments afterwards.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,15 +11,17 @@ use parking_lot::Mutex;
 use super::frame::{FRAME_HEADER_SIZE, FrameHeader, FrameKind};
 use super::places::{Found, Places};
 use super::segment::{ChunkAt, segment_path};
-use super::{Core, Item, Journal, LogFrameAt, io_error};
+use super::{Core, Item, Journal, LOG_FRAME_SIZE, LogFrameAt, io_error};
 use crate::chunk::{ChunkReader, ChunkWriter};
 use crate::disk::DiskFile;
 use crate::encoding::{ByteReader, Decoded, Malformed};
 use crate::error::{Error, Result};
 use crate::id::ChunkAddress;
 
-/// Decompressed log frames that are kept: a walk over the log reads each once.
-const CACHED_FRAME_COUNT: usize = 48;
+/// Bytes of decompressed log frames that are kept: a walk over the log reads each once.
+const CACHED_FRAMES_SIZE: usize = 4 << 20;
+/// What is read of a log frame at first, its header included: mostly all of it.
+const LOG_FRAME_READ_SIZE: usize = LOG_FRAME_SIZE * 3 / 4;
 
 /// A log frame's records.
 #[derive(Debug)]
@@ -57,29 +60,53 @@ impl LogFrame {
 
 /// The frames read last.
 #[derive(Default)]
-pub(crate) struct FrameCache {
-    frames: Mutex<VecDeque<Arc<LogFrame>>>,
+pub(crate) struct FrameCache(Mutex<CachedFrames>);
+
+#[derive(Default)]
+struct CachedFrames {
+    by_sequence: BTreeMap<u64, Arc<LogFrame>>,
+    /// The oldest at the front.
+    order: VecDeque<u64>,
+    size: usize,
 }
 
 impl FrameCache {
     fn get(&self, sequence: u64) -> Option<Arc<LogFrame>> {
-        self.frames.lock().iter().find(|f| f.sequence == sequence).cloned()
+        self.0.lock().by_sequence.get(&sequence).cloned()
+    }
+
+    /// A record, if its frame is there.
+    fn record(&self, sequence: u64) -> Option<Bytes> {
+        let cached = self.0.lock();
+        let (_, frame) = cached.by_sequence.range(..=sequence).next_back()?;
+        frame.record(sequence)
     }
 
     fn put(&self, frame: Arc<LogFrame>) {
-        let mut frames = self.frames.lock();
-        if frames.len() == CACHED_FRAME_COUNT {
-            frames.pop_back();
+        let mut cached = self.0.lock();
+        let cached = &mut *cached;
+        if cached.by_sequence.contains_key(&frame.sequence) {
+            return;
         }
-        frames.push_front(frame);
+        cached.size += frame.body.len();
+        cached.order.push_back(frame.sequence);
+        cached.by_sequence.insert(frame.sequence, frame);
+        while cached.size > CACHED_FRAMES_SIZE
+            && let Some(oldest) = cached.order.pop_front()
+            && let Some(oldest) = cached.by_sequence.remove(&oldest)
+        {
+            cached.size -= oldest.body.len();
+        }
     }
 }
 
 impl Core {
     /// A segment's file, for reading.
     pub(super) fn file(&self, number: u32) -> Result<Arc<dyn DiskFile>> {
-        let path = self.segment_path(number);
-        self.files.get(number, || self.disk.open_read(&path).map_err(io_error("open", &path)))
+        self.files.get(number, || {
+            let path = self.segment_path(number);
+            self.disk.open_read(&path).map_err(io_error("open", &path))
+        })
     }
 
     /// Looks something up; an index that turns out to be damaged is made anew, once.
@@ -108,20 +135,31 @@ impl Core {
 
     fn read_frame(&self, number: u32, offset: u32, size: Option<u32>) -> Result<(FrameHeader, Vec<u8>)> {
         let file = self.file(number)?;
-        let path = self.segment_path(number);
-        let damaged = |what: &str| Error::Damaged { place: format!("{} at offset {offset}", path.display()), what: what.into() };
-        // A size that is damaged may lead beyond the end.
-        let read = |buffer: &mut [u8], from: u64| match file.read_at(buffer, from) {
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(damaged("frame ends early")),
-            other => other.map_err(io_error("read", &path)),
+        let damaged = |what: &str| {
+            let place = format!("{} at offset {offset}", self.segment_path(number).display());
+            Error::Damaged { place, what: what.into() }
         };
-        let mut frame = vec![0; size.map_or(FRAME_HEADER_SIZE, |s| s as usize)];
-        read(&mut frame, u64::from(offset))?;
+        // A size that is damaged may lead beyond the end.
+        let failed = |error: io::Error| match error.kind() {
+            ErrorKind::UnexpectedEof => damaged("frame ends early"),
+            _ => Error::Io { action: "read", path: self.segment_path(number), source: error },
+        };
+        let mut frame = vec![0; size.map_or(LOG_FRAME_READ_SIZE, |s| s as usize)];
+        match file.read_at(&mut frame, u64::from(offset)) {
+            // Near the end of the file.
+            Err(error) if size.is_none() && error.kind() == ErrorKind::UnexpectedEof => {
+                frame.truncate(FRAME_HEADER_SIZE);
+                file.read_at(&mut frame, u64::from(offset)).map_err(failed)?;
+            }
+            read => read.map_err(failed)?,
+        }
         let header = FrameHeader::decode(&frame).ok_or_else(|| damaged("not a frame"))?;
-        if frame.len() < header.frame_size() && size.is_none() {
+        if size.is_none() {
+            let read_count = frame.len();
             frame.resize(header.frame_size(), 0);
-            let read_from = u64::from(offset) + FRAME_HEADER_SIZE as u64;
-            read(&mut frame[FRAME_HEADER_SIZE..], read_from)?;
+            if let Some(rest) = frame.get_mut(read_count..) {
+                file.read_at(rest, u64::from(offset) + read_count as u64).map_err(failed)?;
+            }
         }
         if !header.verify(&frame) {
             return Err(damaged("frame fails its checksum"));
@@ -171,12 +209,16 @@ impl Journal {
             // A batch leaves `pending` only after its place was entered in `locations`.
             let pending = self.core.pending.lock();
             let queued = pending.items.iter().filter_map(|i| if let Item::Log(batch) = i { Some(batch) } else { None });
-            for batch in pending.writing.iter().map(|b| &**b).chain(queued) {
+            // They ascend.
+            for batch in pending.writing.iter().map(|b| &**b).chain(queued).take_while(|batch| batch.sequence <= sequence) {
                 let index = sequence.wrapping_sub(batch.sequence);
                 if let Some((start, end)) = usize::try_from(index).ok().and_then(|i| batch.records.get(i)) {
                     return Ok(Bytes::copy_from_slice(&batch.bytes[*start as usize..*end as usize]));
                 }
             }
+        }
+        if let Some(record) = self.core.frames.record(sequence) {
+            return Ok(record);
         }
         let missing = || Error::Damaged { place: format!("journal record {sequence}"), what: "missing".into() };
         let (number, at) = self.core.find_log_frame(sequence)?.ok_or_else(missing)?;

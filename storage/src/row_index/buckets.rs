@@ -4,7 +4,7 @@ use super::Entry;
 use crate::commit_index::CommitNumber;
 
 /// Bits of a hash that choose its list.
-const BITS: u32 = 8;
+const BITS: u32 = 10;
 
 #[derive(Default)]
 pub(super) struct Buckets {

@@ -10,8 +10,9 @@
 //! whole have one entry under a hash of the table alone. Hashes collide, so an answer is a superset: who asks looks at
 //! the change sets of the commits found, and at every commit that is not covered yet.
 //!
-//! New commits are entered in memory on the way. A thread of its own reads what a restart left between, writes sorted
-//! runs of commits that are durable, and merges runs, eight of a size into one. Nothing here is the truth: a run that is
+//! New commits are entered in memory on the way, and so are those that opening replays. A thread of its own reads what a restart
+//! left between, writes sorted runs of commits that are durable (when there is enough in memory, and when a checkpoint was made,
+//! from which replay will start), and merges runs, four of a size into one. Nothing here is the truth: a run that is
 //! missing, damaged or of another history is deleted with all after it, and made again from the journal.
 //!
 //! Measured with pgbench transactions (four rows each): 14 bytes on disk a transaction.
@@ -22,7 +23,6 @@ pub(crate) mod run;
 mod tests;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,7 +39,7 @@ use crate::journal::JournalPosition;
 use crate::schema::Oid;
 use crate::store::shared::Shared;
 use buckets::Buckets;
-use run::Run;
+use run::{Run, RunEntries};
 
 /// The hash of (table, key), and a commit.
 type Entry = (u32, CommitNumber);
@@ -47,7 +47,11 @@ type Entry = (u32, CommitNumber);
 /// Entries in memory after which a run is written.
 pub(crate) const RUN_ENTRY_COUNT: usize = 1 << 18;
 /// Runs of one size that become one of the next.
-const MERGE_RUN_COUNT: usize = 8;
+const MERGE_RUN_COUNT: usize = 4;
+/// However they differ in size, more runs than these are not left.
+const RUN_COUNT_MAX: usize = 8;
+/// A checkpoint writes a run of what is in memory, unless it is less than this part of a full one: that is read again quickly.
+const SAVED_SHARE: usize = 32;
 /// Commits read from the journal before what was found is entered.
 const READ_COMMIT_COUNT: u32 = 1000;
 
@@ -164,11 +168,14 @@ impl State {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The later wins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Wish {
     #[default]
     Nothing,
     Work,
+    /// Write what is in memory, even if it is not much.
+    Save,
     Stop,
 }
 
@@ -177,7 +184,8 @@ impl RowIndex {
         RowIndex { disk, folder, run_entry_count, state: RwLock::default(), wish: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// Finds the runs of the store's commits, whose index is complete. Later commits are to be [entered](Self::enter).
+    /// Finds the runs of the store's commits, whose index is complete. Later commits are to be [entered](Self::enter); the last ones
+    /// may have been before.
     pub fn open(&self, shared: &Shared) {
         let mut state = self.state.write();
         let index = shared.index.read();
@@ -186,11 +194,18 @@ impl RowIndex {
                 run.commits.end <= index.len() && index.entry(run.commits.end - 1).is_ok_and(|entry| entry.id == run.last_commit)
             });
         }
-        state.early_end = state.covered();
-        (state.fresh_start, state.fresh_end) = (index.len(), index.len());
+        let covered = state.covered();
+        state.early_end = covered;
+        if state.fresh_end == index.len() {
+            state.fresh.retain(|entry| entry.1 >= covered);
+            state.fresh_start = state.fresh_start.max(covered);
+        } else {
+            state.fresh = Buckets::default();
+            (state.fresh_start, state.fresh_end) = (index.len(), index.len());
+        }
     }
 
-    /// Enters a new commit. To be called in the order of the numbers; costs no disk access.
+    /// Enters a new commit, or while the store is opened one of the last. To be called in the order of the numbers; costs no disk access.
     pub fn enter(&self, number: CommitNumber, hashes: &[u32]) {
         if self.folder.is_none() {
             return;
@@ -198,6 +213,11 @@ impl RowIndex {
         let mut state = self.state.write();
         if number < state.fresh_end {
             return;
+        }
+        if number > state.fresh_end {
+            // Replay begins here, or goes on after commits that it does not look at.
+            state.fresh = Buckets::default();
+            state.fresh_start = number;
         }
         hashes.iter().for_each(|hash| state.fresh.push((*hash, number)));
         state.fresh_end = number + 1;
@@ -208,15 +228,16 @@ impl RowIndex {
 
     /// The commits that may have changed these rows of a table, or the table as a whole.
     pub fn find(&self, table: Oid, keys: &mut dyn Iterator<Item = &[u8]>) -> Candidates {
-        self.find_hashes(keys.map(|key| row_hash(table, key)).chain([table_hash(table)]).collect())
+        self.find_hashes(keys.map(|key| row_hash(table, key)).collect(), Some(table_hash(table)))
     }
 
     /// The commits that may be of a source's transaction.
     pub fn find_xid(&self, xid: u32) -> Candidates {
-        self.find_hashes(vec![xid_hash(xid)])
+        self.find_hashes(vec![xid_hash(xid)], None)
     }
 
-    fn find_hashes(&self, mut hashes: Vec<u32>) -> Candidates {
+    /// `wide`: the hash of a whole table.
+    fn find_hashes(&self, mut hashes: Vec<u32>, wide: Option<u32>) -> Candidates {
         if self.folder.is_none() {
             return Candidates::all();
         }
@@ -225,17 +246,16 @@ impl RowIndex {
         let state = self.state.read();
         let mut numbers = Vec::new();
         for run in &state.runs {
-            for hash in &hashes {
-                if let Err(error) = run.find(*hash, &mut numbers) {
-                    drop(state);
-                    self.forget(&error);
-                    return Candidates::all();
-                }
+            let found = hashes.iter().try_for_each(|hash| run.find(*hash, &mut numbers));
+            if let Err(error) = found.and_then(|()| wide.map_or(Ok(()), |hash| run.find_wide(hash, &mut numbers))) {
+                drop(state);
+                self.forget(&error);
+                return Candidates::all();
             }
         }
-        for hash in &hashes {
-            state.early.find(*hash, &mut numbers);
-            state.fresh.find(*hash, &mut numbers);
+        for hash in hashes.into_iter().chain(wide) {
+            state.early.find(hash, &mut numbers);
+            state.fresh.find(hash, &mut numbers);
         }
         numbers.sort_unstable();
         numbers.dedup();
@@ -256,10 +276,28 @@ impl RowIndex {
 
     fn wish(&self, wish: Wish) {
         let mut current = self.wish.lock();
-        if *current != Wish::Stop {
-            *current = wish;
-        }
+        *current = (*current).max(wish);
         self.changed.notify_all();
+    }
+
+    /// To be called when a checkpoint was made: what is before it will not be replayed, so that it is read quickly after opening only
+    /// from a run.
+    pub fn save_soon(&self) {
+        self.wish(Wish::Save);
+    }
+
+    /// Writes what is in memory, where it follows what is written. Where the thread works, that is for it to do.
+    /// # Errors
+    /// `Io`, `Stopped`.
+    pub fn save(&self, shared: &Shared) -> Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        self.create_folder(folder)?;
+        self.write_run(shared, folder)?;
+        Ok(())
+    }
+
+    fn create_folder(&self, folder: &Path) -> Result<()> {
+        create_dirs(&*self.disk, folder).map_err(|source| Error::Io { action: "create", path: folder.into(), source })
     }
 
     fn is_stopping(&self) -> bool {
@@ -268,8 +306,9 @@ impl RowIndex {
 
     /// Works until told to stop.
     fn run(&self, shared: &Shared) {
+        let mut count_min = self.run_entry_count;
         loop {
-            if let Err(error) = self.work(shared) {
+            if let Err(error) = self.work(shared, count_min) {
                 // What is not indexed is read commit by commit. A damaged run has said so where it was read.
                 tracing::warn!(%error, "could not go on with the row index");
             }
@@ -277,25 +316,29 @@ impl RowIndex {
             while *wish == Wish::Nothing {
                 self.changed.wait(&mut wish);
             }
-            if *wish == Wish::Stop {
-                return;
-            }
+            count_min = match *wish {
+                Wish::Stop => return,
+                Wish::Save => (self.run_entry_count / SAVED_SHARE).max(1),
+                Wish::Work | Wish::Nothing => self.run_entry_count,
+            };
             *wish = Wish::Nothing;
         }
     }
 
-    /// Indexes what is to be indexed and writes it out where there is enough of it.
+    /// Indexes what is to be indexed and writes it out where there are so many entries of it.
     /// # Errors
     /// `Io`, `Damaged`, `Stopped`; what is done stays done.
-    pub fn work(&self, shared: &Shared) -> Result<()> {
+    pub fn work(&self, shared: &Shared, count_min: usize) -> Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
-        create_dirs(&*self.disk, folder).map_err(|source| Error::Io { action: "create", path: folder.clone(), source })?;
+        self.create_folder(folder)?;
         while !self.is_stopping() {
-            let in_memory = {
+            let (in_memory, is_all) = {
                 let state = self.state.read();
-                state.early.len() + if state.early_end < state.fresh_start { 0 } else { state.fresh.len() }
+                let is_all = state.early_end >= state.fresh_start;
+                (state.early.len() + if is_all { state.fresh.len() } else { 0 }, is_all)
             };
-            if in_memory >= self.run_entry_count {
+            // What a restart left is read first, unless it is much.
+            if in_memory >= if is_all { count_min } else { self.run_entry_count } {
                 if !self.write_run(shared, folder)? {
                     return Ok(());
                 }
@@ -363,16 +406,25 @@ impl RowIndex {
         Ok(true)
     }
 
+    /// How many of the last runs are to become one, if any: all that are not of a larger size, when they are enough; and of too
+    /// many runs as many as costs least.
+    fn merge_count(&self, runs: &[Arc<Run>]) -> Option<usize> {
+        let size_class = |run: &Run| (run.entry_count / self.run_entry_count.max(1) as u64).max(1).ilog(MERGE_RUN_COUNT as u64);
+        let smallest = size_class(runs.last()?);
+        let same = runs.iter().rev().take_while(|run| size_class(run) <= smallest).count();
+        let surplus = runs.len().saturating_sub(RUN_COUNT_MAX);
+        match () {
+            () if same >= MERGE_RUN_COUNT => Some(same),
+            () if surplus > 0 => Some(same.max(surplus + 1)),
+            () => None,
+        }
+    }
+
     /// Makes one run of the last ones when there are enough of a size.
     fn merge_runs(&self, folder: &Path) -> Result<bool> {
         let runs: Vec<Arc<Run>> = self.state.read().runs.clone();
-        let size_class = |run: &Run| (run.entry_count / self.run_entry_count.max(1) as u64).max(1).ilog(MERGE_RUN_COUNT as u64);
-        let Some(smallest) = runs.last().map(|run| size_class(run)) else { return Ok(false) };
-        let same = runs.iter().rev().take_while(|run| size_class(run) <= smallest).count();
-        if same < MERGE_RUN_COUNT {
-            return Ok(false);
-        }
-        let merged = &runs[runs.len() - MERGE_RUN_COUNT..];
+        let Some(merge_count) = self.merge_count(&runs) else { return Ok(false) };
+        let merged = &runs[runs.len() - merge_count..];
         let last = merged.last().expect("BUG: no run");
         let commits = merged[0].commits.start..last.commits.end;
         let written = Run::write(&*self.disk, folder, commits, last.last_commit, Merge::new(merged));
@@ -384,7 +436,7 @@ impl RowIndex {
             other => Arc::new(other?),
         };
         let mut state = self.state.write();
-        let from = state.runs.len().saturating_sub(MERGE_RUN_COUNT);
+        let from = state.runs.len().saturating_sub(merge_count);
         if state.runs.get(from..).is_some_and(|now| now.len() == merged.len() && now.iter().zip(merged).all(|(a, b)| Arc::ptr_eq(a, b))) {
             state.runs.truncate(from);
             state.runs.push(run);
@@ -431,25 +483,23 @@ impl RowIndexer {
 
 /// The entries of several runs in order.
 struct Merge<'a> {
-    sources: Vec<Box<dyn Iterator<Item = Result<Entry>> + 'a>>,
-    next: BinaryHeap<Reverse<(Entry, usize)>>,
+    /// What is left of each run, its next entry taken out.
+    sources: Vec<(Entry, RunEntries<'a>)>,
     error: Option<Error>,
 }
 
 impl<'a> Merge<'a> {
     fn new(runs: &'a [Arc<Run>]) -> Merge<'a> {
-        let sources = runs.iter().map(|run| Box::new(run.entries()) as Box<dyn Iterator<Item = _>>).collect();
-        let mut merge = Merge { sources, next: BinaryHeap::new(), error: None };
-        (0..runs.len()).for_each(|source| merge.pull(source));
-        merge
-    }
-
-    fn pull(&mut self, source: usize) {
-        match self.sources[source].next() {
-            Some(Ok(entry)) => self.next.push(Reverse((entry, source))),
-            Some(Err(error)) => self.error = Some(error),
-            None => {}
+        let mut merge = Merge { sources: Vec::with_capacity(runs.len()), error: None };
+        for run in runs {
+            let mut entries = run.entries();
+            match entries.next() {
+                Some(Ok(entry)) => merge.sources.push((entry, entries)),
+                Some(Err(error)) => merge.error = Some(error),
+                None => {}
+            }
         }
+        merge
     }
 }
 
@@ -458,11 +508,18 @@ impl Iterator for Merge<'_> {
 
     fn next(&mut self) -> Option<Result<Entry>> {
         if let Some(error) = self.error.take() {
-            self.next.clear();
+            self.sources.clear();
             return Some(Err(error));
         }
-        let Reverse((entry, source)) = self.next.pop()?;
-        self.pull(source);
+        // They are few.
+        let at = (0..self.sources.len()).min_by_key(|at| self.sources[*at].0)?;
+        let (next, rest) = &mut self.sources[at];
+        let entry = *next;
+        match rest.next() {
+            Some(Ok(entry)) => *next = entry,
+            Some(Err(error)) => self.error = Some(error),
+            None => drop(self.sources.swap_remove(at)),
+        }
         Some(Ok(entry))
     }
 }

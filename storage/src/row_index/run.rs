@@ -2,7 +2,7 @@
 //!
 //! | offset | size | header field |
 //! |---|---|---|
-//! | 0 | 8 | magic `STRROWS3` |
+//! | 0 | 8 | magic `STRROWS4` |
 //! | 8 | 4 | number of the first commit |
 //! | 12 | 4 | number after the last commit |
 //! | 16 | 8 | number of entries |
@@ -10,7 +10,8 @@
 //! | 28 | 32 | id of the last commit |
 //! | 60 | 4 | CRC32C of bytes 0 to 59 |
 //!
-//! Blocks of 4 KiB follow, then the first hash of each block (4 bytes each) with a CRC32C behind them.
+//! Blocks of 512 bytes follow, then the first hash of each block (4 bytes each) with a CRC32C behind them. A block is small because a
+//! question reads one of each run, and decodes half of it.
 //!
 //! | offset | size | block field |
 //! |---|---|---|
@@ -18,10 +19,13 @@
 //! | 4 | 2 | number of entries |
 //! | 6 | | entries: the distance from the hash before (varint), and the commit: its distance from the entry before where the hash is the same, otherwise from the run's first commit (varint) |
 
+use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::Entry;
 use crate::commit_index::CommitNumber;
@@ -30,14 +34,19 @@ use crate::encoding::{ByteReader, Decoded, Malformed, put_varint};
 use crate::error::{Error, Result};
 use crate::id::CommitId;
 
-const MAGIC: [u8; 8] = *b"STRROWS3";
+const MAGIC: [u8; 8] = *b"STRROWS4";
 const HEADER_SIZE: usize = 64;
-pub(crate) const BLOCK_SIZE: usize = 4096;
+pub(crate) const BLOCK_SIZE: usize = 512;
+/// Blocks that are read at once where all are read.
+const READ_BLOCK_COUNT: usize = 128;
 const BLOCK_HEADER_SIZE: usize = 6;
+/// Hashes of whole tables whose commits are kept in memory, and the most commits of one.
+const WIDE_COUNT_MAX: usize = 1000;
+const WIDE_COMMIT_COUNT_MAX: usize = 1000;
 /// Blocks are written in pieces of about this size.
 const WRITE_SIZE: usize = 1 << 16;
 
-/// An open run. Holds four bytes of memory for each block of some 800 entries.
+/// An open run. Holds four bytes of memory for each block of some 100 entries.
 #[derive(Debug)]
 pub(super) struct Run {
     path: PathBuf,
@@ -47,6 +56,8 @@ pub(super) struct Run {
     pub last_commit: CommitId,
     /// The first hash of each block.
     firsts: Vec<u32>,
+    /// Commits under hashes of whole tables, once they were asked for: most questions ask for those, too.
+    wide: Mutex<HashMap<u32, Arc<[CommitNumber]>>>,
 }
 
 pub(super) fn file_name(commits: &Range<CommitNumber>) -> String {
@@ -104,7 +115,7 @@ impl Run {
         file.write_at(&header, 0).map_err(io_error("write", &temporary))?;
         // Not synced: what a power loss damages fails its checksum and is made again.
         disk.rename(&temporary, &path).map_err(io_error("rename", &temporary))?;
-        Ok(Run { path, file, commits, entry_count, last_commit, firsts })
+        Ok(Run { path, file, commits, entry_count, last_commit, firsts, wide: Mutex::default() })
     }
 
     /// # Errors
@@ -135,7 +146,7 @@ impl Run {
             return Err(damaged("index is damaged"));
         }
         let firsts = firsts.to_vec();
-        Ok(Run { path: path.into(), file, commits, entry_count, last_commit, firsts })
+        Ok(Run { path: path.into(), file, commits, entry_count, last_commit, firsts, wide: Mutex::default() })
     }
 
     pub fn path(&self) -> &Path {
@@ -147,49 +158,132 @@ impl Run {
     /// `Io`, `Damaged`.
     pub fn find(&self, hash: u32, found: &mut Vec<CommitNumber>) -> Result<()> {
         // The block before the first that begins with the hash may end with it.
-        let mut at = self.firsts.partition_point(|first| *first < hash).saturating_sub(1);
-        while self.firsts.get(at).is_some_and(|first| *first <= hash) {
-            found.extend(self.block(at)?.into_iter().filter(|(h, _)| *h == hash).map(|(_, commit)| commit));
-            at += 1;
+        let start = self.firsts.partition_point(|first| *first < hash).saturating_sub(1);
+        let end = start + self.firsts[start..].partition_point(|first| *first <= hash);
+        for from in (start..end).step_by(READ_BLOCK_COUNT) {
+            let mut bytes = vec![0; READ_BLOCK_COUNT.min(end - from) * BLOCK_SIZE];
+            self.read(from, &mut bytes)?;
+            for (block, at) in bytes.as_chunks::<BLOCK_SIZE>().0.iter().zip(from..) {
+                for entry in check(block).map_err(|e| e.at(self.place(at)))?.entries(self.commits.start) {
+                    let (entry_hash, commit) = entry.map_err(|e| e.at(self.place(at)))?;
+                    if entry_hash > hash {
+                        return Ok(());
+                    }
+                    if entry_hash == hash {
+                        found.push(commit);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// [`Self::find`] for the hash of a whole table.
+    /// # Errors
+    /// `Io`, `Damaged`.
+    pub fn find_wide(&self, hash: u32, found: &mut Vec<CommitNumber>) -> Result<()> {
+        if let Some(commits) = self.wide.lock().get(&hash) {
+            found.extend_from_slice(commits);
+            return Ok(());
+        }
+        let start = found.len();
+        self.find(hash, found)?;
+        let mut wide = self.wide.lock();
+        if wide.len() < WIDE_COUNT_MAX && found.len() - start <= WIDE_COMMIT_COUNT_MAX {
+            wide.insert(hash, found[start..].into());
         }
         Ok(())
     }
 
     /// All entries, ascending.
-    pub fn entries(&self) -> impl Iterator<Item = Result<Entry>> + '_ {
-        (0..self.firsts.len()).flat_map(|at| match self.block(at) {
-            Ok(entries) => entries.into_iter().map(Ok).collect::<Vec<_>>(),
-            Err(error) => vec![Err(error)],
-        })
+    pub fn entries(&self) -> RunEntries<'_> {
+        RunEntries { run: self, next_block: 0, entries: Vec::new(), at: 0 }
     }
 
-    fn block(&self, at: usize) -> Result<Vec<Entry>> {
-        let offset = (HEADER_SIZE + at * BLOCK_SIZE) as u64;
-        let mut bytes = [0; BLOCK_SIZE];
-        self.file.read_at(&mut bytes, offset).map_err(io_error("read", &self.path))?;
-        let place = || format!("{} at offset {offset}", self.path.display());
-        if u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) != crc32c::crc32c(&bytes[4..]) {
-            return Err(Malformed("block fails its checksum").at(place()));
-        }
-        decode_block(&bytes, self.commits.start).map_err(|e| e.at(place()))
+    /// Reads blocks from one on.
+    fn read(&self, at: usize, bytes: &mut [u8]) -> Result<()> {
+        self.file.read_at(bytes, (HEADER_SIZE + at * BLOCK_SIZE) as u64).map_err(io_error("read", &self.path))
+    }
+
+    fn place(&self, at: usize) -> String {
+        format!("{} at offset {}", self.path.display(), HEADER_SIZE + at * BLOCK_SIZE)
     }
 }
 
-/// The entries of a block whose checksum is right.
-pub(crate) fn decode_block(bytes: &[u8; BLOCK_SIZE], first_commit: CommitNumber) -> Decoded<Vec<Entry>> {
-    let count = u16::from_le_bytes([bytes[4], bytes[5]]);
-    let mut reader = ByteReader::new(&bytes[BLOCK_HEADER_SIZE..]);
-    // An entry has two bytes at least.
-    let mut entries = Vec::with_capacity(usize::from(count).min(BLOCK_SIZE / 2));
-    let (mut hash, mut commit) = (0u32, 0);
-    for i in 0..count {
-        let distance = reader.varint_u32()?;
-        hash = hash.checked_add(distance).ok_or(Malformed("hash out of range"))?;
-        let base = if distance == 0 && i > 0 { commit } else { first_commit };
-        commit = reader.varint_u32()?.checked_add(base).ok_or(Malformed("commit out of range"))?;
-        entries.push((hash, commit));
+/// The entries of a run in order.
+pub(super) struct RunEntries<'a> {
+    run: &'a Run,
+    next_block: usize,
+    /// Of the blocks read last, and the next one of them.
+    entries: Vec<Entry>,
+    at: usize,
+}
+
+impl RunEntries<'_> {
+    fn read_blocks(&mut self) -> Result<()> {
+        self.entries.clear();
+        self.at = 0;
+        let count = READ_BLOCK_COUNT.min(self.run.firsts.len() - self.next_block);
+        let mut bytes = vec![0; count * BLOCK_SIZE];
+        self.run.read(self.next_block, &mut bytes)?;
+        for block in bytes.as_chunks::<BLOCK_SIZE>().0 {
+            let place = || self.run.place(self.next_block);
+            for entry in check(block).map_err(|e| e.at(place()))?.entries(self.run.commits.start) {
+                self.entries.push(entry.map_err(|e| e.at(place()))?);
+            }
+            self.next_block += 1;
+        }
+        Ok(())
     }
-    Ok(entries)
+}
+
+impl Iterator for RunEntries<'_> {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Result<Entry>> {
+        while self.at == self.entries.len() {
+            if self.next_block == self.run.firsts.len() {
+                return None;
+            }
+            if let Err(error) = self.read_blocks() {
+                self.next_block = self.run.firsts.len();
+                return Some(Err(error));
+            }
+        }
+        self.at += 1;
+        Some(Ok(self.entries[self.at - 1]))
+    }
+}
+
+/// A block whose checksum is right.
+struct CheckedBlock<'a>(&'a [u8; BLOCK_SIZE]);
+
+fn check(bytes: &[u8; BLOCK_SIZE]) -> Decoded<CheckedBlock<'_>> {
+    if u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) != crc32c::crc32c(&bytes[4..]) {
+        return Err(Malformed("block fails its checksum"));
+    }
+    Ok(CheckedBlock(bytes))
+}
+
+impl CheckedBlock<'_> {
+    fn entries(&self, first_commit: CommitNumber) -> impl Iterator<Item = Decoded<Entry>> + '_ {
+        let count = u16::from_le_bytes([self.0[4], self.0[5]]);
+        let mut reader = ByteReader::new(&self.0[BLOCK_HEADER_SIZE..]);
+        let (mut hash, mut commit) = (0u32, 0);
+        (0..count).map(move |i| {
+            let distance = reader.varint_u32()?;
+            hash = hash.checked_add(distance).ok_or(Malformed("hash out of range"))?;
+            let base = if distance == 0 && i > 0 { commit } else { first_commit };
+            commit = reader.varint_u32()?.checked_add(base).ok_or(Malformed("commit out of range"))?;
+            Ok((hash, commit))
+        })
+    }
+}
+
+/// The entries of a block whose checksum is not looked at.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn decode_block(bytes: &[u8; BLOCK_SIZE], first_commit: CommitNumber) -> Decoded<Vec<Entry>> {
+    CheckedBlock(bytes).entries(first_commit).collect()
 }
 
 fn encode_firsts(firsts: &[u32]) -> Vec<u8> {

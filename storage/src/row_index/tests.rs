@@ -148,12 +148,66 @@ fn a_rows_history_is_the_same_with_the_index_in_memory_in_runs_and_merged() {
     wait_indexed(&store);
     check(&store, "grown");
     let count = store.shared.row_index.state.read().runs.len();
-    assert!((2..=3 * MERGE_RUN_COUNT).contains(&count), "{count} runs");
+    assert!((1..=RUN_COUNT_MAX).contains(&count), "{count} runs");
     drop(store);
     assert_eq!(runs(folder.path()).len(), count, "merged runs are deleted");
     let store = open(folder.path(), 40);
     assert_eq!(store.shared.row_index.state.read().runs.len(), count, "and found again");
     check(&store, "opened again");
+}
+
+#[test]
+fn after_a_kill_nothing_is_read_again_that_a_checkpoint_saved_or_replay_entered() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut end = 0;
+    for _ in 0..4 {
+        let store = open(folder.path(), 2000);
+        assert!(store.shared.row_index.find(TABLE, &mut std::iter::empty()).uncovered.is_empty(), "from {end} on");
+        make_history(&store, end, end + 200);
+        store.checkpoint().unwrap();
+        let checkpoint = store.shared.index.read().len();
+        let begun = Instant::now();
+        while store.shared.row_index.state.read().covered() < checkpoint {
+            assert!(begun.elapsed() < Duration::from_secs(120), "the row index is not saved");
+            std::thread::yield_now();
+        }
+        make_history(&store, end + 200, end + 250);
+        end += 250;
+        check(&store, "before a kill");
+        // Without another checkpoint.
+        drop(store);
+        let store = open(folder.path(), 2000);
+        let state = store.shared.row_index.state.read();
+        assert!(state.covered() >= checkpoint && state.early_end >= state.fresh_start, "nothing is left to read");
+        drop(state);
+        check(&store, "after a kill");
+        store.close().unwrap();
+        drop(store);
+        let store = open(folder.path(), 2000);
+        let state = store.shared.row_index.state.read();
+        assert_eq!((state.covered(), state.fresh.len()), (store.shared.index.read().len(), 0), "after a clean stop");
+        drop(state);
+        check(&store, "after a clean stop");
+    }
+}
+
+#[test]
+fn however_many_runs_are_written_few_are_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), 1 << 20);
+    store.row_indexer.stop();
+    make_history(&store, 0, 50);
+    let index = &store.shared.row_index;
+    let runs_folder = folder.path().join(STORE_FOLDER).join(ROW_INDEX_FOLDER);
+    for n in 1..60 {
+        // Of very different sizes, the later ones smaller and larger than those before.
+        make_history(&store, n * 50, n * 50 + [50, 1, 20, 3][n as usize % 4]);
+        index.save(&store.shared).unwrap();
+        while index.merge_runs(&runs_folder).unwrap() {}
+        assert!(index.state.read().runs.len() <= RUN_COUNT_MAX);
+    }
+    assert_eq!(index.state.read().covered(), store.shared.index.read().len());
+    check(&store, "merged");
 }
 
 #[test]

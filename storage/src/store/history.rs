@@ -238,7 +238,7 @@ pub(super) fn next_candidate(index: &CommitIndex, candidates: &Candidates, mut a
 }
 
 /// The row before a change that left it as `after`; `None` when they do not fit.
-fn row_before(after: Option<Row>, change: &RowChange) -> Option<Option<Row>> {
+pub(super) fn row_before(after: Option<Row>, change: &RowChange) -> Option<Option<Row>> {
     match (&change.kind, after) {
         (RowChangeKind::Inserted { .. }, Some(_)) => Some(None),
         (RowChangeKind::Deleted { old }, None) => Some(Some(old.clone())),

@@ -61,7 +61,7 @@ pub struct Store {
     pub(crate) shared: Arc<Shared>,
     pub(crate) registry: Arc<Mutex<Registry>>,
     checkpointer: Checkpointer,
-    row_indexer: RowIndexer,
+    pub(crate) row_indexer: RowIndexer,
 }
 
 /// How a store is opened; tests choose their own disk and sizes.
@@ -143,6 +143,10 @@ impl Store {
         self.row_indexer.stop();
         self.checkpointer.stop();
         let checkpoint = crate::checkpoint::make(&self.shared, &self.registry);
+        if let Err(error) = self.shared.row_index.save(&self.shared) {
+            // It is made again.
+            tracing::warn!(%error, "could not save the row index");
+        }
         self.shared.journal.close()?;
         checkpoint
     }

@@ -92,25 +92,42 @@ impl Shared {
 
     /// The nearest known root at or before a commit on its first-parent line. Found without walking that line.
     pub(super) fn nearest_before(&self, number: CommitNumber) -> Result<Option<(CommitNumber, Base)>> {
-        let known = self.known_roots();
+        let mut known = self.known_roots();
+        known.retain(|(n, _)| *n <= number);
+        known.sort_unstable_by_key(|(n, _)| *n);
         let index = self.index.read();
-        let on_line = |before: CommitNumber| Ok::<_, Error>(before <= number && index.line_distance(number, before)?.is_some());
+        let on_line = |before: CommitNumber| Ok::<_, Error>(index.line_distance(number, before)?.is_some());
         let mut nearest: Option<(CommitNumber, Root)> = None;
-        for (candidate, root) in known {
-            if nearest.as_ref().is_none_or(|(n, _)| *n < candidate) && on_line(candidate)? {
+        while let Some((candidate, root)) = known.pop() {
+            if on_line(candidate)? {
                 nearest = Some((candidate, root));
+                break;
             }
         }
         let checkpoints = self.checkpoints.read();
-        let mut written: Vec<CommitNumber> =
-            checkpoints.roots.keys().copied().filter(|n| *n <= number && nearest.as_ref().is_none_or(|(k, _)| n > k)).collect();
-        written.sort_unstable_by(|a, b| b.cmp(a));
-        for candidate in written {
-            if on_line(candidate)? {
-                return Ok(Some((candidate, Base::Written(checkpoints.roots[&candidate]))));
+        let from = nearest.as_ref().map_or(0, |(n, _)| n + 1);
+        if from <= number {
+            for (candidate, address) in checkpoints.roots.range(from..=number).rev() {
+                if on_line(*candidate)? {
+                    return Ok(Some((*candidate, Base::Written(*address))));
+                }
             }
         }
         Ok(nearest.map(|(n, root)| (n, Base::Known(root))))
+    }
+
+    /// The nearest known root at a commit or after it, on whose first-parent line it lies.
+    pub(super) fn nearest_known_after(&self, number: CommitNumber) -> Result<Option<(CommitNumber, Root)>> {
+        let mut known = self.known_roots();
+        known.retain(|(n, _)| *n >= number);
+        known.sort_unstable_by_key(|(n, _)| *n);
+        let index = self.index.read();
+        for (candidate, root) in known {
+            if index.line_distance(candidate, number)?.is_some() {
+                return Ok(Some((candidate, root)));
+            }
+        }
+        Ok(None)
     }
 
     /// The nearest known root after a commit, if it is nearer than `limit`, and the commits to take back, newest first.

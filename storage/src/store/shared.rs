@@ -1,7 +1,7 @@
 //! What every part of an open store uses: the journal, the commit index, the known root values.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -57,7 +57,7 @@ pub(crate) struct Shared {
 /// Where written root values are.
 #[derive(Debug, Default)]
 pub(crate) struct Checkpoints {
-    pub roots: HashMap<CommitNumber, ChunkAddress>,
+    pub roots: BTreeMap<CommitNumber, ChunkAddress>,
     /// What is in no sealed segment's file yet, in order.
     pub tail: Vec<CheckpointRoot>,
     /// The sequence number of the last checkpoint's record.

@@ -1,15 +1,18 @@
 //! A table at a commit, without its root value where single rows are asked for.
 //!
-//! Making the root value of an old commit costs a replay from the last checkpoint before it. A row needs less: the row as
-//! that checkpoint has it, and the changes of the commits in between in which the row index finds it.
+//! Making the root value of an old commit costs a replay from the last checkpoint before it. A row needs less. Either the row as a
+//! root value after the commit has it (mostly the head's, which is in memory), and the changes since, taken back; or the row as that
+//! checkpoint has it, and the changes up to the commit. The row index tells the commits in question, and so which way is
+//! shorter: a row that changed seldom is found from the head, however long ago the commit was.
 
 use std::sync::{Arc, OnceLock};
 
 use super::Store;
-use super::history::next_candidate;
+use super::history::{next_candidate, row_before};
 use super::roots::Base;
 use super::shared::Shared;
 use crate::change_set::{RowChange, RowChangeKind, RowsChange};
+use crate::commit::Commit;
 use crate::commit_index::CommitNumber;
 use crate::error::{Error, Result};
 use crate::id::CommitId;
@@ -20,6 +23,8 @@ use crate::value::Row;
 
 /// More commits than these are replayed at once rather than read one by one.
 const STEP_COUNT_MAX: usize = 1000;
+/// Reading a row in a tree that is not in memory costs as much as reading so many commits. Tests go both ways.
+const COLD_STEP_COUNT: usize = if cfg!(test) { 1 } else { 20 };
 
 /// A table at some moment, whose rows may be made only when they are asked for.
 pub struct TableAt {
@@ -31,9 +36,20 @@ struct Past {
     shared: Arc<Shared>,
     commit: CommitId,
     number: CommitNumber,
-    /// A commit before, on the first-parent line, and the table as it was then, with the same definition.
-    base: Option<CommitNumber>,
+    /// With the same definition, and the rows of one of the two moments below.
     near: Arc<TableData>,
+    after: Option<Moment>,
+    /// Found when it is first asked for, if there is one after; then `None` where the table was redefined in between.
+    before: OnceLock<Option<Moment>>,
+}
+
+/// The table at another commit on the same first-parent line, with the same definition.
+struct Moment {
+    /// `None`: before the first one.
+    commit: Option<CommitNumber>,
+    table: Arc<TableData>,
+    /// Its nodes are not in memory.
+    is_cold: bool,
 }
 
 impl From<Arc<TableData>> for TableAt {
@@ -98,18 +114,73 @@ impl Past {
     fn get(&self, key: &[u8]) -> Result<Option<Option<Row>>> {
         let oid = self.near.schema().oid;
         let candidates = self.shared.row_index.find(oid, &mut std::iter::once(key));
-        let Some(steps) = steps(&self.shared, &candidates, self.number, self.base)? else { return Ok(None) };
-        let mut row = self.near.get(key)?;
-        for number in steps.into_iter().rev() {
-            let commit = self.shared.commit_numbered(number)?;
-            for change in commit.changes()?.tables.iter().filter(|change| change.table == oid) {
-                let RowsChange::Rows(rows) = &change.rows else { return Ok(None) };
-                for change in rows.iter().filter(|change| *change.key == *key) {
-                    row = row_after(row, change).ok_or_else(|| self.misfit(commit.id))?;
-                }
+        let steps_after = match self.after.as_ref().and_then(|after| Some((after, after.commit?))) {
+            Some((after, from)) => steps(&self.shared, &candidates, from, Some(self.number))?.map(|steps| (after, steps)),
+            None => None,
+        };
+        if let Some((after, steps)) = &steps_after
+            && steps.len() <= COLD_STEP_COUNT
+        {
+            return self.take_back(after, steps, key).map(Some);
+        }
+        let steps_before = match self.before()? {
+            Some(before) => steps(&self.shared, &candidates, self.number, before.commit)?.map(|steps| (before, steps)),
+            None => None,
+        };
+        let cost = |way: &(&Moment, Vec<CommitNumber>)| way.1.len() + if way.0.is_cold { COLD_STEP_COUNT } else { 0 };
+        match (steps_after, steps_before) {
+            (Some(after), before) if before.as_ref().is_none_or(|before| cost(&after) <= cost(before)) => {
+                self.take_back(after.0, &after.1, key).map(Some)
+            }
+            (_, Some((before, steps))) => self.repeat(before, &steps, key),
+            (_, None) => Ok(None),
+        }
+    }
+
+    /// The row before these commits, newest first, which lead to `after`.
+    fn take_back(&self, after: &Moment, steps: &[CommitNumber], key: &[u8]) -> Result<Option<Row>> {
+        let mut row = after.table.get(key)?;
+        for number in steps {
+            let commit = self.shared.commit_numbered(*number)?;
+            let changes = self.changes_of(&commit)?.ok_or_else(|| self.misfit(commit.id))?;
+            for change in changes.iter().rev().filter(|change| *change.key == *key) {
+                row = row_before(row, change).ok_or_else(|| self.misfit(commit.id))?;
+            }
+        }
+        Ok(row)
+    }
+
+    /// The row after these commits, newest first, which follow `before`; the outer `None`: a commit changed the table as a whole.
+    fn repeat(&self, before: &Moment, steps: &[CommitNumber], key: &[u8]) -> Result<Option<Option<Row>>> {
+        let mut row = before.table.get(key)?;
+        for number in steps.iter().rev() {
+            let commit = self.shared.commit_numbered(*number)?;
+            let Some(changes) = self.changes_of(&commit)? else { return Ok(None) };
+            for change in changes.iter().filter(|change| *change.key == *key) {
+                row = row_after(row, change).ok_or_else(|| self.misfit(commit.id))?;
             }
         }
         Ok(Some(row))
+    }
+
+    /// A commit's changes of the table's rows; `None` where it changed the table as a whole.
+    fn changes_of<'a>(&self, commit: &'a Commit) -> Result<Option<&'a [RowChange]>> {
+        let oid = self.near.schema().oid;
+        Ok(match commit.changes()?.tables.iter().find(|change| change.table == oid).map(|change| &change.rows) {
+            None => Some(&[]),
+            Some(RowsChange::Rows(rows)) => Some(rows),
+            Some(_) => None,
+        })
+    }
+
+    fn before(&self) -> Result<Option<&Moment>> {
+        if self.before.get().is_none() {
+            let oid = self.near.schema().oid;
+            let found = self.shared.moment_before(self.number, &|_| Some(oid))?;
+            let found = found.filter(|moment| moment.table.schema() == self.near.schema());
+            let _ = self.before.set(found);
+        }
+        Ok(self.before.get().and_then(Option::as_ref))
     }
 
     fn misfit(&self, commit: CommitId) -> Error {
@@ -138,10 +209,12 @@ fn steps(shared: &Shared, candidates: &Candidates, from: CommitNumber, base: Opt
     let index = shared.index.read();
     let mut steps = Vec::new();
     let mut at = Some(from);
+    let is_below = |number: CommitNumber| base.is_some_and(|base| number <= base);
     while let Some(start) = at
+        && candidates.not_after(start).is_some_and(|bound| !is_below(bound))
         && let Some(number) = next_candidate(&index, candidates, start)?
     {
-        if base.is_some_and(|base| number <= base) {
+        if is_below(number) {
             break;
         }
         if steps.len() == STEP_COUNT_MAX {
@@ -153,29 +226,47 @@ fn steps(shared: &Shared, candidates: &Candidates, from: CommitNumber, base: Opt
     Ok(Some(steps))
 }
 
-impl Store {
-    /// The table that `find` names in the catalog of a commit. `None` where the commit's root value is known already or no
-    /// dearer, and where `find` names nothing.
-    /// # Errors
-    /// `NotFound`, `Damaged`, `Io`.
-    pub fn table_at(&self, commit: CommitId, find: &dyn Fn(&Catalog) -> Option<Oid>) -> Result<Option<TableAt>> {
-        let shared = &self.shared;
-        let number = shared.number_of(commit)?;
-        let (base, base_root) = match shared.nearest_before(number)? {
-            Some((base, _)) if base == number => return Ok(None),
-            Some((base, Base::Known(root))) => (Some(base), root),
-            Some((base, Base::Written(address))) => {
-                let root = Root::open(&address, shared.chunks.clone())?;
-                shared.put_cached_root(base, root.clone());
-                (Some(base), root)
+impl Shared {
+    /// The nearest moment after a commit at which the table that `find` names in the commit's catalog is in memory; `None` where
+    /// there is none, or where the catalog or the whole table changed in between.
+    fn moment_after(&self, number: CommitNumber, find: &dyn Fn(&Catalog) -> Option<Oid>) -> Result<Option<Moment>> {
+        let Some((after, root)) = self.nearest_known_after(number)? else { return Ok(None) };
+        let is_between = |candidates: &Candidates| -> Result<bool> {
+            if candidates.not_after(after).is_none_or(|found| found <= number) {
+                return Ok(false);
             }
-            Some((_, Base::Empty)) | None => (None, Root::new(Catalog::default())),
+            let index = self.index.read();
+            Ok(next_candidate(&index, candidates, after)?.is_some_and(|found| found > number))
+        };
+        if is_between(&self.row_index.find(CATALOG, &mut std::iter::empty()))? {
+            return Ok(None);
+        }
+        let Some(oid) = find(root.catalog()) else { return Ok(None) };
+        let Some(table) = root.table(oid) else { return Ok(None) };
+        if is_between(&self.row_index.find(oid, &mut std::iter::empty()))? {
+            return Ok(None);
+        }
+        Ok(Some(Moment { commit: Some(after), table: Arc::clone(table), is_cold: false }))
+    }
+
+    /// The last moment before a commit (or it itself) at which the table that `find` names in the commit's catalog is known, with the
+    /// same definition. `None` where the commit itself is known, or as dear to know, and where `find` names nothing.
+    fn moment_before(self: &Arc<Self>, number: CommitNumber, find: &dyn Fn(&Catalog) -> Option<Oid>) -> Result<Option<Moment>> {
+        let (base, base_root, is_cold) = match self.nearest_before(number)? {
+            Some((base, _)) if base == number => return Ok(None),
+            Some((base, Base::Known(root))) => (Some(base), root, false),
+            Some((base, Base::Written(address))) => {
+                let root = Root::open(&address, self.chunks.clone())?;
+                self.put_cached_root(base, root.clone());
+                (Some(base), root, true)
+            }
+            Some((_, Base::Empty)) | None => (None, Root::new(Catalog::default()), false),
         };
         let mut catalog = Arc::clone(base_root.catalog());
-        let redefined = shared.row_index.find(CATALOG, &mut std::iter::empty());
-        let Some(redefined) = steps(shared, &redefined, number, base)? else { return Ok(None) };
+        let redefined = self.row_index.find(CATALOG, &mut std::iter::empty());
+        let Some(redefined) = steps(self, &redefined, number, base)? else { return Ok(None) };
         for number in redefined.into_iter().rev() {
-            let commit = shared.commit_numbered(number)?;
+            let commit = self.commit_numbered(number)?;
             let objects = &mut Arc::make_mut(&mut catalog).objects;
             for change in &commit.changes()?.catalog {
                 match &change.object {
@@ -185,16 +276,35 @@ impl Store {
             }
         }
         let Some(oid) = find(&catalog) else { return Ok(None) };
-        let replaced = shared.row_index.find(oid, &mut std::iter::empty());
-        let Some(replaced) = steps(shared, &replaced, number, base)? else { return Ok(None) };
+        let replaced = self.row_index.find(oid, &mut std::iter::empty());
+        let Some(replaced) = steps(self, &replaced, number, base)? else { return Ok(None) };
         // Made, replaced or redefined in between: from there on, whose root value serves everything after it.
-        let (base, base_root) = match replaced.first() {
+        let (base, base_root, is_cold) = match replaced.first() {
             Some(last) if *last == number => return Ok(None),
-            Some(last) => (Some(*last), shared.root(shared.commit_numbered(*last)?.id)?),
-            None => (base, base_root),
+            Some(last) => (Some(*last), self.root(self.commit_numbered(*last)?.id)?, false),
+            None => (base, base_root, is_cold),
         };
-        let Some(near) = base_root.table(oid) else { return Ok(None) };
-        let past = Past { shared: Arc::clone(shared), commit, number, base, near: Arc::clone(near) };
+        Ok(base_root.table(oid).map(|table| Moment { commit: base, table: Arc::clone(table), is_cold }))
+    }
+}
+
+impl Store {
+    /// The table that `find` names in the catalog of a commit. `None` where the commit's root value is known already or no
+    /// dearer, and where `find` names nothing.
+    /// # Errors
+    /// `NotFound`, `Damaged`, `Io`.
+    pub fn table_at(&self, commit: CommitId, find: &dyn Fn(&Catalog) -> Option<Oid>) -> Result<Option<TableAt>> {
+        let shared = &self.shared;
+        let number = shared.number_of(commit)?;
+        let (near, after, before) = match shared.moment_after(number, find)? {
+            Some(after) if after.commit == Some(number) => return Ok(None),
+            Some(after) => (Arc::clone(&after.table), Some(after), OnceLock::new()),
+            None => match shared.moment_before(number, find)? {
+                Some(before) => (Arc::clone(&before.table), None, OnceLock::from(Some(before))),
+                None => return Ok(None),
+            },
+        };
+        let past = Past { shared: Arc::clone(shared), commit, number, near, after, before };
         Ok(Some(TableAt { rows: OnceLock::new(), past: Some(past) }))
     }
 }
