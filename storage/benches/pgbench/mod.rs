@@ -62,6 +62,14 @@ fn table(oid: Oid, name: &str, keyed: bool, columns: &[(&str, Kind)]) -> TableSc
     }
 }
 
+/// A table like the accounts.
+#[allow(dead_code, reason = "not each benchmark has another one")]
+pub fn accounts_table(oid: Oid, name: &str) -> TableSchema {
+    table(oid, name, true, &BALANCE)
+}
+
+const BALANCE: [(&str, Kind); 4] = [("id", Kind::Int4), ("bid", Kind::Int4), ("balance", Kind::Int4), ("filler", Kind::Bpchar)];
+
 /// Coordinates of transaction `n` in the source.
 pub fn meta(n: u64) -> CommitMeta {
     let author = Identity { name: "replicator".into(), email: "replicator@primary".into() };
@@ -85,9 +93,8 @@ pub fn setting(name: &str, default: u64) -> u64 {
 /// Makes the tables, in the commit of number 0.
 pub fn load(store: &Store, branch: &Arc<Branch>, accounts: i32) -> Outcome<()> {
     let mut load = branch.begin_apply(true)?;
-    let balance = [("id", Kind::Int4), ("bid", Kind::Int4), ("balance", Kind::Int4), ("filler", Kind::Bpchar)];
     for (oid, name, count) in [(ACCOUNTS, "accounts", accounts), (TELLERS, "tellers", 10), (BRANCHES, "branches", 1)] {
-        load.put_table(table(oid, name, true, &balance))?;
+        load.put_table(table(oid, name, true, &BALANCE))?;
         let row = |id| Ok(vec![Value::Int4(id), Value::Int4(1), Value::Int4(0), Value::bytes([b' '; 84])]);
         load.replace_rows(oid, &mut (0..count).map(row))?;
     }
@@ -114,7 +121,6 @@ impl Random {
 }
 
 /// Makes and commits transaction `n`, on this account.
-#[allow(dead_code, reason = "not every benchmark makes them")]
 pub fn transact(branch: &Arc<Branch>, n: u64, aid: i32, random: u64) -> Outcome<()> {
     let (tid, delta) = ((random >> 40) as i32 % 10, (random >> 50) as i32 % 10_000 - 5000);
     let mut apply = branch.begin_apply(false)?;
