@@ -121,6 +121,7 @@ impl Random {
 }
 
 /// Makes and commits transaction `n`, on this account.
+#[allow(dead_code, reason = "not every benchmark makes them")]
 pub fn transact(branch: &Arc<Branch>, n: u64, aid: i32, random: u64) -> Outcome<()> {
     let (tid, delta) = ((random >> 40) as i32 % 10, (random >> 50) as i32 % 10_000 - 5000);
     let mut apply = branch.begin_apply(false)?;

@@ -98,8 +98,10 @@ fn questions_about_any_history_are_answered_as_by_walking() {
             if n > 0 && random(60) > 0 {
                 parents.push(if random(5) > 0 { n - 1 } else { random(n) } as u32);
                 if random(8) == 0 {
-                    let other = random(n) as u32;
-                    parents.extend((other != parents[0]).then_some(other));
+                    for _ in 0..=random(3) {
+                        let other = random(n) as u32;
+                        parents.extend((!parents.contains(&other)).then_some(other));
+                    }
                 }
             }
             let height = parents.iter().map(|p| index.entry(*p).unwrap().height).max().unwrap_or(0) + 1;
@@ -152,6 +154,30 @@ fn questions_about_any_history_are_answered_as_by_walking() {
                     }
                 }
                 assert_eq!(index.is_ancestor(other, head).unwrap(), reached.contains(&other));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_sealed_leaves_memory_and_the_rest_stays_where_it_is_found() {
+    let model = line(10_000);
+    let mut index = CommitIndex::default();
+    fill(&mut index, &model, 10_000);
+    // Sealed while later ones are in memory already, and less than all blocks of memory at a time.
+    for (segment, end) in [(1, 3000), (2, 5000), (3, 9500)] {
+        let first = index.sealed_len();
+        let mut contents = PartContents { first, first_sequence: u64::from(first) * 2, ..PartContents::default() };
+        index.copy_tail(first..end, &mut contents);
+        let subject = subject(&[segment as u8; 32], first, index.last_sealed());
+        let commits = SealedCommits::write(None, Path::new("/"), segment, contents.encode(&subject)).unwrap();
+        drop(index.seal(commits));
+        for number in 0..10_000 {
+            let entry = model.entry(number).unwrap();
+            assert_eq!(index.entry(number).unwrap(), entry);
+            assert_eq!(index.find(&entry.id).unwrap(), Some(number));
+            if entry.has_source() {
+                assert_eq!(index.of_lsn(entry.lsn).unwrap(), [number]);
             }
         }
     }

@@ -107,6 +107,43 @@ fn a_missing_empty_shortened_or_damaged_index_is_made_again() {
 }
 
 #[test]
+fn a_block_that_goes_bad_is_made_again_when_it_is_asked_for() {
+    let segment_size = 1 << 18;
+    let disk = SimulatedDisk::default();
+    let store = made_with(&disk, segment_size).unwrap();
+    let branch = store.branch(DATABASE, "main").unwrap();
+    let mut ids = Vec::new();
+    // Frames of one record each, so that the index of the records has several blocks.
+    while names(&disk, ".seg").len() < 2 {
+        let (id, position) = apply(&branch, ids.len() as u64 + 1).unwrap();
+        store.wait_durable(position).unwrap();
+        ids.push(id);
+    }
+    store.checkpoint().unwrap();
+    drop((store, branch));
+    for name in ["00000001.idx", "00000001.commits"] {
+        let original = disk.file(name).unwrap();
+        for at in [8192 + 10, 8192 + 3000] {
+            let image = disk.copy();
+            image.flip(name, at * 8 + 3);
+            let store = open_on(&image, segment_size, u64::MAX).unwrap();
+            assert_ne!(image.file(name).as_ref(), Some(&original), "opening does not read it");
+            for id in &ids {
+                assert_eq!(store.commit(*id).unwrap().id, *id);
+            }
+            assert_eq!(image.file(name).as_ref(), Some(&original), "{name}");
+        }
+        // Where the segment cannot be read, either, it is damage that is named.
+        let image = disk.copy();
+        image.flip(name, (8192 + 10) * 8);
+        let size = image.file("00000001.seg").unwrap().len();
+        image.flip("00000001.seg", size / 2 * 8);
+        let store = open_on(&image, segment_size, u64::MAX).unwrap();
+        assert!(ids.iter().any(|id| matches!(store.commit(*id), Err(Error::Damaged { .. }))));
+    }
+}
+
+#[test]
 fn an_index_of_another_store_another_segment_or_another_past_is_not_believed() {
     let (disk, states) = history(SEGMENT_SIZE, 60);
     // The same transactions with other checkpoints: other segments under the same names.
