@@ -24,7 +24,16 @@ pub struct Config {
     pub cfg_dir: PathBuf,
     pub commit_mode: CommitMode,
     pub conflicts: ConflictPolicies,
+    /// Large transactions are sent while they still run, by servers that can (from version 14).
+    pub streaming: bool,
+    /// What transactions that are not committed yet may take in memory, in bytes; what is more goes to files.
+    pub stream_memory_max: usize,
+    /// Where those files are: a folder of this replicator's own, which need not exist. Whatever is in it is removed.
+    pub spool_folder: PathBuf,
 }
+
+/// What [`Config::stream_memory_max`] is where nobody says otherwise: as much as the primary's `logical_decoding_work_mem` by default.
+pub const STREAM_MEMORY_MAX_DEFAULT: usize = 64 << 20;
 
 /// What to do where the slot does not exist yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,7 +24,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::apply::{Applier, Context};
 use crate::backoff::Backoff;
-use crate::client::{Connection, SlotInfo, SystemIdentity, quote_literal};
+use crate::client::{Connection, SlotInfo, StreamOptions, SystemIdentity, quote_literal};
 use crate::config::{Config, InitialCopy};
 use crate::copy;
 use crate::error::{Error, Result};
@@ -247,7 +247,8 @@ impl Replicator {
     async fn follow(&mut self, connection: Connection, start: Lsn, last_commit: Option<CommitId>) -> Result<()> {
         let context = Arc::clone(&self.context);
         let config = &context.config;
-        let stream = connection.start_replication(&config.slot_name, start, &config.publication_names).await?;
+        let options = StreamOptions { publications: config.publication_names.clone(), streaming: config.streaming };
+        let stream = connection.start_replication(&config.slot_name, start, &options).await?;
         context.status.set_state(State::Streaming);
         tracing::info!(slot = %config.slot_name, lsn = %start, "streaming");
         self.backoff.reset();

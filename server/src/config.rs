@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use strandline_replication::STREAM_MEMORY_MAX_DEFAULT;
 
 use crate::byte_size::ByteSize;
 
@@ -153,6 +154,10 @@ pub struct PostgresReplication {
     pub initial_copy: AutoNever,
     pub create_tables: AutoNever,
     pub conflicts: Conflicts,
+    /// Large transactions are sent while they still run.
+    pub streaming: Switch,
+    /// What transactions that are not committed yet may take in memory.
+    pub stream_memory: ByteSize,
 }
 
 /// What to do about changes that do not fit the rows here.
@@ -221,6 +226,8 @@ impl Default for PostgresReplication {
             initial_copy: AutoNever::Auto,
             create_tables: AutoNever::Auto,
             conflicts: Conflicts::default(),
+            streaming: Switch(true),
+            stream_memory: ByteSize(STREAM_MEMORY_MAX_DEFAULT as u64),
         }
     }
 }
@@ -273,6 +280,37 @@ impl<'de> Deserialize<'de> for OneOrMany {
 pub enum AutoNever {
     Auto,
     Never,
+}
+
+/// `on` or `off` as PostgreSQL's settings have it, or YAML's own `true` or `false`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Switch(pub bool);
+
+/// By hand, so that a mistake is reported where it is.
+impl<'de> Deserialize<'de> for Switch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OnOff;
+        impl Visitor<'_> for OnOff {
+            type Value = Switch;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("on or off")
+            }
+
+            fn visit_bool<E: serde::de::Error>(self, on: bool) -> Result<Switch, E> {
+                Ok(Switch(on))
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Switch, E> {
+                match text {
+                    "on" => Ok(Switch(true)),
+                    "off" => Ok(Switch(false)),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(OnOff)
+    }
 }
 
 /// A setting that cannot be used: one line that names the file, the line and the key.
@@ -499,7 +537,10 @@ mod tests {
         assert_eq!(config.listener, Listener::default());
         assert_eq!(config.user, User::default());
         assert_eq!(config.storage, Storage::default());
-        assert_eq!(config.postgres_replication.unwrap().slot_name, "strandline");
+        let source = config.postgres_replication.unwrap();
+        let defaults = PostgresReplication::default();
+        assert_eq!(source.slot_name, "strandline");
+        assert_eq!((source.streaming, source.stream_memory), (defaults.streaming, defaults.stream_memory));
     }
 
     #[test]
@@ -553,6 +594,7 @@ mod tests {
             ("listener:\n  port: 99999\n", "listener.port: invalid value, expected a number from 0 to 65535"),
             ("storage:\n  cache_size: much\n", "config.yaml:2: storage.cache_size: invalid value, expected a size like 512MiB or 4GB"),
             ("storage: {cache_size: 1MiB}\n", "config.yaml:1: setting \"storage.cache_size\" must be at least 16MiB"),
+            ("postgres_replication:\n  slot_name: a\n  streaming: parallel\n", "streaming: invalid value, expected on or off"),
             (
                 "postgres_replication:\n  slot_name: a\n  publication_names: {a: b}\n",
                 "publication_names: invalid value, expected a name or a list of names",

@@ -61,6 +61,9 @@ pub fn replicator_config(config: &Config, source: &PostgresReplication) -> Repli
                 DeleteMissing::Error => Resolution::Error,
             },
         },
+        streaming: source.streaming.0,
+        stream_memory_max: usize::try_from(source.stream_memory.0).unwrap_or(usize::MAX),
+        spool_folder: config.data_dir.join("spool").join(&source.slot_name),
     }
 }
 
@@ -96,7 +99,7 @@ pub fn rows(table: &str, source: &PostgresReplication, status: &Snapshot) -> Vec
             "subowner": 10,
             "subenabled": !matches!(status.state, State::Failed | State::Stopped),
             "subbinary": false,
-            "substream": false,
+            "substream": source.streaming.0,
             "subtwophasestate": "d",
             "subdisableonerr": true,
             // Without the password.

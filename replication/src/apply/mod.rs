@@ -2,7 +2,8 @@
 //!
 //! One thread takes batches of whole messages from the reader's queue. A transaction's messages are kept, as slices of the received bytes, until its Commit arrives, and
 //! are then applied in one short stroke, so that queries hardly ever wait. A transaction that outgrows
-//! [`BUFFER_SIZE_MAX`] is applied as it comes, beside the readers, and becomes visible with its Commit.
+//! [`BUFFER_SIZE_MAX`] is applied as it comes, beside the readers, and becomes visible with its Commit. What the primary sends of transactions that
+//! still run is kept (`spool`) until their Stream Commit (`streaming`).
 //!
 //! *Invariants:* nothing of a transaction is visible before its Commit was applied. A transaction is applied if and only if its commit record lies at or
 //! after the position that the store holds, so one that is sent again is skipped. Relation messages are read even in transactions that are skipped, since
@@ -13,6 +14,9 @@ mod change;
 mod constant;
 mod definition;
 mod relation;
+mod spool;
+mod streaming;
+mod tables;
 mod writer;
 
 use std::collections::HashMap;
@@ -21,17 +25,17 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use strandline_storage::store::{Branch, JournalPosition, Store};
+use strandline_storage::store::{Branch, Store};
 use strandline_storage::value::TextSettings;
 use strandline_storage::{CommitId, CommitMeta, Error as StoreError, Identity, Lsn, Source, Timestamp};
 use tokio::runtime::Handle;
 
-use crate::catalog::{self, CatalogClient, RemoteTable};
+use crate::catalog::CatalogClient;
 use crate::client::{Batch, StreamMessage, StreamMessages};
-use crate::config::{CommitMode, Config, CreateTables};
+use crate::config::{CommitMode, Config};
 use crate::conflict::CONFLICTS_LOGGED_MAX;
 use crate::error::{Error, Result};
-use crate::pgoutput::{Begin, Commit, Message, MessageKind, Relation, Truncate};
+use crate::pgoutput::{Begin, Commit, Message, MessageKind, Truncate};
 use crate::progress::Progress;
 use crate::source_record::SourceRecords;
 use crate::status::Status;
@@ -43,6 +47,8 @@ pub(crate) use adopt::adopt_tables;
 pub(crate) use definition::{Definition, KnownRelation};
 pub(crate) use relation::{Mapping, SourceColumn, SourceRelation};
 pub(crate) use writer::Writer;
+
+use spool::{Spool, Spools};
 
 /// A transaction with more bytes of messages than this is applied as it comes.
 const BUFFER_SIZE_MAX: usize = 4 << 20;
@@ -88,6 +94,8 @@ pub(crate) struct Applier {
     known_changes: HashMap<u32, Option<KnownRelation>>,
     catalog: Option<CatalogClient>,
     current: Current,
+    /// Transactions that are under way on the primary.
+    spools: Spools,
     /// Transactions whose commit record lies before this are here already.
     position: Lsn,
     last_commit: Option<CommitId>,
@@ -126,6 +134,34 @@ enum Current {
     Running(Box<Running>),
     /// It is here already.
     Skipping,
+    /// A block of a transaction that is under way on the primary.
+    Block {
+        xid: u32,
+    },
+}
+
+/// Where the messages of a whole transaction are.
+#[derive(Clone, Copy)]
+enum Stored<'a> {
+    Parts(&'a [Bytes]),
+    Spool(&'a Spool),
+}
+
+impl Stored<'_> {
+    /// Calls `take` with every message in order until it fails.
+    fn read<E: From<Error>>(&self, mut take: impl FnMut(Lsn, &[u8]) -> Result<(), E>) -> Result<(), E> {
+        match self {
+            Stored::Spool(spool) => spool.read(take),
+            Stored::Parts(parts) => {
+                for message in parts.iter().flat_map(|part| StreamMessages::new(part)) {
+                    if let StreamMessage::Data { lsn, payload } = message {
+                        take(lsn, payload)?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 /// A transaction being applied.
@@ -162,6 +198,7 @@ impl Applier {
         let changer = change::Changer::new(context.config.conflicts);
         let author = author(&context.config);
         let known = context.records.relations()?;
+        let spools = Spools::new(context.config.spool_folder.clone(), context.config.stream_memory_max)?;
         Ok(Applier {
             context,
             author,
@@ -174,6 +211,7 @@ impl Applier {
             known_changes: HashMap::new(),
             catalog: None,
             current: Current::Outside,
+            spools,
             position,
             last_commit,
             idle: position,
@@ -225,26 +263,32 @@ impl Applier {
                     }
                 }
                 Some(StreamMessage::Data { lsn, payload }) => {
+                    let was_outside = matches!(self.current, Current::Outside);
                     self.take_message(lsn, payload, batch, part_start..at)?;
-                    if MessageKind::of(payload) == MessageKind::Begin {
+                    if was_outside {
+                        // If this message began something, that goes on behind it.
                         part_start = messages.offset();
                     }
                 }
             }
         }
-        if let Current::Buffering { parts, size, .. } = &mut self.current {
-            parts.push(batch.bytes.slice(part_start..));
-            *size += batch.bytes.len() - part_start;
-            if *size > BUFFER_SIZE_MAX {
-                self.start_large()?;
+        match &mut self.current {
+            Current::Buffering { parts, size, .. } => {
+                parts.push(batch.bytes.slice(part_start..));
+                *size += batch.bytes.len() - part_start;
+                if *size > BUFFER_SIZE_MAX {
+                    self.start_large()?;
+                }
             }
+            Current::Block { xid } => self.spools.append(*xid, &batch.bytes[part_start..])?,
+            Current::Outside | Current::Running(_) | Current::Skipping => {}
         }
         self.record_idle(batch.reply_requested)?;
         self.show_status(false);
         Ok(())
     }
 
-    /// One message of the stream; `part` is what of the batch lies before it and belongs to the buffered transaction.
+    /// One message of the stream; `part` is what of the batch lies before it and belongs to the transaction or block under way.
     fn take_message(&mut self, lsn: Lsn, payload: &[u8], batch: &Batch, part: std::ops::Range<usize>) -> Result<()> {
         let kind = MessageKind::of(payload);
         match (&mut self.current, kind) {
@@ -276,7 +320,7 @@ impl Applier {
                     return Err(out_of_place(lsn, payload));
                 };
                 parts.push(batch.bytes.slice(part));
-                self.apply_buffered(&begin, &parts, &commit)
+                self.apply_buffered(&begin, Stored::Parts(&parts), &commit)
             }
             (Current::Running(_), MessageKind::Commit) => {
                 let Message::Commit(commit) = decode(lsn, payload)? else { return Err(out_of_place(lsn, payload)) };
@@ -287,11 +331,17 @@ impl Applier {
                 let begin = running.begin;
                 self.finish(*running, &commit).map_err(|interruption| self.give_up(&begin, interruption))
             }
-            (Current::Buffering { .. } | Current::Running(_) | Current::Skipping, MessageKind::Begin) => Err(out_of_place(lsn, payload)),
+            (Current::Outside, MessageKind::Streaming) => self.take_streaming(lsn, payload),
+            (Current::Block { xid }, MessageKind::Streaming) => {
+                let xid = *xid;
+                let Message::StreamStop = decode(lsn, payload)? else { return Err(out_of_place(lsn, payload)) };
+                self.current = Current::Outside;
+                self.spools.append(xid, &batch.bytes[part])
+            }
             (Current::Outside, MessageKind::Commit | MessageKind::Row) => Err(out_of_place(lsn, payload)),
-            // The stream is asked for without them.
-            (_, MessageKind::Streaming | MessageKind::TwoPhase) => Err(out_of_place(lsn, payload)),
-            (Current::Buffering { .. }, _) => Ok(()),
+            (_, MessageKind::Begin | MessageKind::Streaming | MessageKind::TwoPhase) => Err(out_of_place(lsn, payload)),
+            (Current::Block { .. }, MessageKind::Commit) => Err(out_of_place(lsn, payload)),
+            (Current::Buffering { .. } | Current::Block { .. }, _) => Ok(()),
             (Current::Running(_), _) => {
                 let Current::Running(mut running) = std::mem::replace(&mut self.current, Current::Outside) else {
                     return Err(out_of_place(lsn, payload));
@@ -304,13 +354,13 @@ impl Applier {
     }
 
     /// Applies a transaction whose messages are all here.
-    fn apply_buffered(&mut self, begin: &Begin, parts: &[Bytes], commit: &Commit) -> Result<()> {
+    fn apply_buffered(&mut self, begin: &Begin, stored: Stored<'_>, commit: &Commit) -> Result<()> {
         let mut attempt_count = 0;
         self.known_changes.clear();
         loop {
             attempt_count += 1;
             self.replaced_relations.clear();
-            let interruption = match self.try_buffered(begin, parts, commit) {
+            let interruption = match self.try_buffered(begin, stored, commit) {
                 Ok(()) => return Ok(()),
                 Err(interruption) => interruption,
             };
@@ -333,15 +383,9 @@ impl Applier {
         }
     }
 
-    fn try_buffered(&mut self, begin: &Begin, parts: &[Bytes], commit: &Commit) -> Result<(), Interruption> {
+    fn try_buffered(&mut self, begin: &Begin, stored: Stored<'_>, commit: &Commit) -> Result<(), Interruption> {
         let mut running = Running { begin: *begin, origin: None, large: false, writer: None, change_count: 0 };
-        for part in parts {
-            for message in StreamMessages::new(part) {
-                if let StreamMessage::Data { lsn, payload } = message {
-                    self.apply_message(&mut running, lsn, payload)?;
-                }
-            }
-        }
+        stored.read(|lsn, payload| self.apply_message(&mut running, lsn, payload))?;
         self.finish(running, commit)
     }
 
@@ -349,18 +393,18 @@ impl Applier {
     fn start_large(&mut self) -> Result<()> {
         let Current::Buffering { begin, parts, .. } = std::mem::replace(&mut self.current, Current::Outside) else { return Ok(()) };
         tracing::debug!(xid = begin.xid, "a large transaction is applied as it comes");
+        self.current = Current::Running(Box::new(self.apply_stored_large(begin, Stored::Parts(&parts))?));
+        Ok(())
+    }
+
+    /// Applies all that is there of a large transaction, which does not start over, and leaves it open.
+    fn apply_stored_large(&mut self, begin: Begin, stored: Stored<'_>) -> Result<Running> {
         self.replaced_relations.clear();
         self.known_changes.clear();
-        let mut running = Box::new(Running { begin, origin: None, large: true, writer: None, change_count: 0 });
-        for part in parts {
-            for message in StreamMessages::new(&part) {
-                if let StreamMessage::Data { lsn, payload } = message {
-                    self.apply_large_message(&mut running, lsn, payload)?;
-                }
-            }
-        }
-        self.current = Current::Running(running);
-        Ok(())
+        let mut running = Running { begin, origin: None, large: true, writer: None, change_count: 0 };
+        stored.read(|lsn, payload| self.apply_large_message(&mut running, lsn, payload))?;
+        self.replaced_relations.clear();
+        Ok(running)
     }
 
     fn apply_large_message(&mut self, running: &mut Running, lsn: Lsn, payload: &[u8]) -> Result<()> {
@@ -381,12 +425,6 @@ impl Applier {
             }
         }
         self.apply_message(running, lsn, payload).map_err(|i| self.give_up(&running.begin, i))
-    }
-
-    /// A large transaction's writer edits a clone, so the branch may be asked.
-    fn is_in_working_set(&self, running: &Running, source: &SourceRelation) -> bool {
-        debug_assert!(running.large, "BUG: a small transaction's thread must not ask the branch");
-        self.context.branch.state().working.catalog().table_by_name(&source.schema, &source.name).is_some()
     }
 
     /// One message within a transaction, other than Begin and Commit.
@@ -471,178 +509,6 @@ impl Applier {
             }
             _ => return Err(out_of_place(lsn, payload)),
         }
-        Ok(())
-    }
-
-    /// The local table of a relation, as it is in the edit; created if its definition was read.
-    fn table(&mut self, running: &mut Running, relation: u32, lsn: Lsn) -> Result<Arc<Mapping>, Interruption> {
-        let writer = writer_of(running, &self.context)?;
-        let Some(entry) = self.relations.get_mut(&relation) else {
-            return Err(Interruption::Failed(Error::Protocol(format!(
-                "a change of relation {relation} at {lsn}, which was not announced"
-            ))));
-        };
-        if let Some(mapping) = &entry.mapping
-            && writer.table_schema(mapping.table).is_some_and(|schema| Arc::ptr_eq(schema, &mapping.schema) || *schema == mapping.schema)
-        {
-            return Ok(Arc::clone(mapping));
-        }
-        let source = Arc::clone(&entry.source);
-        self.follow_definition(running, &source, lsn)?;
-        let writer = writer_of(running, &self.context)?;
-        let catalog = writer.root().catalog();
-        let oid = match catalog.relation(&source.schema, &source.name) {
-            Some(object) => match catalog.table(object.oid()) {
-                Some(schema) => schema.oid,
-                None => {
-                    let what = "the object of this name here is not a table".to_owned();
-                    return Err(Interruption::Failed(apply_error(&running.begin, &source.qualified_name(), lsn, what)));
-                }
-            },
-            None if self.context.config.create_tables == CreateTables::Never => return Err(Interruption::TableMissing(source)),
-            None => match self.definitions.get(&relation) {
-                Some(definition) if definition.may_create => {
-                    let published: Vec<String> = source.columns.iter().map(|c| c.name.clone()).collect();
-                    let remote = reconcile(&source, definition.table.clone());
-                    let oid = catalog::create_table(&self.context.store, writer, &remote, &definition.types, Some(&published))?;
-                    tracing::info!(table = %source.qualified_name(), "created a published table");
-                    oid
-                }
-                _ => return Err(Interruption::TableMissing(source)),
-            },
-        };
-        let Some(schema) = writer.table_schema(oid) else {
-            let what = "the table has a definition and no rows".to_owned();
-            return Err(Interruption::Failed(apply_error(&running.begin, &source.qualified_name(), lsn, what)));
-        };
-        let mapping = Arc::new(Mapping::new(&source, schema, &self.changer.settings));
-        let absent = mapping.absent_columns(&source);
-        if !absent.is_empty() {
-            tracing::info!(table = %mapping.name, columns = %absent.join(", "), "columns that are not here are not replicated");
-        }
-        if let Some(entry) = self.relations.get_mut(&relation) {
-            entry.mapping = Some(Arc::clone(&mapping));
-        }
-        Ok(mapping)
-    }
-
-    /// Compares a relation with what was last replicated of it, and lets the table here follow.
-    fn follow_definition(&mut self, running: &mut Running, source: &Arc<SourceRelation>, lsn: Lsn) -> Result<(), Interruption> {
-        let known = match self.known_changes.get(&source.oid) {
-            Some(changed) => changed.as_ref(),
-            None => self.known.get(&source.oid),
-        };
-        if known.is_some_and(|known| known.is_same(source)) {
-            return Ok(());
-        }
-        let Some(definition) = self.definitions.get(&source.oid) else { return Err(Interruption::DefinitionMissing(Arc::clone(source))) };
-        let changed = KnownRelation::new(source, definition, known);
-        let writer = writer_of(running, &self.context)?;
-        let others = self.known.iter().filter(|(oid, _)| !self.known_changes.contains_key(oid));
-        let others = others.chain(self.known_changes.iter().filter_map(|(oid, known)| Some((oid, known.as_ref()?))));
-        let mut others = others.filter(|(oid, _)| **oid != source.oid);
-        let is_claimed = known.is_some_and(|known| others.clone().any(|(_, other)| other.has_name_of(known)));
-        let former = others.find(|(_, other)| other.is_named(source)).map(|(oid, _)| *oid).filter(|_| known.is_none());
-        let mut follower = definition::Follower {
-            store: &self.context.store,
-            edit: writer,
-            settings: &self.changer.settings,
-            create_tables: self.context.config.create_tables,
-            source,
-            definition,
-            is_claimed,
-        };
-        match (known, former) {
-            (Some(known), _) => follower.follow(known)?,
-            (None, None) => {}
-            (None, Some(former)) => {
-                let catalog = follower.edit.root().catalog();
-                let table = catalog.table_by_name(&source.schema, &source.name).and_then(|table| follower.edit.root().table(table.oid));
-                if table.is_some_and(|table| !table.is_empty()) {
-                    let what = "on the primary this is another table than before (dropped and made again, or another one was renamed to it), and the \
-                                rows here are of the former one; empty or drop it here, commit, and restart";
-                    return Err(Interruption::Failed(apply_error(&running.begin, &source.qualified_name(), lsn, what.to_owned())));
-                }
-                follower.complete()?;
-                self.known_changes.insert(former, None);
-            }
-        }
-        self.known_changes.insert(source.oid, Some(changed));
-        Ok(())
-    }
-
-    /// Keeps what the committed transaction taught about the primary's tables. Returns where in the journal that lies, if it was anything.
-    fn remember_definitions(&mut self) -> Result<Option<JournalPosition>> {
-        self.definitions.clear();
-        let mut position = None;
-        for (oid, relation) in self.known_changes.drain() {
-            position = Some(self.context.records.set_relation(oid, relation.as_ref())?);
-            match relation {
-                Some(relation) => self.known.insert(oid, relation),
-                None => self.known.remove(&oid),
-            };
-        }
-        Ok(position)
-    }
-
-    /// Gets a table that HEAD lacks: from the working set, or its definition from the primary.
-    fn provide_table(&mut self, source: &SourceRelation, xid: u32) -> Result<()> {
-        if self.context.config.commit_mode == CommitMode::EachTransaction {
-            let name = (source.schema.clone(), source.name.clone());
-            if adopt_tables(&self.context.branch, &[name], &self.author)? > 0 {
-                return Ok(());
-            }
-        }
-        self.read_definition_to_create(source, xid)
-    }
-
-    fn read_definition_to_create(&mut self, source: &SourceRelation, xid: u32) -> Result<()> {
-        if self.context.config.create_tables == CreateTables::Never {
-            return Err(Error::Setup(format!(
-                "table \"{}\" is published and does not exist here; create it, or set create_tables to auto",
-                source.qualified_name()
-            )));
-        }
-        self.read_definition(source, xid)?;
-        if let Some(definition) = self.definitions.get_mut(&source.oid) {
-            definition.may_create = true;
-            let table = definition.table.clone();
-            if let (Some(table), Some(catalog)) = (table, &self.catalog)
-                && self.context.runtime.block_on(catalog::has_older_rows(&catalog.client, &table, xid))
-            {
-                let what = format!(
-                    "table \"{}\" has rows on the primary from before it was published, and they are not here: changes are replicated from now on",
-                    source.qualified_name()
-                );
-                tracing::warn!("{what}");
-                self.context.status.note_error(what);
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads what the primary's catalog says of a table after the transaction.
-    fn read_definition(&mut self, source: &SourceRelation, xid: u32) -> Result<()> {
-        let context = Arc::clone(&self.context);
-        let (table, mut types) = context.runtime.block_on(async {
-            if self.catalog.as_ref().is_none_or(CatalogClient::is_closed) {
-                self.catalog = Some(CatalogClient::connect(&context.config.connection()).await?);
-            }
-            let client = &self.catalog.as_ref().expect("BUG: just connected").client;
-            if !catalog::wait_until_visible(client, xid, &context.config.slot_name).await? {
-                tracing::warn!(xid, table = %source.qualified_name(), "the primary does not show this transaction yet; its catalog is read as it is");
-            }
-            let table: Option<RemoteTable> = catalog::read_tables(client, &[source.oid]).await?.pop();
-            // Types of now, of the stream, and of the last time, to tell what a column's type was.
-            let known = self.known.get(&source.oid).into_iter().flat_map(KnownRelation::type_oids);
-            let now = table.iter().flat_map(|table| &table.columns).map(|c| c.type_oid);
-            let types = catalog::read_types(client, source.columns.iter().map(|c| c.type_oid).chain(known).chain(now)).await?;
-            Ok::<_, Error>((table, types))
-        })?;
-        for (oid, (schema, name)) in &self.types {
-            types.add_named(*oid, schema, name);
-        }
-        self.definitions.insert(source.oid, Definition { table, types, may_create: false });
         Ok(())
     }
 
@@ -797,42 +663,6 @@ fn refused(begin: &Begin, mapping: &Mapping, lsn: Lsn, error: change::ChangeErro
         }
         change::ChangeError::Store(error) => Interruption::Failed(apply_error(begin, &mapping.name, lsn, error.to_string())),
         change::ChangeError::Refused(what) => Interruption::Failed(apply_error(begin, &mapping.name, lsn, what)),
-    }
-}
-
-/// The catalog tells of now, the stream of then. Columns, their types and the table's names are as the stream says; what the catalog adds (keys, defaults, NOT
-/// NULL) holds for columns that both know. A table that is gone or has become another is described by the stream alone.
-fn reconcile(source: &SourceRelation, remote: Option<RemoteTable>) -> RemoteTable {
-    let streamed = catalog::table_from_relation(&source.as_relation());
-    let Some(mut remote) = remote else { return streamed };
-    let known: HashMap<String, catalog::RemoteColumn> = remote.columns.drain(..).map(|c| (c.name.clone(), c)).collect();
-    let mut next_attnum = known.values().map(|c| c.attnum).max().unwrap_or(0);
-    for column in streamed.columns {
-        let mut merged = match known.get(&column.name) {
-            Some(column) => column.clone(),
-            None => {
-                next_attnum = next_attnum.saturating_add(1);
-                catalog::RemoteColumn { attnum: next_attnum, ..column.clone() }
-            }
-        };
-        merged.type_oid = column.type_oid;
-        merged.typmod = column.typmod;
-        merged.generated = false;
-        remote.columns.push(merged);
-    }
-    remote.schema = streamed.schema;
-    remote.name = streamed.name;
-    remote
-}
-
-impl SourceRelation {
-    fn as_relation(&self) -> Relation<'_> {
-        let columns = self
-            .columns
-            .iter()
-            .map(|c| crate::pgoutput::RelationColumn { key: c.key, name: &c.name, type_oid: c.type_oid, typmod: c.typmod })
-            .collect();
-        Relation { oid: self.oid, schema: &self.schema, name: &self.name, identity: self.identity, columns }
     }
 }
 

@@ -39,6 +39,33 @@ pub struct SlotInfo {
     pub wal_status: Option<String>,
 }
 
+/// What to ask the output plugin for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamOptions {
+    pub publications: Vec<String>,
+    /// Large transactions are sent while they run.
+    pub streaming: bool,
+}
+
+impl StreamOptions {
+    /// The plugin's options as a server of this major version takes them. What it does not know is not asked for.
+    fn list(&self, server_major_version: u32) -> String {
+        let protocol_version = match server_major_version {
+            ..=13 => 1,
+            14 => 2,
+            15 => 3,
+            16.. => 4,
+        };
+        let names = self.publications.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(",");
+        // The grammar of replication commands knows no escapes but the doubled quote.
+        let mut list = format!("\"proto_version\" '{protocol_version}', \"publication_names\" '{}'", names.replace('\'', "''"));
+        if self.streaming && server_major_version >= 14 {
+            list.push_str(", \"streaming\" 'on'");
+        }
+        list
+    }
+}
+
 impl Connection {
     pub async fn identify_system(&mut self) -> Result<SystemIdentity> {
         let rows = self.query("IDENTIFY_SYSTEM").await?;
@@ -92,14 +119,9 @@ impl Connection {
 
     /// Turns the connection into a stream that begins with the first transaction that ends after `start` (or after what the slot
     /// has confirmed, whichever is later).
-    pub async fn start_replication(mut self, slot: &str, start: Lsn, publications: &[String]) -> Result<ReplicationStream> {
-        let names = publications.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(",");
-        let sql = format!(
-            "START_REPLICATION SLOT {} LOGICAL {start} (\"proto_version\" '1', \"publication_names\" {})",
-            quote_identifier(slot),
-            // The grammar of replication commands knows no escapes but the doubled quote.
-            format_args!("'{}'", names.replace('\'', "''"))
-        );
+    pub async fn start_replication(mut self, slot: &str, start: Lsn, options: &StreamOptions) -> Result<ReplicationStream> {
+        let options = options.list(self.server_major_version());
+        let sql = format!("START_REPLICATION SLOT {} LOGICAL {start} ({options})", quote_identifier(slot));
         let mut out = BytesMut::new();
         frontend::query(&sql, &mut out).map_err(|e| Error::Setup(format!("a name for the primary is invalid: {e}")))?;
         self.send(&out).await?;
@@ -125,6 +147,18 @@ pub fn quote_literal(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_is_asked_for_what_its_version_has() {
+        let options = StreamOptions { publications: vec!["a".into(), "it's \"b\"".into()], streaming: true };
+        let names = r#""publication_names" '"a","it''s ""b"""'"#;
+        assert_eq!(options.list(13), format!(r#""proto_version" '1', {names}"#));
+        assert_eq!(options.list(14), format!(r#""proto_version" '2', {names}, "streaming" 'on'"#));
+        assert_eq!(options.list(15), format!(r#""proto_version" '3', {names}, "streaming" 'on'"#));
+        assert_eq!(options.list(18), format!(r#""proto_version" '4', {names}, "streaming" 'on'"#));
+        let whole = StreamOptions { streaming: false, ..options };
+        assert_eq!(whole.list(15), format!(r#""proto_version" '3', {names}"#));
+    }
 
     #[test]
     fn quotes_are_doubled() {

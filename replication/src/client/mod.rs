@@ -15,6 +15,6 @@ mod connection;
 mod low_water;
 mod stream;
 
-pub use commands::{CreatedSlot, SlotInfo, SystemIdentity, quote_identifier, quote_literal};
+pub use commands::{CreatedSlot, SlotInfo, StreamOptions, SystemIdentity, quote_identifier, quote_literal};
 pub use connection::{Connection, ConnectionConfig, PINNED_SETTINGS};
 pub use stream::{Batch, ReplicationStream, StreamMessage, StreamMessages};

@@ -201,13 +201,22 @@ impl<'a> Message<'a> {
     /// # Errors
     /// Whatever is not exactly one message.
     pub fn decode_streamed(bytes: &'a [u8]) -> Result<(Option<u32>, Self), DecodeError> {
+        let (xid, tag, body) = Self::split_streamed(bytes)?;
+        Ok((xid, Self::decode_body(tag, Fields::new(body))?))
+    }
+
+    /// The id of the transaction or subtransaction that a message inside a block belongs to, and its bytes without it but for the first: with that in
+    /// front they are the message as it would be outside of a block. No id for messages that carry none.
+    /// # Errors
+    /// A message that ends early, or an id of 0.
+    pub fn split_streamed(bytes: &'a [u8]) -> Result<(Option<u32>, u8, &'a [u8]), DecodeError> {
         let (&tag, body) = bytes.split_first().ok_or(DecodeError::Empty)?;
         let mut fields = Fields::new(body);
         let xid = match tag {
             b'R' | b'Y' | b'I' | b'U' | b'D' | b'T' | b'M' => Some(fields.xid("a streamed message's transaction id")?),
             _ => None,
         };
-        Ok((xid, Self::decode_body(tag, fields)?))
+        Ok((xid, tag, fields.rest()))
     }
 
     fn decode_body(tag: u8, mut fields: Fields<'a>) -> Result<Self, DecodeError> {
