@@ -17,6 +17,7 @@ transactions=${TRANSACTIONS:-$transactions}
 rounds=${ROUNDS:-$rounds}
 if [ -n "$rows" ]; then
     export STRANDLINE_BENCH_ROWS=$rows STRANDLINE_BENCH_ACCOUNTS=$rows STRANDLINE_BENCH_TRANSACTIONS=$rows STRANDLINE_BENCH_COMMITS=$rows
+    export STRANDLINE_BENCH_RATE=1000 STRANDLINE_BENCH_SECONDS=1
 fi
 
 echo "==> building ($profile)"
@@ -155,12 +156,20 @@ awk '
         printf "%-8s %14s %22s %22s\n", "side", "median txn/s", "applier CPU us/txn", "walsender CPU us/txn"
         for (s in n) { r[s] = median(s "rate", n[s]); printf "%-8s %14.0f %22.1f %22.1f\n", s, r[s], median(s "apply", n[s]), median(s "send", n[s]) }
         printf "ratio ours/native: %.2f\n", r["ours"] / r["native"]
-        printf "bytes on disk per transaction: ours %.0f, the primary'"'"'s WAL %.0f\n", median("bytes", b), median("wal", b)
+        bytes = median("bytes", b); wal = median("wal", b)
+        printf "bytes on disk per transaction: ours %.0f, the primary'"'"'s WAL %.0f, ratio %.2f\n", bytes, wal, bytes / wal
     }' "$results"
+
+# What was there before the transactions is part of it: the copied tables.
+echo
+echo "the store after $rounds rounds, by kind, divided by their $((rounds * transactions)) transactions (the copied tables included)"
+stop_replica
+STRANDLINE_BENCH_STORE=$folder/replica/data STRANDLINE_BENCH_TRANSACTIONS=$((rounds * transactions)) \
+    $cargo bench -q --profile "$profile" -p strandline-storage --bench sizes
 
 echo
 echo "==> benchmarks of the crates"
 for bench in storage/benches/*.rs; do
-    [ -e "$bench" ] || continue
+    [ "$(basename "$bench")" = sizes.rs ] && continue
     $cargo bench -q --profile "$profile" -p strandline-storage --bench "$(basename "$bench" .rs)"
 done

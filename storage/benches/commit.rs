@@ -1,16 +1,22 @@
 //! Transactions as pgbench's (three updates, one insert), one commit each, through `begin_apply` and `commit` on a real disk.
 //!
-//! `STRANDLINE_BENCH_ACCOUNTS` (100,000) and `STRANDLINE_BENCH_TRANSACTIONS` (100,000) set the size. Prints transactions per
-//! second, CPU of the whole process per transaction (writer and checkpoint threads included), and journal bytes per transaction.
+//! `STRANDLINE_BENCH_ACCOUNTS` (100,000) and `STRANDLINE_BENCH_TRANSACTIONS` (100,000) set the size; `STRANDLINE_BENCH_READERS=1` lets a
+//! reader take a snapshot every millisecond and hold it for that long. Prints transactions per second, CPU of the whole process per
+//! transaction (writer and checkpoint threads included) and by thread, bytes by kind per transaction, the time to open again after a
+//! kill, and how much longer a scan takes of old commits, cold, than of the head.
 
 mod pgbench;
 
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use strandline_storage::commit::CommitMeta;
-use strandline_storage::{Store, StoreOptions};
+use strandline_storage::{CommitId, Root, Store, StoreOptions, sizes};
 
-use pgbench::{Outcome, Random, load, setting, transact};
+use pgbench::{ACCOUNTS, Outcome, Primary, cpu, load, report, setting};
+
+/// Old commits that are scanned.
+const SCAN_COUNT: u64 = 9;
 
 /// User and system time of this process so far, in microseconds.
 fn cpu_us() -> u64 {
@@ -24,11 +30,27 @@ fn cpu_us() -> u64 {
     us(usage.ru_utime) + us(usage.ru_stime)
 }
 
+/// Seconds to scan the accounts of a root value, and seconds of CPU.
+fn scan(root: impl FnOnce() -> Outcome<Root>) -> Outcome<(f64, f64)> {
+    let (started, cpu) = (Instant::now(), cpu::by_thread());
+    let root = root()?;
+    let mut cursor = root.table(ACCOUNTS).ok_or("no table")?.rows().scan((std::ops::Bound::Unbounded, std::ops::Bound::Unbounded), false);
+    let mut count = 0;
+    while let Some(rows) = cursor.next_leaf()? {
+        count += rows.end - rows.start;
+    }
+    assert!(count > 0, "no rows");
+    let computed = cpu::by_thread()["main"] - cpu["main"];
+    Ok((started.elapsed().as_secs_f64(), computed / 1e6))
+}
+
 fn main() -> Outcome<()> {
     let accounts = setting("STRANDLINE_BENCH_ACCOUNTS", 100_000) as i32;
     let transactions = setting("STRANDLINE_BENCH_TRANSACTIONS", 100_000);
+    let readers = setting("STRANDLINE_BENCH_READERS", 0) > 0;
     let folder = tempfile::tempdir()?;
-    let store = Store::open(folder.path(), StoreOptions { group_commit_ms_max: 5, ..StoreOptions::default() })?;
+    let options = || StoreOptions { group_commit_ms_max: 5, ..StoreOptions::default() };
+    let store = Store::open(folder.path(), options())?;
     store.create_database("postgres", CommitMeta::default())?;
     let branch = store.branch("postgres", "main")?;
 
@@ -36,28 +58,61 @@ fn main() -> Outcome<()> {
     load(&store, &branch, accounts)?;
     println!("load of {accounts} accounts: {:.2} s", started.elapsed().as_secs_f64());
 
-    let (written, cpu, started) = (store.written_size(), cpu_us(), Instant::now());
-    let mut random = Random::new();
-    for n in 1..=transactions {
-        let random = random.next();
-        transact(&branch, n, (random >> 33) as i32 % accounts, random)?;
-    }
+    let (before, cpu, threads, started) = (sizes(folder.path())?, cpu_us(), cpu::by_thread(), Instant::now());
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| -> Outcome<()> {
+        if readers {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let _snapshot = branch.state();
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+        }
+        let mut primary = Primary::new(accounts);
+        for n in 1..=transactions {
+            primary.transact(&branch, n)?;
+        }
+        done.store(true, Ordering::Relaxed);
+        Ok(())
+    })?;
     store.sync()?;
     let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_us() - cpu);
-    let bytes = store.written_size() - written;
     let count = transactions as f64;
     println!(
-        "{transactions} transactions: {:.0}/s, {:.2} us of CPU and {:.0} bytes of journal each, checkpoints included",
+        "{transactions} transactions{}: {:.0}/s, {:.2} us of CPU each, checkpoints included",
+        if readers { " beside a reader's snapshots" } else { "" },
         count / seconds,
-        cpu as f64 / count,
-        bytes as f64 / count
+        cpu as f64 / count
     );
+    println!("us of CPU a transaction by thread: {}", cpu::since(&threads, count));
+    report::print_sizes(&sizes(folder.path())?, &before, transactions);
 
+    let head = branch.state().head;
     drop(branch);
     drop(store);
-    let started = Instant::now();
-    let store = Store::open(folder.path(), StoreOptions::default())?;
-    println!("opening without a close before: {:.3} s", started.elapsed().as_secs_f64());
+    let (started, opening) = (Instant::now(), cpu::by_thread());
+    let store = Store::open(folder.path(), options())?;
+    println!(
+        "opening without a close before: {:.3} s ({:.3} s of CPU)",
+        started.elapsed().as_secs_f64(),
+        (cpu::by_thread()["main"] - opening["main"]) / 1e6
+    );
+    let commits: Vec<CommitId> = (1..=SCAN_COUNT)
+        .map(|i| store.ancestor(head, transactions * i / (SCAN_COUNT + 1)).map(|id| id.expect("BUG: a commit is missing")))
+        .collect::<Result<_, _>>()?;
     store.close()?;
+    drop(store);
+    // Each on a store just opened, so that no root value is at hand.
+    let mut times = Vec::new();
+    for id in std::iter::once(head).chain(commits) {
+        let store = Store::open(folder.path(), options())?;
+        times.push(scan(|| Ok(store.root(id)?))?);
+    }
+    let slowest = times[1..].iter().copied().fold((0.0, 0.0), |a, b| if b.1 > a.1 { b } else { a });
+    println!(
+        "cold scan of the accounts at the head: {:.3} s ({:.3} s of CPU), at the slowest of {SCAN_COUNT} old commits: {:.3} s ({:.3} s of CPU)",
+        times[0].0, times[0].1, slowest.0, slowest.1
+    );
     Ok(())
 }

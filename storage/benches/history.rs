@@ -115,7 +115,7 @@ const QUESTIONS: [Question; 10] = [
     }),
     ("commit at a time", |asked, random| {
         let (n, id) = asked.commit(random)?;
-        timed(|| Ok(asked.store.commit_at_time(asked.head, meta(n).commit_time)?), |found| found == Some(id))
+        timed(|| Ok(asked.store.commit_at_time(asked.head, meta(n).time())?), |found| found == Some(id))
     }),
     ("commit of an id", |asked, random| {
         let id = asked.commit(random)?.1;

@@ -165,14 +165,14 @@ impl ChangeSet {
 
     /// The change set that takes this one back, when it consists of row changes alone: what a catalog object or a
     /// replaced table was before is not in a change set.
-    pub(crate) fn inverted(&self) -> Option<ChangeSet> {
+    pub(crate) fn inverted(self) -> Option<ChangeSet> {
         if !self.catalog.is_empty() {
             return None;
         }
         let mut tables = Vec::with_capacity(self.tables.len());
-        for change in self.tables.iter().rev() {
-            let RowsChange::Rows(rows) = &change.rows else { return None };
-            let rows = rows.iter().rev().map(RowChange::inverted).collect();
+        for change in self.tables.into_iter().rev() {
+            let RowsChange::Rows(rows) = change.rows else { return None };
+            let rows = rows.into_iter().rev().map(RowChange::inverted).collect();
             tables.push(TableChange { table: change.table, rows: RowsChange::Rows(rows) });
         }
         Some(ChangeSet { catalog: Vec::new(), tables })
@@ -225,15 +225,16 @@ impl RowChange {
         Ok(RowChange { key, kind })
     }
 
-    fn inverted(&self) -> RowChange {
-        let kind = match &self.kind {
-            RowChangeKind::Inserted { new } => RowChangeKind::Deleted { old: new.clone() },
-            RowChangeKind::Deleted { old } => RowChangeKind::Inserted { new: old.clone() },
-            RowChangeKind::Updated { columns } => {
-                RowChangeKind::Updated { columns: columns.iter().map(|(c, old, new)| (*c, new.clone(), old.clone())).collect() }
+    fn inverted(self) -> RowChange {
+        let kind = match self.kind {
+            RowChangeKind::Inserted { new } => RowChangeKind::Deleted { old: new },
+            RowChangeKind::Deleted { old } => RowChangeKind::Inserted { new: old },
+            RowChangeKind::Updated { mut columns } => {
+                columns.iter_mut().for_each(|(_, old, new)| std::mem::swap(old, new));
+                RowChangeKind::Updated { columns }
             }
         };
-        RowChange { key: self.key.clone(), kind }
+        RowChange { key: self.key, kind }
     }
 }
 
@@ -349,9 +350,9 @@ mod tests {
     #[test]
     fn inverting_twice_gives_the_change_set_again() {
         let mut changes = sample();
-        assert!(changes.inverted().is_none());
+        assert!(changes.clone().inverted().is_none());
         changes.catalog.clear();
         changes.tables.truncate(1);
-        assert_eq!(changes.inverted().unwrap().inverted().unwrap(), changes);
+        assert_eq!(changes.clone().inverted().unwrap().inverted().unwrap(), changes);
     }
 }

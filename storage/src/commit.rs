@@ -107,6 +107,17 @@ impl Commit {
         Ok(self.changes.get_or_init(|| changes))
     }
 
+    /// What the commit changed, to keep: moved, not copied, where nobody else has the commit.
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub(crate) fn into_changes(self: Arc<Self>) -> Result<ChangeSet> {
+        self.changes()?;
+        match Arc::try_unwrap(self) {
+            Ok(commit) => Ok(commit.changes.into_inner().expect("BUG: changes were just decoded")),
+            Err(shared) => shared.changes().cloned(),
+        }
+    }
+
     /// The commit's time as its history tells it: the source's commit time, if it has one.
     pub fn time(&self) -> Timestamp {
         self.meta.time()

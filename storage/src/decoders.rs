@@ -149,7 +149,7 @@ pub fn decode(decoder: Decoder, bytes: &[u8]) -> bool {
         Decoder::ChangeSet => {
             let _ = touched_mask(bytes);
             ChangeSet::decode(bytes)
-                .is_ok_and(|changes| changes.inverted().is_none_or(|inverted| inverted.row_count() > 0 || changes.is_empty()))
+                .is_ok_and(|changes| changes.is_empty() || changes.inverted().is_none_or(|inverted| inverted.row_count() > 0))
         }
         Decoder::Root => {
             let chunks = Arc::new(OneChunk(bytes.to_vec()));

@@ -261,8 +261,15 @@ impl Edit {
         self.before_row_change(table)?;
         let data = table_mut(&mut self.root, table)?;
         data.shape.layout.check_row(&row)?;
-        let key = data.new_key(&row)?;
-        data.insert_row(&key, &row, Unique::Now)?;
+        let first = data.row_key(&row);
+        // Mostly there is no equal row, and then one look at the tree is enough.
+        let key = if data.shape.key.is_none() && data.indexes.is_empty() && data.rows.insert(&first, &row)? {
+            first
+        } else {
+            let key = data.new_key(&row)?;
+            data.insert_row(&key, &row, Unique::Now)?;
+            key
+        };
         self.record(table, &key, RowChangeKind::Inserted { new: row });
         Ok(())
     }

@@ -72,16 +72,18 @@ const BALANCE: [(&str, Kind); 4] = [("id", Kind::Int4), ("bid", Kind::Int4), ("b
 
 /// Coordinates of transaction `n` in the source.
 pub fn meta(n: u64) -> CommitMeta {
-    let author = Identity { name: "replicator".into(), email: "replicator@primary".into() };
+    let author = Identity { name: "postgres".into(), email: "postgres@127.0.0.1".into() };
     let time = Timestamp(800_000_000_000_000 + n as i64 * 40);
-    let lsn = Lsn(0x16B_3748 + n * 600);
+    // Applied some time later, at a pace of its own.
+    let here = Timestamp(time.0 + 5_000_000 + (n as i64 * 7919) % 97);
+    let lsn = Lsn(0x16B_3748 + n * 536);
     let source = Source { end_lsn: Lsn(lsn.0 + 48), commit_lsn: lsn, xid: n as u32 + 700, commit_time: time, origin: None, context: None };
     CommitMeta {
         committer: author.clone(),
         author,
         author_time: time,
-        commit_time: time,
-        message: format!("transaction {}", n + 700),
+        commit_time: here,
+        message: format!("replicated transaction {} at {lsn}", n + 700),
         source: Some(source),
     }
 }
@@ -93,12 +95,21 @@ pub fn setting(name: &str, default: u64) -> u64 {
 /// Makes the tables, in the commit of number 0.
 pub fn load(store: &Store, branch: &Arc<Branch>, accounts: i32) -> Outcome<()> {
     let mut load = branch.begin_apply(true)?;
-    for (oid, name, count) in [(ACCOUNTS, "accounts", accounts), (TELLERS, "tellers", 10), (BRANCHES, "branches", 1)] {
+    for (oid, name, count) in
+        [(ACCOUNTS, "accounts", accounts), (TELLERS, "tellers", 10 * scale(accounts)), (BRANCHES, "branches", scale(accounts))]
+    {
         load.put_table(table(oid, name, true, &BALANCE))?;
         let row = |id| Ok(vec![Value::Int4(id), Value::Int4(1), Value::Int4(0), Value::bytes([b' '; 84])]);
         load.replace_rows(oid, &mut (0..count).map(row))?;
     }
-    let columns = [("tid", Kind::Int4), ("bid", Kind::Int4), ("aid", Kind::Int4), ("delta", Kind::Int4), ("mtime", Kind::Timestamp)];
+    let columns = [
+        ("tid", Kind::Int4),
+        ("bid", Kind::Int4),
+        ("aid", Kind::Int4),
+        ("delta", Kind::Int4),
+        ("mtime", Kind::Timestamp),
+        ("filler", Kind::Bpchar),
+    ];
     load.put_table(table(HISTORY, "history", false, &columns))?;
     load.commit(meta(0))?;
     store.checkpoint()?;
@@ -132,7 +143,54 @@ pub fn transact(branch: &Arc<Branch>, n: u64, aid: i32, random: u64) -> Outcome<
         apply.update_columns(oid, &key, &[(1, Value::Int4(1)), (2, Value::Int4(delta)), (3, Value::bytes([b' '; 84]))])?;
     }
     let time = Value::Int8(800_000_000_000_000 + n as i64 * 40);
-    apply.insert(HISTORY, vec![Value::Int4(tid), Value::Int4(1), Value::Int4(aid), Value::Int4(delta), time])?;
+    apply.insert(HISTORY, vec![Value::Int4(tid), Value::Int4(1), Value::Int4(aid), Value::Int4(delta), time, Value::Null])?;
     apply.commit(meta(n))?;
     Ok(())
+}
+
+/// How many branches there are.
+fn scale(accounts: i32) -> i32 {
+    (accounts / 100_000).max(1)
+}
+
+/// What the primary has: the balances, and the numbers that transactions are made of.
+#[allow(dead_code, reason = "not every benchmark makes them")]
+pub struct Primary {
+    random: u64,
+    /// Of accounts, tellers and branches.
+    balances: [Vec<i32>; 3],
+}
+
+#[allow(dead_code, reason = "not every benchmark makes them")]
+impl Primary {
+    pub fn new(accounts: i32) -> Self {
+        let scale = scale(accounts);
+        Primary { random: 1, balances: [accounts, 10 * scale, scale].map(|count| vec![0; count as usize]) }
+    }
+
+    pub fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.random
+    }
+
+    /// Makes and commits transaction `n`, on this account or on any; returns when it is durable.
+    pub fn transact(&mut self, branch: &Arc<Branch>, n: u64, aid: Option<i32>) -> Outcome<JournalPosition> {
+        let any = (self.random() >> 33) as i32 % self.balances[0].len() as i32;
+        let aid = aid.unwrap_or(any);
+        let random = self.random();
+        let tid = (random >> 40) as i32 % self.balances[1].len() as i32;
+        let (bid, delta) = (tid / 10, ((random >> 20) % 10_000) as i32 - 5000);
+        let mut apply = branch.begin_apply(false)?;
+        for ((oid, id), balances) in [(ACCOUNTS, aid), (TELLERS, tid), (BRANCHES, bid)].into_iter().zip(&mut self.balances) {
+            let data = apply.root().table(oid).ok_or("no table")?;
+            let key = data.key_prefix(None, &[Value::Int4(id)])?;
+            let balance = &mut balances[id as usize];
+            *balance = balance.wrapping_add(delta);
+            // What a replicated update brings: the whole new row, most of it as it was.
+            apply.update_columns(oid, &key, &[(1, Value::Int4(1)), (2, Value::Int4(*balance)), (3, Value::bytes([b' '; 84]))])?;
+        }
+        let time = Value::Int8(800_000_000_000_000 + n as i64 * 40 - ((random >> 30) % 1000) as i64);
+        apply.insert(HISTORY, vec![Value::Int4(tid), Value::Int4(bid), Value::Int4(aid), Value::Int4(delta), time, Value::Null])?;
+        Ok(apply.commit(meta(n))?.1)
+    }
 }

@@ -479,7 +479,7 @@ impl Repair<'_> {
         let mut at = head;
         while let Some(commit) = self.orphans.get(&at).and_then(|bytes| Commit::decode(bytes, &self.shared.chunks).ok()) {
             let mut undone = before.clone();
-            let Some(inverted) = commit.changes().ok().and_then(|changes| changes.inverted()) else { break };
+            let Some(inverted) = commit.changes().ok().and_then(|changes| changes.clone().inverted()) else { break };
             if commit.parents.is_empty() || undone.apply(&inverted, &self.shared.chunks).is_err() {
                 break;
             }

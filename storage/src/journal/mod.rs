@@ -114,6 +114,9 @@ struct Core {
     done: Condvar,
     durable: AtomicU64,
     written_size: AtomicU64,
+    /// Of it the frames of records, and those of chunks.
+    log_size: AtomicU64,
+    chunk_size: AtomicU64,
     access: Access,
     places: RwLock<Places>,
     files: OpenFiles,
@@ -301,6 +304,16 @@ impl Journal {
     /// Bytes written since the journal was opened.
     pub fn written_size(&self) -> u64 {
         self.core.written_size.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of records written since the journal was opened, as they are stored.
+    pub fn log_size(&self) -> u64 {
+        self.core.log_size.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of chunks written since the journal was opened, as they are stored.
+    pub fn chunk_size(&self) -> u64 {
+        self.core.chunk_size.load(Ordering::Relaxed)
     }
 
     /// Returns when the position is durable. Makes the writer hurry.

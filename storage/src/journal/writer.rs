@@ -94,7 +94,8 @@ impl Writer {
                         address: None,
                         body: &batch.bytes,
                     };
-                    frame.encode(&mut self.buffer);
+                    let size = frame.encode(&mut self.buffer);
+                    core.log_size.fetch_add(size as u64, Ordering::Relaxed);
                     let at = LogFrameAt { sequence: batch.sequence, offset, record_count };
                     self.next_sequence = batch.sequence + u64::from(record_count);
                     placed.log_frames.push((at, self.number));
@@ -109,6 +110,7 @@ impl Writer {
                         body: bytes,
                     };
                     let at = ChunkAt { offset, size: frame.encode(&mut self.buffer) as u32 };
+                    core.chunk_size.fetch_add(u64::from(at.size), Ordering::Relaxed);
                     placed.chunks.push((*address, self.number, at));
                 }
             }

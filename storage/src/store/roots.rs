@@ -1,18 +1,23 @@
 //! Root values of commits: made on demand from the nearest one that is known.
 //!
 //! Known are the heads of branches, the roots made last, and the checkpoints. From a known root *before* a commit on its
-//! first-parent line, change sets are replayed; from one *after* it they are taken back, which makes yesterday's commits
-//! cheap: they are near the head and far from a checkpoint. Only change sets of rows alone can be taken back.
+//! first-parent line, change sets are replayed; from one *after* it they are taken back, so that no commit is farther from a known
+//! root than half of what lies between two. Only change sets of rows alone can be taken back.
 
 use super::shared::Shared;
+use crate::change_set::ChangeSet;
 use crate::commit_index::CommitNumber;
 use crate::error::{Error, Result};
 use crate::id::{ChunkAddress, CommitId};
+use crate::net_changes::NetChanges;
 use crate::root::Root;
 use crate::tree::SpillPace;
 
-/// A root that took so many changes to make is written out and remembered.
-const WRITTEN_ROW_COUNT_MIN: u64 = 50_000;
+/// A root that took so many changes to make is written out and remembered: there is no checkpoint near it.
+const WRITTEN_ROW_COUNT_MIN: u64 = 2 * crate::checkpoint::CHECKPOINT_ROW_COUNT;
+
+/// So many row changes are applied together: enough that a leaf is found for several of them at once.
+const GATHERED_ROW_COUNT_MAX: usize = 200_000;
 
 /// From where a root is made.
 pub(super) enum Base {
@@ -34,7 +39,7 @@ impl Shared {
         let (base, steps) = self.steps_before(number, &known)?;
         let after = self.nearest_after(number, &known, steps.len())?;
         let made = match after {
-            Some((root, undone)) => self.undo(root, &undone)?,
+            Some((base, undone)) => self.undo(base, &undone)?,
             None => None,
         };
         let root = match made {
@@ -130,60 +135,123 @@ impl Shared {
         Ok(None)
     }
 
-    /// The nearest known root after a commit, if it is nearer than `limit`, and the commits to take back, newest first.
+    /// The nearest known or written root after a commit, if it is nearer than `limit`, and the commits to take back, newest first.
     fn nearest_after(
         &self,
         number: CommitNumber,
         known: &[(CommitNumber, Root)],
         limit: usize,
-    ) -> Result<Option<(Root, Vec<CommitNumber>)>> {
+    ) -> Result<Option<(Base, Vec<CommitNumber>)>> {
         let index = self.index.read();
-        let mut nearest: Option<(u64, CommitNumber, &Root)> = None;
+        let mut nearest: Option<(u64, CommitNumber, Base)> = None;
         for (candidate, root) in known {
             let Some(distance) = index.line_distance(*candidate, number)? else { continue };
-            if distance < limit as u64 && nearest.is_none_or(|(d, _, _)| distance < d) {
-                nearest = Some((distance, *candidate, root));
+            if distance < nearest.as_ref().map_or(limit as u64, |(nearest, ..)| *nearest) {
+                nearest = Some((distance, *candidate, Base::Known(root.clone())));
             }
         }
-        let Some((distance, candidate, root)) = nearest else { return Ok(None) };
+        let checkpoints = self.checkpoints.read();
+        for (candidate, address) in checkpoints.roots.range(number + 1..) {
+            let Some(distance) = index.line_distance(*candidate, number)? else { continue };
+            if distance < nearest.as_ref().map_or(limit as u64, |(nearest, ..)| *nearest) {
+                nearest = Some((distance, *candidate, Base::Written(*address)));
+            }
+            // The first on the line is the nearest of them.
+            break;
+        }
+        let Some((distance, candidate, base)) = nearest else { return Ok(None) };
         let mut line = vec![candidate];
         for at in 1..distance as usize {
             line.extend(index.first_parent(line[at - 1])?);
         }
         line.truncate(distance as usize);
-        Ok(Some((root.clone(), line)))
+        Ok(Some((base, line)))
+    }
+
+    fn open_base(&self, base: Base) -> Result<Root> {
+        match base {
+            Base::Empty => Ok(Root::empty_in(&self.chunks)),
+            Base::Known(root) => Ok(root),
+            Base::Written(address) => Root::open(&address, self.chunks.clone()),
+        }
     }
 
     /// Takes commits back; `None` when one of them cannot be.
-    fn undo(&self, mut root: Root, commits: &[CommitNumber]) -> Result<Option<Root>> {
+    fn undo(&self, base: Base, commits: &[CommitNumber]) -> Result<Option<Root>> {
+        let mut making = Making::new(self, self.open_base(base)?);
         for number in commits {
             let commit = self.commit_numbered(*number)?;
-            let Some(changes) = commit.changes()?.inverted() else { return Ok(None) };
-            root.apply(&changes, &self.chunks).map_err(|e| not_replayable(commit.id, e))?;
+            let id = commit.id;
+            let Some(changes) = commit.into_changes()?.inverted() else { return Ok(None) };
+            making.add(id, changes)?;
         }
-        Ok(Some(root))
+        Ok(Some(making.finish()?.0))
     }
 
     /// Replays commits on a root; returns the number of changes, too.
     fn replay(&self, base: Base, commits: &[CommitNumber]) -> Result<(Root, u64)> {
-        let mut root = match base {
-            Base::Empty => Root::empty_in(&self.chunks),
-            Base::Known(root) => root,
-            Base::Written(address) => Root::open(&address, self.chunks.clone())?,
-        };
-        let mut row_count = 0;
-        let mut pace = SpillPace::default();
+        let mut making = Making::new(self, self.open_base(base)?);
         for number in commits {
             let commit = self.commit_numbered(*number)?;
-            let changes = commit.changes()?;
-            row_count += changes.row_count();
-            root.apply(changes, &self.chunks).map_err(|e| not_replayable(commit.id, e))?;
-            if pace.begin(&self.cache) {
-                root.spill(&mut &*self.journal)?;
-                pace.done(&self.cache);
+            let id = commit.id;
+            making.add(id, commit.into_changes()?)?;
+        }
+        making.finish()
+    }
+}
+
+/// A root value on its way to that of another commit.
+struct Making<'a> {
+    shared: &'a Shared,
+    root: Root,
+    row_count: u64,
+    gathered: NetChanges,
+    /// The last commit gathered.
+    last: Option<CommitId>,
+    pace: SpillPace,
+}
+
+impl<'a> Making<'a> {
+    fn new(shared: &'a Shared, root: Root) -> Self {
+        Making { shared, root, row_count: 0, gathered: NetChanges::default(), last: None, pace: SpillPace::default() }
+    }
+
+    fn add(&mut self, commit: CommitId, changes: ChangeSet) -> Result<()> {
+        self.row_count += changes.row_count();
+        match self.gathered.add(changes) {
+            None => {
+                self.last = Some(commit);
+                if self.gathered.count() >= GATHERED_ROW_COUNT_MAX {
+                    self.apply_gathered()?;
+                }
+                Ok(())
+            }
+            Some(changes) => {
+                self.apply_gathered()?;
+                self.apply(commit, &changes)
             }
         }
-        Ok((root, row_count))
+    }
+
+    fn apply_gathered(&mut self) -> Result<()> {
+        let Some(last) = self.last.take() else { return Ok(()) };
+        let changes = self.gathered.take().map_err(|e| e.at(format!("commits up to {last:.12}")))?;
+        self.apply(last, &changes)
+    }
+
+    /// Applies changes, and writes nodes out when they take too much memory.
+    fn apply(&mut self, commit: CommitId, changes: &ChangeSet) -> Result<()> {
+        self.root.apply(changes, &self.shared.chunks).map_err(|e| not_replayable(commit, e))?;
+        if self.pace.begin(&self.shared.cache) {
+            self.root.spill(&mut &*self.shared.journal)?;
+            self.pace.done(&self.shared.cache);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(Root, u64)> {
+        self.apply_gathered()?;
+        Ok((self.root, self.row_count))
     }
 }
 

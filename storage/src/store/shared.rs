@@ -24,6 +24,9 @@ use crate::root::Root;
 use crate::row_index::RowIndex;
 use crate::tree::{NodeCache, SpillPace};
 
+/// Records shorter than this, in bytes as they are stored, are no reason for a checkpoint: their replay takes a fraction of a second.
+const LOG_SIZE_MIN: u64 = 4 << 20;
+
 /// How long a transaction waits at most for a checkpoint to free memory: so slow, transactions hardly take any more.
 const MEMORY_WAIT_MAX: Duration = Duration::from_millis(40);
 
@@ -69,11 +72,21 @@ pub(crate) struct Checkpoints {
 pub(crate) struct CheckpointPace {
     pub row_count_max: u64,
     row_count: AtomicU64,
+    journal: Arc<Journal>,
+    /// The size of the journal's records at which a checkpoint is due; no number is while one is.
+    log_due: AtomicU64,
     cache: Arc<NodeCache>,
     /// So many bytes of nodes that cannot be evicted are a reason for a checkpoint; no number is while one is due.
     held_max: AtomicUsize,
     wanted: Mutex<Wish>,
     changed: Condvar,
+}
+
+/// The journal when a checkpoint began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PaceMark {
+    log_size: u64,
+    chunk_size: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,10 +97,12 @@ pub(crate) enum Wish {
 }
 
 impl CheckpointPace {
-    fn new(row_count_max: u64, cache: Arc<NodeCache>) -> Self {
+    fn new(row_count_max: u64, journal: Arc<Journal>, cache: Arc<NodeCache>) -> Self {
         CheckpointPace {
             row_count_max,
             row_count: AtomicU64::new(0),
+            journal,
+            log_due: AtomicU64::new(LOG_SIZE_MIN),
             held_max: AtomicUsize::new(SpillPace::default().due_at(&cache)),
             cache,
             wanted: Mutex::new(Wish::Nothing),
@@ -95,10 +110,15 @@ impl CheckpointPace {
         }
     }
 
-    /// Counts changes; asks for a checkpoint when there have been enough, or when what they hold in memory is too much.
+    /// Counts changes; asks for a checkpoint when there have been enough, when their records are long enough for what the last one
+    /// cost, or when what they hold in memory is too much.
     pub fn count(&self, rows: u64) {
         let before = self.row_count.fetch_add(rows, Ordering::Relaxed);
         if before < self.row_count_max && before + rows >= self.row_count_max {
+            self.wish(Wish::Checkpoint);
+        }
+        if self.journal.log_size() >= self.log_due.load(Ordering::Relaxed) {
+            self.log_due.store(u64::MAX, Ordering::Relaxed);
             self.wish(Wish::Checkpoint);
         }
         if self.cache.held() > self.held_max.load(Ordering::Relaxed) {
@@ -139,8 +159,18 @@ impl CheckpointPace {
         self.changed.notify_all();
     }
 
-    pub fn reset(&self) {
+    /// To be called when a checkpoint begins; returns what [`Self::written`] wants to know of its beginning.
+    pub fn begin(&self) -> PaceMark {
         self.row_count.store(0, Ordering::Relaxed);
+        self.log_due.store(u64::MAX, Ordering::Relaxed);
+        PaceMark { log_size: self.journal.log_size(), chunk_size: self.journal.chunk_size() }
+    }
+
+    /// To be called when the checkpoint that began there is made or has failed: the records since then are to be as long as it cost
+    /// before the next one is due.
+    pub fn written(&self, mark: PaceMark) {
+        let cost = self.journal.chunk_size() - mark.chunk_size;
+        self.log_due.store(mark.log_size + cost.max(LOG_SIZE_MIN), Ordering::Relaxed);
     }
 
     pub fn is_changed(&self) -> bool {
@@ -196,7 +226,7 @@ impl Shared {
             branches: Mutex::default(),
             derived: Derived::new(derived),
             row_index,
-            pace: CheckpointPace::new(checkpoint_row_count, cache),
+            pace: CheckpointPace::new(checkpoint_row_count, journal, cache),
             checkpoint_turn: Mutex::new(()),
             _lock: lock,
         }

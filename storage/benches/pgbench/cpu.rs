@@ -1,0 +1,23 @@
+//! What a process has computed so far, by thread.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+/// CPU time in microseconds by name of the thread, of threads that live; the benchmark's own is "main". Empty where the system does not tell.
+pub fn by_thread() -> BTreeMap<String, f64> {
+    let mut times = BTreeMap::new();
+    let own = std::process::id().to_string();
+    for thread in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        let read = |file: &str| fs::read_to_string(thread.path().join(file)).unwrap_or_default();
+        let name = if *thread.file_name() == *own { "main".into() } else { read("comm").trim().to_owned() };
+        let ns: f64 = read("schedstat").split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0.0);
+        *times.entry(name).or_default() += ns / 1000.0;
+    }
+    times
+}
+
+/// The CPU time of each thread since `before`, as text, by so many.
+pub fn since(before: &BTreeMap<String, f64>, count: f64) -> String {
+    let parts = by_thread().into_iter().map(|(name, us)| format!("{name} {:.2}", (us - before.get(&name).unwrap_or(&0.0)) / count));
+    parts.collect::<Vec<_>>().join(", ")
+}
