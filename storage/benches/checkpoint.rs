@@ -36,7 +36,7 @@ fn run(primary: &mut Primary, branch: &Arc<Branch>, waiting: &Mutex<Waiting>, fi
         while let Some(left) = due.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
             if left > Duration::from_micros(200) { std::thread::sleep(left) } else { std::hint::spin_loop() }
         }
-        let position = primary.transact(branch, first + i)?;
+        let position = primary.transact(branch, first + i, None)?;
         waiting.lock().expect("BUG: poisoned").due.push((position, due));
     }
     Ok(())
@@ -72,6 +72,8 @@ fn main() -> Outcome<()> {
             let checkpoints = scope.spawn(|| {
                 let mut count = 0;
                 while checkpoints && !done.load(Ordering::Relaxed) {
+                    // Enough for it to have something to do.
+                    std::thread::sleep(Duration::from_millis(100));
                     store.checkpoint().expect("a checkpoint failed");
                     count += 1;
                 }

@@ -5,7 +5,11 @@
 //! transaction (writer and checkpoint threads included) and by thread, bytes by kind per transaction, the time to open again after a
 //! kill, and how much longer a scan takes of old commits, cold, than of the head.
 
+#[path = "pgbench/cpu.rs"]
+mod cpu;
 mod pgbench;
+#[path = "pgbench/report.rs"]
+mod report;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +17,11 @@ use std::time::{Duration, Instant};
 use strandline_storage::commit::CommitMeta;
 use strandline_storage::{CommitId, Root, Store, StoreOptions, sizes};
 
-use pgbench::{ACCOUNTS, Outcome, Primary, cpu, load, report, setting};
+use pgbench::{ACCOUNTS, Outcome, Primary, load, setting};
+
+/// The server's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Old commits that are scanned.
 const SCAN_COUNT: u64 = 9;
@@ -71,7 +79,7 @@ fn main() -> Outcome<()> {
         }
         let mut primary = Primary::new(accounts);
         for n in 1..=transactions {
-            primary.transact(&branch, n)?;
+            primary.transact(&branch, n, None)?;
         }
         done.store(true, Ordering::Relaxed);
         Ok(())

@@ -64,13 +64,13 @@ pub enum RowChangeKind {
     },
 }
 
-const ROW_INSERTED: u8 = 1;
-const ROW_UPDATED: u8 = 2;
-const ROW_DELETED: u8 = 3;
-const TABLE_ROWS: u8 = 1;
-const TABLE_REPLACED: u8 = 2;
-const TABLE_EMPTIED: u8 = 3;
-const TABLE_DROPPED: u8 = 4;
+pub(crate) const ROW_INSERTED: u8 = 1;
+pub(crate) const ROW_UPDATED: u8 = 2;
+pub(crate) const ROW_DELETED: u8 = 3;
+pub(crate) const TABLE_ROWS: u8 = 1;
+pub(crate) const TABLE_REPLACED: u8 = 2;
+pub(crate) const TABLE_EMPTIED: u8 = 3;
+pub(crate) const TABLE_DROPPED: u8 = 4;
 
 /// The bit of a table in a mask of touched tables (see [`touched_mask`]).
 pub(crate) fn table_bit(table: Oid) -> u32 {

@@ -16,9 +16,9 @@ use crate::root::Root;
 use crate::store::registry::Registry;
 use crate::store::shared::{Shared, Wish};
 
-/// Row changes after which a checkpoint is made, whatever it costs: their replay takes about half a second. The root value of an old
-/// commit is made from the nearer of the checkpoints around it, so in half of that. See `docs/design/0009-checkpoints.md`.
-pub(crate) const CHECKPOINT_ROW_COUNT: u64 = 1_500_000;
+/// Row changes after which a checkpoint is made, whatever it costs: their replay takes a second or two. The root value of an old
+/// commit is made from the nearer of the checkpoints around it, so from half of that. See `docs/design/0009-checkpoints.md`.
+pub(crate) const CHECKPOINT_ROW_COUNT: u64 = 1_250_000;
 
 /// The thread that makes checkpoints when there have been enough changes.
 pub(crate) struct Checkpointer {

@@ -17,14 +17,14 @@ const CHANGES_PIECE_SIZE: usize = 1 << 18;
 /// A commit has a few parents; more is damage.
 const PARENT_COUNT_MAX: usize = 64;
 
-const VERSION: u8 = 1;
-const SAME_IDENTITY: u8 = 1;
-const SAME_TIME: u8 = 2;
-const HAS_SOURCE: u8 = 4;
-const SOURCE_SAME_TIME: u8 = 8;
-const HAS_ORIGIN: u8 = 16;
-const HAS_CONTEXT: u8 = 32;
-const CHANGES_IN_CHUNKS: u8 = 64;
+pub(crate) const VERSION: u8 = 1;
+pub(crate) const SAME_IDENTITY: u8 = 1;
+pub(crate) const SAME_TIME: u8 = 2;
+pub(crate) const HAS_SOURCE: u8 = 4;
+pub(crate) const SOURCE_SAME_TIME: u8 = 8;
+pub(crate) const HAS_ORIGIN: u8 = 16;
+pub(crate) const HAS_CONTEXT: u8 = 32;
+pub(crate) const CHANGES_IN_CHUNKS: u8 = 64;
 
 /// Who made a commit.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]

@@ -14,7 +14,7 @@ use crate::commit_index;
 use crate::encoding::ByteReader;
 use crate::error::{Error, Result};
 use crate::id::ChunkAddress;
-use crate::journal::{FRAME_HEADER_SIZE, FrameHeader, LogFrame, ScanEnd, scan};
+use crate::journal::{FRAME_HEADER_SIZE, FrameHeader, LogFrame, ScanEnd, scan, unpack};
 use crate::record::{Record, commit_bytes};
 use crate::root::Root;
 use crate::row_index::run::{BLOCK_SIZE, decode_block};
@@ -34,6 +34,8 @@ pub enum Decoder {
     /// What the commits of a sealed segment's file say, behind its checksums.
     SealedCommits,
     LogFrame,
+    /// The number of records (2 bytes), the size that they claim to have (4), and packed records.
+    PackedRecords,
     Record,
     Commit,
     ChangeSet,
@@ -51,11 +53,12 @@ pub enum Decoder {
     Value,
 }
 
-pub const DECODERS: [Decoder; 15] = [
+pub const DECODERS: [Decoder; 16] = [
     Decoder::Frame,
     Decoder::Segment,
     Decoder::SealedCommits,
     Decoder::LogFrame,
+    Decoder::PackedRecords,
     Decoder::Record,
     Decoder::Commit,
     Decoder::ChangeSet,
@@ -128,6 +131,12 @@ pub fn decode(decoder: Decoder, bytes: &[u8]) -> bool {
         Decoder::LogFrame => match bytes.split_first_chunk::<2>() {
             Some((count, body)) => LogFrame::decode(7, u16::from_le_bytes(*count), body.to_vec())
                 .is_ok_and(|frame| frame.iter().all(|(sequence, record)| frame.record(sequence) == Some(record))),
+            None => false,
+        },
+        Decoder::PackedRecords => match bytes.split_first_chunk::<6>() {
+            Some(([c0, c1, size @ ..], packed)) => {
+                unpack(packed, u16::from_le_bytes([*c0, *c1]), u32::from_le_bytes(*size) as usize).is_ok()
+            }
             None => false,
         },
         Decoder::Record => {

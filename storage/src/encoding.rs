@@ -19,18 +19,18 @@ impl Malformed {
 
 pub(crate) type Decoded<T> = Result<T, Malformed>;
 
-const NULL: u8 = 0;
-const FALSE: u8 = 1;
-const TRUE: u8 = 2;
-const INT2: u8 = 3;
-const INT4: u8 = 4;
-const INT8: u8 = 5;
-const FLOAT4: u8 = 6;
-const FLOAT8: u8 = 7;
-const UUID: u8 = 8;
-const BYTES: u8 = 9;
+pub(crate) const NULL: u8 = 0;
+pub(crate) const FALSE: u8 = 1;
+pub(crate) const TRUE: u8 = 2;
+pub(crate) const INT2: u8 = 3;
+pub(crate) const INT4: u8 = 4;
+pub(crate) const INT8: u8 = 5;
+pub(crate) const FLOAT4: u8 = 6;
+pub(crate) const FLOAT8: u8 = 7;
+pub(crate) const UUID: u8 = 8;
+pub(crate) const BYTES: u8 = 9;
 /// Tags from here on are byte strings of up to [`SHORT_BYTES_MAX`] bytes: tag - BYTES_SHORT is the length.
-const BYTES_SHORT: u8 = 128;
+pub(crate) const BYTES_SHORT: u8 = 128;
 const SHORT_BYTES_MAX: usize = (u8::MAX - BYTES_SHORT) as usize;
 
 /// Appends a number in groups of seven bits, lowest first.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use strandline_storage::commit::{CommitMeta, Identity, Source};
 use strandline_storage::schema::{Column, Index, IndexColumn, IndexKey, PUBLIC_SCHEMA_OID, TableSchema};
 use strandline_storage::value::{DataType, Kind};
-use strandline_storage::{Branch, Lsn, Oid, Store, Timestamp, Value};
+use strandline_storage::{Branch, JournalPosition, Lsn, Oid, Store, Timestamp, Value};
 
 pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -118,8 +118,10 @@ pub fn load(store: &Store, branch: &Arc<Branch>, accounts: i32) -> Outcome<()> {
 }
 
 /// The numbers that transactions are made of.
+#[allow(dead_code, reason = "not every benchmark makes them")]
 pub struct Random(u64);
 
+#[allow(dead_code, reason = "not every benchmark makes them")]
 impl Random {
     pub fn new() -> Self {
         Random(1)

@@ -142,6 +142,10 @@ fn samples() -> Vec<(Decoder, Vec<u8>)> {
             let body = header.body(payload).unwrap();
             match header.kind {
                 FrameKind::Log => {
+                    if header.packed {
+                        let head = [&header.record_count.to_le_bytes()[..], &header.raw_size.to_le_bytes()].concat();
+                        samples.push((Decoder::PackedRecords, [head, header.packed_body(payload).unwrap()].concat()));
+                    }
                     let frame = LogFrame::decode(header.sequence, header.record_count, body.clone()).unwrap();
                     samples.push((Decoder::LogFrame, [&header.record_count.to_le_bytes()[..], &body].concat()));
                     for (_, record) in frame.iter() {

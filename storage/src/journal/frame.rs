@@ -6,7 +6,7 @@
 //! | 4 | 4 | size of the payload as stored |
 //! | 8 | 4 | size of the body before compression |
 //! | 12 | 1 | kind: 1 log, 2 chunk, 3 footer (format 1), 4 seal |
-//! | 13 | 1 | flags: bit 0, the body is compressed (lz4) |
+//! | 13 | 1 | flags: bit 0, compressed (lz4); bit 1, a log frame's body is packed (`pack`): the payload begins with the size before compression, 4 bytes |
 //! | 14 | 2 | number of records in a log frame, else 0 |
 //! | 16 | 8 | sequence number of the first record; elsewhere of the next record |
 //! | 24 | 4 | how much of this segment was durable when the frame was made |
@@ -15,6 +15,7 @@
 //!
 //! All numbers are little-endian.
 
+use super::pack::{self, FrameCommit};
 use crate::encoding::{Decoded, Malformed};
 use crate::id::ChunkAddress;
 
@@ -25,6 +26,7 @@ pub(crate) const FRAME_MAGIC: [u8; 4] = *b"SFRM";
 /// Bodies smaller than this are not worth compressing.
 const COMPRESSION_SIZE_MIN: usize = 100;
 const COMPRESSED: u8 = 1;
+const PACKED: u8 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FrameKind {
@@ -38,6 +40,7 @@ pub(crate) enum FrameKind {
 pub(crate) struct FrameHeader {
     pub kind: FrameKind,
     pub compressed: bool,
+    pub packed: bool,
     pub record_count: u16,
     pub stored_size: u32,
     pub raw_size: u32,
@@ -56,7 +59,7 @@ impl FrameHeader {
     pub fn decode(bytes: &[u8]) -> Option<FrameHeader> {
         let bytes: &[u8; FRAME_HEADER_SIZE] = bytes.get(..FRAME_HEADER_SIZE)?.try_into().ok()?;
         let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        if bytes[..4] != FRAME_MAGIC || bytes[13] > COMPRESSED {
+        if bytes[..4] != FRAME_MAGIC || bytes[13] & !(COMPRESSED | PACKED) != 0 {
             return None;
         }
         let kind = match bytes[12] {
@@ -68,7 +71,8 @@ impl FrameHeader {
         };
         let header = FrameHeader {
             kind,
-            compressed: bytes[13] == COMPRESSED,
+            compressed: bytes[13] & COMPRESSED != 0,
+            packed: bytes[13] & PACKED != 0,
             record_count: u16::from_le_bytes([bytes[14], bytes[15]]),
             stored_size: u32_at(4),
             raw_size: u32_at(8),
@@ -80,7 +84,7 @@ impl FrameHeader {
         if header.stored_size as usize > limit || header.raw_size as usize > FRAME_BODY_SIZE_MAX {
             return None;
         }
-        if kind == FrameKind::Chunk && header.stored_size < 32 {
+        if kind == FrameKind::Chunk && header.stored_size < 32 || header.packed && kind != FrameKind::Log {
             return None;
         }
         Some(header)
@@ -94,21 +98,32 @@ impl FrameHeader {
     /// Takes the body out of a verified frame's payload.
     pub fn body(&self, payload: &[u8]) -> Decoded<Vec<u8>> {
         let body = if self.kind == FrameKind::Chunk { payload.get(32..).ok_or(Malformed("chunk frame too short"))? } else { payload };
-        if !self.compressed {
-            if body.len() != self.raw_size as usize {
-                return Err(Malformed("frame has another size"));
-            }
-            return Ok(body.to_vec());
+        if self.packed {
+            let packed = self.packed_body(body)?;
+            return pack::unpack(&packed, self.record_count, self.raw_size as usize);
         }
-        // lz4 makes at most 255 bytes of one; a header that claims more would only cost memory.
-        if self.raw_size as usize > body.len().saturating_mul(255) {
-            return Err(Malformed("frame does not decompress"));
-        }
-        let mut raw = vec![0; self.raw_size as usize];
-        match lz4_flex::block::decompress_into(body, &mut raw) {
-            Ok(size) if size == raw.len() => Ok(raw),
-            _ => Err(Malformed("frame does not decompress")),
-        }
+        decompress(body, self.compressed, self.raw_size as usize)
+    }
+
+    /// The packed records in the payload of a frame that has them.
+    pub fn packed_body(&self, payload: &[u8]) -> Decoded<Vec<u8>> {
+        let (size, rest) = payload.split_first_chunk().ok_or(Malformed("log frame too short"))?;
+        decompress(rest, self.compressed, u32::from_le_bytes(*size) as usize)
+    }
+}
+
+fn decompress(stored: &[u8], compressed: bool, size: usize) -> Decoded<Vec<u8>> {
+    if !compressed {
+        return if stored.len() == size { Ok(stored.to_vec()) } else { Err(Malformed("frame has another size")) };
+    }
+    // lz4 makes at most 255 bytes of one; a header that claims more would only cost memory.
+    if size > FRAME_BODY_SIZE_MAX || size > stored.len().saturating_mul(255) {
+        return Err(Malformed("frame does not decompress"));
+    }
+    let mut raw = vec![0; size];
+    match lz4_flex::block::decompress_into(stored, &mut raw) {
+        Ok(size) if size == raw.len() => Ok(raw),
+        _ => Err(Malformed("frame does not decompress")),
     }
 }
 
@@ -125,10 +140,12 @@ pub(crate) struct NewFrame<'a> {
     /// In front of a chunk's body.
     pub address: Option<ChunkAddress>,
     pub body: &'a [u8],
+    /// The commits among the records of a log frame.
+    pub commits: &'a [FrameCommit],
 }
 
 impl NewFrame<'_> {
-    /// Appends the frame and returns its size. The body is compressed when that saves an eighth.
+    /// Appends the frame and returns its size. Records are packed; what comes of that, or the body, is compressed when that saves an eighth.
     pub fn encode(&self, out: &mut Vec<u8>) -> usize {
         assert!(self.body.len() <= FRAME_BODY_SIZE_MAX, "BUG: frame body too large");
         let start = out.len();
@@ -136,20 +153,26 @@ impl NewFrame<'_> {
         if let Some(address) = &self.address {
             out.extend_from_slice(&address.0);
         }
-        let body_at = out.len();
         let mut flags = 0;
-        if self.body.len() >= COMPRESSION_SIZE_MIN {
-            out.resize(body_at + lz4_flex::block::get_maximum_output_size(self.body.len()), 0);
-            match lz4_flex::block::compress_into(self.body, &mut out[body_at..]) {
-                Ok(size) if size <= self.body.len() - self.body.len() / 8 => {
+        let packed = if self.kind == FrameKind::Log { pack::pack(self.body, self.record_count, self.commits) } else { None };
+        if let Some(packed) = &packed {
+            out.extend_from_slice(&(packed.len() as u32).to_le_bytes());
+            flags |= PACKED;
+        }
+        let body = packed.as_deref().unwrap_or(self.body);
+        let body_at = out.len();
+        if body.len() >= COMPRESSION_SIZE_MIN {
+            out.resize(body_at + lz4_flex::block::get_maximum_output_size(body.len()), 0);
+            match lz4_flex::block::compress_into(body, &mut out[body_at..]) {
+                Ok(size) if size <= body.len() - body.len() / 8 => {
                     out.truncate(body_at + size);
-                    flags = COMPRESSED;
+                    flags |= COMPRESSED;
                 }
                 _ => out.truncate(body_at),
             }
         }
-        if flags == 0 {
-            out.extend_from_slice(self.body);
+        if flags & COMPRESSED == 0 {
+            out.extend_from_slice(body);
         }
         let size = out.len() - start;
         let frame = &mut out[start..];
@@ -174,7 +197,7 @@ mod tests {
     fn frame(kind: FrameKind, body: &[u8]) -> Vec<u8> {
         let address = (kind == FrameKind::Chunk).then(|| ChunkAddress::of(body));
         let mut out = Vec::new();
-        NewFrame { kind, record_count: 3, sequence: 1 << 40, synced: 77, address, body }.encode(&mut out);
+        NewFrame { kind, record_count: 3, sequence: 1 << 40, synced: 77, address, body, commits: &[] }.encode(&mut out);
         out
     }
 

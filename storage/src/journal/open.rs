@@ -58,7 +58,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions, 
     }
     let mut places = Places::default();
     let mut next_sequence = 0;
-    let mut last = None;
+    let (mut first_sequence, mut last) = (0, None);
     for &number in &numbers {
         let path = segment_path(folder, number);
         let is_last = number as usize == numbers.len();
@@ -69,6 +69,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions, 
         let file = file.map_err(io_error("open", &path))?;
         let durable = if found_mark.number == number { found_mark.size } else { 0 };
         let segment = Segment { disk: &*disk, folder, path: &path, number, file: &*file, is_last, durable, access };
+        first_sequence = next_sequence;
         let found = segment.open(&mut next_sequence)?;
         places.push(found.place);
         last = Some((number, file, found.end, found.frames_hash));
@@ -85,6 +86,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions, 
         file,
         offset: end,
         synced: end,
+        first_sequence,
         next_sequence,
         // A sealed last segment is full: the writer's first act is to begin the next one.
         already_sealed: frames_hash.is_none(),

@@ -238,7 +238,7 @@ pub(crate) fn as_format_1(segment: &[u8]) -> Vec<u8> {
         let sequence = FrameHeader::decode(&bytes[seal_at as usize..]).unwrap().sequence;
         bytes.truncate(seal_at as usize);
         let body = vec![7; 3000];
-        super::frame::NewFrame { kind: FrameKind::Footer, record_count: 0, sequence, synced: 0, address: None, body: &body }
+        super::frame::NewFrame { kind: FrameKind::Footer, record_count: 0, sequence, synced: 0, address: None, body: &body, commits: &[] }
             .encode(&mut bytes);
         bytes.extend_from_slice(&encode_trailer(seal_at));
     }
@@ -270,7 +270,7 @@ mod tests {
     fn a_seal_notices_another_frame_that_is_right_in_itself() {
         let frame = |kind, sequence, body: &[u8]| {
             let mut out = Vec::new();
-            NewFrame { kind, record_count: 0, sequence, synced: 0, address: None, body }.encode(&mut out);
+            NewFrame { kind, record_count: 0, sequence, synced: 0, address: None, body, commits: &[] }.encode(&mut out);
             out
         };
         let ends = |frames: [&[u8]; 2], seal: &[u8]| {

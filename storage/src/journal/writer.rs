@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::frame::{FrameKind, NewFrame};
 use super::places::{Place, Recent};
 use super::segment::{ChunkAt, FramesHash, LogFrameAt, SEGMENT_HEADER_SIZE, encode_header, encode_trailer, segment_path};
-use super::{Access, Core, Item, JournalPosition, LogBatch};
+use super::{Access, Core, Item, JournalPosition, LogBatch, SEGMENT_RECORD_COUNT_MAX};
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
 
@@ -25,6 +25,8 @@ pub(crate) struct Writer {
     pub file: Arc<dyn DiskFile>,
     /// Where the next frame goes, the buffer not counted.
     pub offset: u64,
+    /// The sequence number of the segment's first record.
+    pub first_sequence: u64,
     /// The sequence number after the last record.
     pub next_sequence: u64,
     /// Of the frames, those in the buffer included.
@@ -77,7 +79,9 @@ impl Writer {
     fn write_group(&mut self, core: &Core, items: &[Written]) -> Result<(), (PathBuf, io::Error)> {
         let mut placed = Placed::default();
         for item in items {
-            if self.already_sealed || self.offset + self.buffer.len() as u64 >= core.options.segment_size {
+            let is_full = self.offset + self.buffer.len() as u64 >= core.options.segment_size
+                || self.next_sequence - self.first_sequence >= SEGMENT_RECORD_COUNT_MAX;
+            if self.already_sealed || is_full {
                 self.seal(core, &mut placed)?;
             }
             let offset = (self.offset + self.buffer.len() as u64) as u32;
@@ -93,6 +97,7 @@ impl Writer {
                         synced,
                         address: None,
                         body: &batch.bytes,
+                        commits: &batch.commits,
                     };
                     let size = frame.encode(&mut self.buffer);
                     core.log_size.fetch_add(size as u64, Ordering::Relaxed);
@@ -108,6 +113,7 @@ impl Writer {
                         synced,
                         address: Some(*address),
                         body: bytes,
+                        commits: &[],
                     };
                     let at = ChunkAt { offset, size: frame.encode(&mut self.buffer) as u32 };
                     core.chunk_size.fetch_add(u64::from(at.size), Ordering::Relaxed);
@@ -153,8 +159,15 @@ impl Writer {
             self.sync(core)?;
             place(core, std::mem::take(placed));
             let (seal, synced) = (self.frames_hash.seal(self.next_sequence), self.synced as u32);
-            let frame =
-                NewFrame { kind: FrameKind::Seal, record_count: 0, sequence: self.next_sequence, synced, address: None, body: &seal };
+            let frame = NewFrame {
+                kind: FrameKind::Seal,
+                record_count: 0,
+                sequence: self.next_sequence,
+                synced,
+                address: None,
+                body: &seal,
+                commits: &[],
+            };
             frame.encode(&mut self.buffer);
             self.buffer.extend_from_slice(&encode_trailer(self.offset));
             self.sync(core)?;
@@ -166,6 +179,7 @@ impl Writer {
         mark.map_err(|e| (core.folder.join(SyncedMark::NAME), e))?;
         self.offset = SEGMENT_HEADER_SIZE as u64;
         self.synced = self.offset;
+        self.first_sequence = self.next_sequence;
         self.frames_hash = FramesHash::default();
         let recent = Recent { sequences: self.next_sequence..self.next_sequence, ..Recent::default() };
         core.places.write().push(Place::Recent(recent));

@@ -242,7 +242,7 @@ impl Shared {
     ) -> Result<(JournalPosition, CommitNumber)> {
         let mut index = self.index.write();
         let prepared = index.prepare(&commit, parents)?;
-        let sequence = self.journal.append(record)?;
+        let sequence = self.journal.append_commit(record, &commit.id)?;
         let number = index.enter(prepared, sequence);
         self.row_index.enter(number, row_hashes);
         Ok((JournalPosition(sequence + 1), number))

@@ -278,12 +278,12 @@ fn a_newer_format_is_refused_with_both_versions() {
 
 #[test]
 fn a_lost_last_segment_is_noticed() {
-    let (disk, _) = history(1 << 13, 30);
+    let (disk, _) = history(1 << 12, 30);
     let last = (1..).take_while(|n| disk.file(&format!("{n:08}.seg")).is_some()).last().unwrap();
     assert!(last > 1);
     disk.remove_file(&format!("{last:08}.seg"));
     assert!(!crate::fsck::fsck_on(Arc::new(disk.copy()), Path::new("/data")).unwrap().findings.is_empty());
-    assert!(matches!(open_on(&disk, 1 << 13, u64::MAX), Err(Error::Damaged { .. })));
+    assert!(matches!(open_on(&disk, 1 << 12, u64::MAX), Err(Error::Damaged { .. })));
 }
 
 #[test]
