@@ -129,6 +129,49 @@ fn rolled_back_subtransactions_take_exactly_their_changes_with_them() {
 }
 
 #[test]
+fn what_an_application_says_stays_with_its_commit() {
+    let primary = Primary::start(&[SMALL_WORK_MEMORY]);
+    let db = utc(&primary);
+    tables(&db);
+    let replica = Replica::started(&primary, |_| {});
+    replica.wait_for(State::Streaming);
+    let emit = |what: &str| format!("SELECT pg_logical_emit_message({what})");
+    // In a small transaction, before and after the changes; the last word counts.
+    db.execute("BEGIN");
+    db.execute(&emit("true, 'strandline', '{\"user\":\"ann\"}'"));
+    db.execute("INSERT INTO u VALUES (1, 1)");
+    db.execute(&emit("true, '_bemi', '{\"user\": \"bob\", \"request\":[7]}'"));
+    db.execute(&emit("true, 'other', '{\"user\": \"eve\"}'"));
+    db.execute(&emit("false, 'strandline', '{\"user\": \"eve\"}'"));
+    // A subtransaction takes its words back.
+    db.execute("SAVEPOINT s");
+    db.execute(&emit("true, 'strandline', '{\"user\": \"eve\"}'"));
+    db.execute("ROLLBACK TO s");
+    db.execute("COMMIT");
+    // In a streamed one the primary does not say which subtransaction a message belongs to.
+    db.execute("BEGIN");
+    db.execute(&insert(1, MANY, "a"));
+    db.execute(&emit("true, 'strandline', '{\"job\": 1}'"));
+    db.execute(&insert(10_001, MANY, "a"));
+    db.execute("SAVEPOINT s");
+    db.execute(&emit("true, 'strandline', '{\"job\": 2}'"));
+    db.execute(&insert(20_001, MANY, "a"));
+    db.execute("RELEASE s");
+    db.execute(&insert(30_001, MANY, "a"));
+    db.execute("COMMIT");
+    // Alone: no change, no commit.
+    db.execute(&emit("true, 'strandline', '{\"nothing\": true}'"));
+    // Nothing of the one before it stays.
+    db.execute("INSERT INTO u VALUES (2, 2)");
+    replica.wait_caught_up(&db);
+    replica.assert_equal(&db, &["t", "u"]);
+    let contexts: Vec<Option<String>> = replica.replicated().iter().map(|c| c.meta.source.as_ref().unwrap().context.clone()).collect();
+    let expected = [None, Some(r#"{"user": "bob", "request": [7]}"#), Some(r#"{"job": 2}"#), None];
+    assert_eq!(contexts, expected.map(|context| context.map(str::to_owned)));
+    assert_streamed(&db, 1);
+}
+
+#[test]
 fn a_transaction_that_is_rolled_back_leaves_nothing() {
     let primary = Primary::start(&[SMALL_WORK_MEMORY]);
     let (db, other) = (utc(&primary), utc(&primary));

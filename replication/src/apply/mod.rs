@@ -12,6 +12,7 @@
 mod adopt;
 mod change;
 mod constant;
+mod context;
 mod definition;
 mod relation;
 mod spool;
@@ -168,6 +169,8 @@ impl Stored<'_> {
 struct Running {
     begin: Begin,
     origin: Option<String>,
+    /// What the application said about the transaction, as JSON.
+    application: Option<String>,
     large: bool,
     /// Absent until the first change.
     writer: Option<Writer>,
@@ -384,7 +387,7 @@ impl Applier {
     }
 
     fn try_buffered(&mut self, begin: &Begin, stored: Stored<'_>, commit: &Commit) -> Result<(), Interruption> {
-        let mut running = Running { begin: *begin, origin: None, large: false, writer: None, change_count: 0 };
+        let mut running = Running { begin: *begin, origin: None, application: None, large: false, writer: None, change_count: 0 };
         stored.read(|lsn, payload| self.apply_message(&mut running, lsn, payload))?;
         self.finish(running, commit)
     }
@@ -401,7 +404,7 @@ impl Applier {
     fn apply_stored_large(&mut self, begin: Begin, stored: Stored<'_>) -> Result<Running> {
         self.replaced_relations.clear();
         self.known_changes.clear();
-        let mut running = Running { begin, origin: None, large: true, writer: None, change_count: 0 };
+        let mut running = Running { begin, origin: None, application: None, large: true, writer: None, change_count: 0 };
         stored.read(|lsn, payload| self.apply_large_message(&mut running, lsn, payload))?;
         self.replaced_relations.clear();
         Ok(running)
@@ -463,7 +466,12 @@ impl Applier {
                 running.origin = Some(origin.name.to_owned());
                 return Ok(());
             }
-            Message::Logical(_) => return Ok(()),
+            Message::Logical(message) => {
+                if let Some(application) = context::of_message(&message, running.begin.xid) {
+                    running.application = Some(application);
+                }
+                return Ok(());
+            }
             _ => return Err(Interruption::Failed(out_of_place(lsn, payload))),
         }
         running.change_count += 1;
@@ -514,7 +522,7 @@ impl Applier {
 
     /// Commits what was applied, and moves the position.
     fn finish(&mut self, running: Running, commit: &Commit) -> Result<(), Interruption> {
-        let Running { begin, origin, writer, change_count, .. } = running;
+        let Running { begin, origin, application, writer, change_count, .. } = running;
         let end = commit.end_lsn;
         let Some(writer) = writer.filter(|_| change_count > 0) else {
             // Nothing of it is for us; the position may pass it.
@@ -523,7 +531,7 @@ impl Applier {
             return Ok(());
         };
         let source =
-            Source { end_lsn: end, commit_lsn: commit.commit_lsn, xid: begin.xid, commit_time: commit.commit_time, origin, context: None };
+            Source { end_lsn: end, commit_lsn: commit.commit_lsn, xid: begin.xid, commit_time: commit.commit_time, origin, context: application };
         let meta = CommitMeta {
             author: self.author.clone(),
             author_time: commit.commit_time,

@@ -59,8 +59,11 @@ impl StreamOptions {
         let names = self.publications.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(",");
         // The grammar of replication commands knows no escapes but the doubled quote.
         let mut list = format!("\"proto_version\" '{protocol_version}', \"publication_names\" '{}'", names.replace('\'', "''"));
-        if self.streaming && server_major_version >= 14 {
-            list.push_str(", \"streaming\" 'on'");
+        if server_major_version >= 14 {
+            list.push_str(", \"messages\" 'true'");
+            if self.streaming {
+                list.push_str(", \"streaming\" 'on'");
+            }
         }
         list
     }
@@ -153,11 +156,11 @@ mod tests {
         let options = StreamOptions { publications: vec!["a".into(), "it's \"b\"".into()], streaming: true };
         let names = r#""publication_names" '"a","it''s ""b"""'"#;
         assert_eq!(options.list(13), format!(r#""proto_version" '1', {names}"#));
-        assert_eq!(options.list(14), format!(r#""proto_version" '2', {names}, "streaming" 'on'"#));
-        assert_eq!(options.list(15), format!(r#""proto_version" '3', {names}, "streaming" 'on'"#));
-        assert_eq!(options.list(18), format!(r#""proto_version" '4', {names}, "streaming" 'on'"#));
+        assert_eq!(options.list(14), format!(r#""proto_version" '2', {names}, "messages" 'true', "streaming" 'on'"#));
+        assert_eq!(options.list(15), format!(r#""proto_version" '3', {names}, "messages" 'true', "streaming" 'on'"#));
+        assert_eq!(options.list(18), format!(r#""proto_version" '4', {names}, "messages" 'true', "streaming" 'on'"#));
         let whole = StreamOptions { streaming: false, ..options };
-        assert_eq!(whole.list(15), format!(r#""proto_version" '3', {names}"#));
+        assert_eq!(whole.list(15), format!(r#""proto_version" '3', {names}, "messages" 'true'"#));
     }
 
     #[test]
