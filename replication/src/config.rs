@@ -30,6 +30,10 @@ pub struct Config {
     pub stream_memory_max: usize,
     /// Where those files are: a folder of this replicator's own, which need not exist. Whatever is in it is removed.
     pub spool_folder: PathBuf,
+    /// Prepared transactions are sent when they are prepared, by servers that can (from version 15).
+    pub two_phase: bool,
+    /// Where they are kept until they are committed: as `spool_folder`, but it lasts.
+    pub prepared_folder: PathBuf,
 }
 
 /// What [`Config::stream_memory_max`] is where nobody says otherwise: as much as the primary's `logical_decoding_work_mem` by default.

@@ -55,6 +55,13 @@ pub(crate) async fn initial_copy(context: &Arc<Context>, connection: &mut Connec
     let config = &context.config;
     source.phase = Phase::Copying;
     context.records.set_source(&source)?;
+    // What was prepared before is of another slot, and the new one sends it when it is committed.
+    match std::fs::remove_dir_all(&config.prepared_folder) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::File { action: "remove", path: config.prepared_folder.display().to_string(), source });
+        }
+        _ => {}
+    }
     let temporary = temporary_slot_name(&config.slot_name);
     tracing::info!(slot = %config.slot_name, "the slot does not exist; copying the published tables (waits for transactions under way on the primary)");
     let slot = connection.create_temporary_slot(&temporary).await?;

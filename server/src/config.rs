@@ -158,6 +158,8 @@ pub struct PostgresReplication {
     pub streaming: Switch,
     /// What transactions that are not committed yet may take in memory.
     pub stream_memory: ByteSize,
+    /// Prepared transactions are sent when they are prepared.
+    pub two_phase: Switch,
 }
 
 /// What to do about changes that do not fit the rows here.
@@ -228,6 +230,7 @@ impl Default for PostgresReplication {
             conflicts: Conflicts::default(),
             streaming: Switch(true),
             stream_memory: ByteSize(STREAM_MEMORY_MAX_DEFAULT as u64),
+            two_phase: Switch(false),
         }
     }
 }
@@ -541,6 +544,7 @@ mod tests {
         let defaults = PostgresReplication::default();
         assert_eq!(source.slot_name, "strandline");
         assert_eq!((source.streaming, source.stream_memory), (defaults.streaming, defaults.stream_memory));
+        assert_eq!(source.two_phase, defaults.two_phase);
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub fn replicator_config(config: &Config, source: &PostgresReplication) -> Repli
         streaming: source.streaming.0,
         stream_memory_max: usize::try_from(source.stream_memory.0).unwrap_or(usize::MAX),
         spool_folder: config.data_dir.join("spool").join(&source.slot_name),
+        two_phase: source.two_phase.0,
+        prepared_folder: config.data_dir.join("prepared").join(&source.slot_name),
     }
 }
 
@@ -100,7 +102,7 @@ pub fn rows(table: &str, source: &PostgresReplication, status: &Snapshot) -> Vec
             "subenabled": !matches!(status.state, State::Failed | State::Stopped),
             "subbinary": false,
             "substream": source.streaming.0,
-            "subtwophasestate": "d",
+            "subtwophasestate": if source.two_phase.0 { "e" } else { "d" },
             "subdisableonerr": true,
             // Without the password.
             "subconninfo": format!(

@@ -3,7 +3,7 @@
 //! One thread takes batches of whole messages from the reader's queue. A transaction's messages are kept, as slices of the received bytes, until its Commit arrives, and
 //! are then applied in one short stroke, so that queries hardly ever wait. A transaction that outgrows
 //! [`BUFFER_SIZE_MAX`] is applied as it comes, beside the readers, and becomes visible with its Commit. What the primary sends of transactions that
-//! still run is kept (`spool`) until their Stream Commit (`streaming`).
+//! still run is kept (`spool`) until their Stream Commit (`streaming`), and what it has prepared until that is committed (`two_phase`).
 //!
 //! *Invariants:* nothing of a transaction is visible before its Commit was applied. A transaction is applied if and only if its commit record lies at or
 //! after the position that the store holds, so one that is sent again is skipped. Relation messages are read even in transactions that are skipped, since
@@ -14,10 +14,12 @@ mod change;
 mod constant;
 mod context;
 mod definition;
+mod prepared;
 mod relation;
 mod spool;
 mod streaming;
 mod tables;
+mod two_phase;
 mod writer;
 
 use std::collections::HashMap;
@@ -49,6 +51,7 @@ pub(crate) use definition::{Definition, KnownRelation};
 pub(crate) use relation::{Mapping, SourceColumn, SourceRelation};
 pub(crate) use writer::Writer;
 
+use prepared::{PreparedFile, PreparedTransactions};
 use spool::{Spool, Spools};
 
 /// A transaction with more bytes of messages than this is applied as it comes.
@@ -97,6 +100,8 @@ pub(crate) struct Applier {
     current: Current,
     /// Transactions that are under way on the primary.
     spools: Spools,
+    /// Transactions that are prepared on the primary.
+    prepared: PreparedTransactions,
     /// Transactions whose commit record lies before this are here already.
     position: Lsn,
     last_commit: Option<CommitId>,
@@ -139,6 +144,10 @@ enum Current {
     Block {
         xid: u32,
     },
+    /// Its messages are kept for its Prepare.
+    Preparing {
+        xid: u32,
+    },
 }
 
 /// Where the messages of a whole transaction are.
@@ -146,6 +155,7 @@ enum Current {
 enum Stored<'a> {
     Parts(&'a [Bytes]),
     Spool(&'a Spool),
+    Prepared(&'a PreparedFile),
 }
 
 impl Stored<'_> {
@@ -153,6 +163,7 @@ impl Stored<'_> {
     fn read<E: From<Error>>(&self, mut take: impl FnMut(Lsn, &[u8]) -> Result<(), E>) -> Result<(), E> {
         match self {
             Stored::Spool(spool) => spool.read(take),
+            Stored::Prepared(file) => file.read(take),
             Stored::Parts(parts) => {
                 for message in parts.iter().flat_map(|part| StreamMessages::new(part)) {
                     if let StreamMessage::Data { lsn, payload } = message {
@@ -202,7 +213,8 @@ impl Applier {
         let author = author(&context.config);
         let known = context.records.relations()?;
         let spools = Spools::new(context.config.spool_folder.clone(), context.config.stream_memory_max)?;
-        Ok(Applier {
+        let prepared = PreparedTransactions::open(context.config.prepared_folder.clone())?;
+        let mut applier = Applier {
             context,
             author,
             changer,
@@ -215,13 +227,16 @@ impl Applier {
             catalog: None,
             current: Current::Outside,
             spools,
+            prepared,
             position,
             last_commit,
             idle: position,
             idle_recorded_at: Instant::now(),
             status_at: Instant::now(),
             transaction_count: 0,
-        })
+        };
+        applier.forget_committed()?;
+        Ok(applier)
     }
 
     /// Applies what comes until the reader ends or a change cannot be applied. An incomplete transaction is dropped.
@@ -283,7 +298,8 @@ impl Applier {
                     self.start_large()?;
                 }
             }
-            Current::Block { xid } => self.spools.append(*xid, &batch.bytes[part_start..])?,
+            Current::Block { xid } => self.spools.append_streamed(*xid, &batch.bytes[part_start..])?,
+            Current::Preparing { xid } => self.spools.append_whole(*xid, &batch.bytes[part_start..])?,
             Current::Outside | Current::Running(_) | Current::Skipping => {}
         }
         self.record_idle(batch.reply_requested)?;
@@ -339,12 +355,20 @@ impl Applier {
                 let xid = *xid;
                 let Message::StreamStop = decode(lsn, payload)? else { return Err(out_of_place(lsn, payload)) };
                 self.current = Current::Outside;
-                self.spools.append(xid, &batch.bytes[part])
+                self.spools.append_streamed(xid, &batch.bytes[part])
+            }
+            (Current::Outside, MessageKind::TwoPhase) => self.take_two_phase(lsn, payload),
+            (Current::Preparing { xid }, MessageKind::TwoPhase) => {
+                let xid = *xid;
+                let Message::Prepare(prepare) = decode(lsn, payload)? else { return Err(out_of_place(lsn, payload)) };
+                self.current = Current::Outside;
+                self.spools.append_whole(xid, &batch.bytes[part])?;
+                self.prepare(xid, &prepare)
             }
             (Current::Outside, MessageKind::Commit | MessageKind::Row) => Err(out_of_place(lsn, payload)),
             (_, MessageKind::Begin | MessageKind::Streaming | MessageKind::TwoPhase) => Err(out_of_place(lsn, payload)),
-            (Current::Block { .. }, MessageKind::Commit) => Err(out_of_place(lsn, payload)),
-            (Current::Buffering { .. } | Current::Block { .. }, _) => Ok(()),
+            (Current::Block { .. } | Current::Preparing { .. }, MessageKind::Commit) => Err(out_of_place(lsn, payload)),
+            (Current::Buffering { .. } | Current::Block { .. } | Current::Preparing { .. }, _) => Ok(()),
             (Current::Running(_), _) => {
                 let Current::Running(mut running) = std::mem::replace(&mut self.current, Current::Outside) else {
                     return Err(out_of_place(lsn, payload));
@@ -377,13 +401,28 @@ impl Applier {
             }
             // The messages are about to be read again from the first one.
             self.known_changes.clear();
-            for (oid, entry) in std::mem::take(&mut self.replaced_relations).into_iter().rev() {
-                match entry {
-                    Some(entry) => self.relations.insert(oid, entry),
-                    None => self.relations.remove(&oid),
-                };
-            }
+            self.restore_relations();
         }
+    }
+
+    /// Goes back to the relations as they were before the transaction.
+    fn restore_relations(&mut self) {
+        for (oid, entry) in std::mem::take(&mut self.replaced_relations).into_iter().rev() {
+            match entry {
+                Some(entry) => self.relations.insert(oid, entry),
+                None => self.relations.remove(&oid),
+            };
+        }
+    }
+
+    /// Applies a transaction that is kept, at its end.
+    fn apply_kept(&mut self, begin: &Begin, stored: Stored<'_>, size: u64, commit: &Commit) -> Result<()> {
+        tracing::debug!(xid = begin.xid, lsn = %begin.commit_lsn, bytes = size, "a transaction that was kept");
+        if size <= BUFFER_SIZE_MAX as u64 {
+            return self.apply_buffered(begin, stored, commit);
+        }
+        let running = self.apply_stored_large(*begin, stored)?;
+        self.finish(running, commit).map_err(|interruption| self.give_up(begin, interruption))
     }
 
     fn try_buffered(&mut self, begin: &Begin, stored: Stored<'_>, commit: &Commit) -> Result<(), Interruption> {
@@ -406,7 +445,6 @@ impl Applier {
         self.known_changes.clear();
         let mut running = Running { begin, origin: None, application: None, large: true, writer: None, change_count: 0 };
         stored.read(|lsn, payload| self.apply_large_message(&mut running, lsn, payload))?;
-        self.replaced_relations.clear();
         Ok(running)
     }
 

@@ -23,7 +23,7 @@ use strandline_storage::Lsn;
 
 use crate::client::{StreamMessage, StreamMessages};
 use crate::error::{Error, Result};
-use crate::pgoutput::Message;
+use crate::pgoutput::{DecodeError, Message};
 
 const RECORD_HEADER_SIZE: usize = 4 + 4 + 8;
 
@@ -86,10 +86,25 @@ impl Spools {
     /// Adds the messages of a block; `frames` are as they lie in a batch.
     /// # Errors
     /// `Decode` for a message that is damaged, `File` where there is no room.
-    pub(super) fn append(&mut self, xid: u32, frames: &[u8]) -> Result<()> {
+    pub(super) fn append_streamed(&mut self, xid: u32, frames: &[u8]) -> Result<()> {
+        self.append(xid, frames, |payload| {
+            let (xid, tag, body) = Message::split_streamed(payload)?;
+            Ok((xid.unwrap_or(0), tag, body))
+        })
+    }
+
+    /// As [`Spools::append_streamed`], for messages that do not lie in a block.
+    pub(super) fn append_whole(&mut self, xid: u32, frames: &[u8]) -> Result<()> {
+        self.append(xid, frames, |payload| {
+            let (&tag, body) = payload.split_first().ok_or(DecodeError::Empty)?;
+            Ok((0, tag, body))
+        })
+    }
+
+    fn append(&mut self, xid: u32, frames: &[u8], split: impl Fn(&[u8]) -> Result<(u32, u8, &[u8]), DecodeError>) -> Result<()> {
         let Some(spool) = self.waiting.get_mut(&xid) else { return Ok(()) };
         let before = spool.memory.len();
-        spool.append(frames)?;
+        spool.append(frames, split)?;
         self.memory += spool.memory.len() - before;
         if spool.file.is_some() && spool.memory.len() >= WRITE_SIZE {
             self.memory -= spool.memory.len();
@@ -130,15 +145,11 @@ impl Spool {
         self.memory.len() as u64 + self.file.as_ref().map_or(0, |file| file.size)
     }
 
-    fn append(&mut self, frames: &[u8]) -> Result<()> {
+    fn append(&mut self, frames: &[u8], split: impl Fn(&[u8]) -> Result<(u32, u8, &[u8]), DecodeError>) -> Result<()> {
         for message in StreamMessages::new(frames) {
             let StreamMessage::Data { lsn, payload } = message else { continue };
-            let (xid, tag, body) = Message::split_streamed(payload).map_err(|source| Error::Decode { lsn, source })?;
-            // The stream takes no message that is larger.
-            let size = u32::try_from(body.len() + 1).map_err(|_| Error::Protocol("a message of more than 4 GiB".into()))?;
-            self.memory.extend_from_slice(&size.to_le_bytes());
-            self.memory.extend_from_slice(&xid.unwrap_or(0).to_le_bytes());
-            self.memory.extend_from_slice(&lsn.0.to_le_bytes());
+            let (xid, tag, body) = split(payload).map_err(|source| Error::Decode { lsn, source })?;
+            put_header(&mut self.memory, lsn, xid, body.len() + 1)?;
             self.memory.push(tag);
             self.memory.extend_from_slice(body);
         }
@@ -161,37 +172,55 @@ impl Spool {
         if let Some(file) = &self.file {
             let read = failed("read", &file.path);
             let opened = File::open(&file.path).map_err(&read)?;
-            self.read_records(BufReader::with_capacity(READ_SIZE, opened), &read, &mut take)?;
+            read_records(BufReader::with_capacity(READ_SIZE, opened), &self.aborted, &read, &mut take)?;
         }
-        self.read_records(self.memory.as_slice(), &|source| Error::Connection { action: "read kept messages", source }, &mut take)
+        let read = |source| Error::Connection { action: "read kept messages", source };
+        read_records(self.memory.as_slice(), &self.aborted, &read, &mut take)
     }
+}
 
-    fn read_records<E: From<Error>>(
-        &self,
-        mut from: impl Read,
-        failed: &impl Fn(io::Error) -> Error,
-        take: &mut impl FnMut(Lsn, &[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut message = Vec::new();
-        loop {
-            let mut header = [0; RECORD_HEADER_SIZE];
-            match from.read(&mut header[..1]).map_err(failed)? {
-                0 => return Ok(()),
-                _ => from.read_exact(&mut header[1..]).map_err(failed)?,
-            }
-            let [size @ .., _, _, _, _, _, _, _, _, _, _, _, _] = header;
-            let [_, _, _, _, xid @ .., _, _, _, _, _, _, _, _] = header;
-            let [_, _, _, _, _, _, _, _, lsn @ ..] = header;
-            let size = u32::from_le_bytes(size) as usize;
-            message.clear();
-            // What the file says is believed no further than it has bytes.
-            let count = from.by_ref().take(size as u64).read_to_end(&mut message).map_err(failed)?;
-            if count < size {
-                return Err(failed(io::ErrorKind::UnexpectedEof.into()).into());
-            }
-            if !self.aborted.contains(&u32::from_le_bytes(xid)) {
-                take(Lsn(u64::from_le_bytes(lsn)), &message)?;
-            }
+/// Adds a record of a whole message.
+pub(super) fn put_record(out: &mut Vec<u8>, lsn: Lsn, xid: u32, message: &[u8]) -> Result<()> {
+    put_header(out, lsn, xid, message.len())?;
+    out.extend_from_slice(message);
+    Ok(())
+}
+
+fn put_header(out: &mut Vec<u8>, lsn: Lsn, xid: u32, size: usize) -> Result<()> {
+    // The stream takes no message that is larger.
+    let size = u32::try_from(size).map_err(|_| Error::Protocol("a message of more than 4 GiB".into()))?;
+    out.extend_from_slice(&size.to_le_bytes());
+    out.extend_from_slice(&xid.to_le_bytes());
+    out.extend_from_slice(&lsn.0.to_le_bytes());
+    Ok(())
+}
+
+/// Calls `take` with the message of every record up to the end, but those of `aborted`, until it fails.
+pub(super) fn read_records<E: From<Error>>(
+    mut from: impl Read,
+    aborted: &HashSet<u32>,
+    failed: &impl Fn(io::Error) -> Error,
+    take: &mut impl FnMut(Lsn, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut message = Vec::new();
+    loop {
+        let mut header = [0; RECORD_HEADER_SIZE];
+        match from.read(&mut header[..1]).map_err(failed)? {
+            0 => return Ok(()),
+            _ => from.read_exact(&mut header[1..]).map_err(failed)?,
+        }
+        let [size @ .., _, _, _, _, _, _, _, _, _, _, _, _] = header;
+        let [_, _, _, _, xid @ .., _, _, _, _, _, _, _, _] = header;
+        let [_, _, _, _, _, _, _, _, lsn @ ..] = header;
+        let size = u32::from_le_bytes(size) as usize;
+        message.clear();
+        // What the file says is believed no further than it has bytes.
+        let count = from.by_ref().take(size as u64).read_to_end(&mut message).map_err(failed)?;
+        if count < size {
+            return Err(failed(io::ErrorKind::UnexpectedEof.into()).into());
+        }
+        if !aborted.contains(&u32::from_le_bytes(xid)) {
+            take(Lsn(u64::from_le_bytes(lsn)), &message)?;
         }
     }
 }
@@ -220,11 +249,11 @@ fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Error + us
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// A block's messages: deletions of relation 1 that carry `xid`, with `text` as their key.
-    fn block(messages: &[(u32, &str)]) -> Vec<u8> {
+    pub(crate) fn deletions(messages: &[(u32, &str)]) -> Vec<u8> {
         let mut frames = Vec::new();
         for (i, (xid, text)) in messages.iter().enumerate() {
             let mut payload = vec![b'D'];
@@ -265,10 +294,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut spools = Spools::new(folder.path().join("s"), 1 << 20).unwrap();
         spools.begin(7);
-        spools.append(7, &block(&[(7, "a"), (8, "b"), (9, "c")])).unwrap();
+        spools.append_streamed(7, &deletions(&[(7, "a"), (8, "b"), (9, "c")])).unwrap();
         spools.begin(20);
-        spools.append(20, &block(&[(20, "z")])).unwrap();
-        spools.append(7, &block(&[(8, "d"), (7, "e"), (9, "f")])).unwrap();
+        spools.append_streamed(20, &deletions(&[(20, "z")])).unwrap();
+        spools.append_streamed(7, &deletions(&[(8, "d"), (7, "e"), (9, "f")])).unwrap();
         spools.abort_subtransaction(7, 8);
         spools.abort_subtransaction(20, 9);
         assert_eq!(texts(&spools.take(7).unwrap()), ["a", "c", "e", "f"]);
@@ -284,9 +313,9 @@ mod tests {
         let long = "x".repeat(1000);
         spools.begin(1);
         spools.begin(2);
-        spools.append(2, &block(&[(2, "small")])).unwrap();
+        spools.append_streamed(2, &deletions(&[(2, "small")])).unwrap();
         for i in 0..5000 {
-            spools.append(1, &block(&[(1 + i % 3, &format!("{i}{long}"))])).unwrap();
+            spools.append_streamed(1, &deletions(&[(1 + i % 3, &format!("{i}{long}"))])).unwrap();
             assert!(spools.memory <= 10_000, "{}", spools.memory);
         }
         assert_eq!(file_count(&spools.folder), 1);
@@ -309,7 +338,7 @@ mod tests {
         let mut spools = Spools::new(folder.path().to_owned(), 0).unwrap();
         assert_eq!(file_count(folder.path()), 0);
         spools.begin(1);
-        spools.append(1, &block(&[(1, "new")])).unwrap();
+        spools.append_streamed(1, &deletions(&[(1, "new")])).unwrap();
         assert_eq!(file_count(folder.path()), 1);
         assert_eq!(texts(&spools.take(1).unwrap()), ["new"]);
     }
@@ -319,7 +348,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut spools = Spools::new(folder.path().to_owned(), 0).unwrap();
         spools.begin(1);
-        spools.append(1, &block(&[(1, "some text")])).unwrap();
+        spools.append_streamed(1, &deletions(&[(1, "some text")])).unwrap();
         let spool = spools.take(1).unwrap();
         let size = spool.size();
         for cut in 1..size {

@@ -9,7 +9,7 @@
 
 use strandline_storage::Lsn;
 
-use super::{Applier, BUFFER_SIZE_MAX, Current, Spool, Stored, decode, out_of_place};
+use super::{Applier, Current, Spool, Stored, decode, out_of_place};
 use crate::error::{Error, Result};
 use crate::pgoutput::{Begin, Message, MessageKind, StreamAbort, StreamCommit, StreamStart};
 
@@ -23,6 +23,7 @@ impl Applier {
                 self.abort_streamed(&abort);
                 Ok(())
             }
+            Message::StreamPrepare(prepare) => self.prepare_streamed(lsn, &prepare),
             _ => Err(out_of_place(lsn, payload)),
         }
     }
@@ -53,17 +54,11 @@ impl Applier {
             tracing::debug!(xid = end.xid, lsn = %begin.commit_lsn, "skipped a streamed transaction that is here already");
             return self.describe_only(&spool);
         }
-        tracing::debug!(xid = end.xid, lsn = %begin.commit_lsn, bytes = spool.size(), "streamed transaction");
-        let stored = Stored::Spool(&spool);
-        if spool.size() <= BUFFER_SIZE_MAX as u64 {
-            return self.apply_buffered(&begin, stored, &end.commit);
-        }
-        let running = self.apply_stored_large(begin, stored)?;
-        self.finish(running, &end.commit).map_err(|interruption| self.give_up(&begin, interruption))
+        self.apply_kept(&begin, Stored::Spool(&spool), spool.size(), &end.commit)
     }
 
     /// Takes from a transaction that is not applied what the primary will not say again.
-    fn describe_only(&mut self, spool: &Spool) -> Result<()> {
+    pub(super) fn describe_only(&mut self, spool: &Spool) -> Result<()> {
         spool.read(|lsn, payload| match MessageKind::of(payload) {
             MessageKind::Description => self.describe(lsn, payload, false),
             _ => Ok(()),

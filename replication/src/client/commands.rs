@@ -45,6 +45,8 @@ pub struct StreamOptions {
     pub publications: Vec<String>,
     /// Large transactions are sent while they run.
     pub streaming: bool,
+    /// Prepared transactions are sent when they are prepared. Once a slot has been used so, it stays so.
+    pub two_phase: bool,
 }
 
 impl StreamOptions {
@@ -63,6 +65,9 @@ impl StreamOptions {
             list.push_str(", \"messages\" 'true'");
             if self.streaming {
                 list.push_str(", \"streaming\" 'on'");
+            }
+            if self.two_phase && server_major_version >= 15 {
+                list.push_str(", \"two_phase\" 'on'");
             }
         }
         list
@@ -153,12 +158,15 @@ mod tests {
 
     #[test]
     fn a_server_is_asked_for_what_its_version_has() {
-        let options = StreamOptions { publications: vec!["a".into(), "it's \"b\"".into()], streaming: true };
+        let options = StreamOptions { publications: vec!["a".into(), "it's \"b\"".into()], streaming: true, two_phase: false };
         let names = r#""publication_names" '"a","it''s ""b"""'"#;
         assert_eq!(options.list(13), format!(r#""proto_version" '1', {names}"#));
         assert_eq!(options.list(14), format!(r#""proto_version" '2', {names}, "messages" 'true', "streaming" 'on'"#));
         assert_eq!(options.list(15), format!(r#""proto_version" '3', {names}, "messages" 'true', "streaming" 'on'"#));
         assert_eq!(options.list(18), format!(r#""proto_version" '4', {names}, "messages" 'true', "streaming" 'on'"#));
+        let both = StreamOptions { two_phase: true, ..options.clone() };
+        assert_eq!(both.list(14), options.list(14));
+        assert_eq!(both.list(15), format!("{}, \"two_phase\" 'on'", options.list(15)));
         let whole = StreamOptions { streaming: false, ..options };
         assert_eq!(whole.list(15), format!(r#""proto_version" '3', {names}, "messages" 'true'"#));
     }

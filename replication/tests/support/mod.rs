@@ -78,6 +78,8 @@ impl Replica {
             streaming: true,
             stream_memory_max: STREAM_MEMORY_MAX_DEFAULT,
             spool_folder: self.spool_folder(),
+            two_phase: false,
+            prepared_folder: self.folder.path().join("prepared"),
         };
         (self.adjust)(&mut config);
         self.handle = Some(Replicator::start(Arc::clone(self.store()), config).unwrap());
