@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::client::ConnectionConfig;
+use crate::client::{ConnectionConfig, TlsOptions};
 use crate::conflict::ConflictPolicies;
 
 /// Which primary to follow, with which slot, into which branch.
@@ -13,6 +13,7 @@ pub struct Config {
     pub user: String,
     pub password: Option<String>,
     pub database: String,
+    pub tls: TlsOptions,
     pub slot_name: String,
     pub publication_names: Vec<String>,
     /// Our database that receives the changes.
@@ -78,6 +79,7 @@ impl Config {
             password: self.password.clone(),
             database: self.database.clone(),
             application_name: APPLICATION_NAME.into(),
+            tls: self.tls.clone(),
         }
     }
 }

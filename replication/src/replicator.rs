@@ -247,11 +247,8 @@ impl Replicator {
     async fn follow(&mut self, connection: Connection, start: Lsn, last_commit: Option<CommitId>) -> Result<()> {
         let context = Arc::clone(&self.context);
         let config = &context.config;
-        let options = StreamOptions {
-            publications: config.publication_names.clone(),
-            streaming: config.streaming,
-            two_phase: config.two_phase,
-        };
+        let options =
+            StreamOptions { publications: config.publication_names.clone(), streaming: config.streaming, two_phase: config.two_phase };
         let stream = connection.start_replication(&config.slot_name, start, &options).await?;
         context.status.set_state(State::Streaming);
         tracing::info!(slot = %config.slot_name, lsn = %start, "streaming");

@@ -46,7 +46,8 @@ fn a_prepared_transaction_is_seen_after_its_commit_and_not_before() {
         tables(&db);
         let replica = Replica::started(&primary, if two_phase { on } else { |_| {} });
         replica.wait_for(State::Streaming);
-        let small = prepare(&db, "it''s \"small\"", "INSERT INTO t VALUES (1, 'a'); INSERT INTO u VALUES (1, 'ok'); DELETE FROM t WHERE id = 0");
+        let small =
+            prepare(&db, "it''s \"small\"", "INSERT INTO t VALUES (1, 'a'); INSERT INTO u VALUES (1, 'ok'); DELETE FROM t WHERE id = 0");
         let streamed = prepare(&db, "streamed", &format!("SAVEPOINT s; {LARGE}; ROLLBACK TO s; {LARGE}"));
         prepare(&db, "never", "INSERT INTO t VALUES (7, 'never')");
         db.execute("INSERT INTO u VALUES (2, 'sad')");
@@ -80,7 +81,11 @@ fn what_is_prepared_outlives_restarts_and_lost_connections() {
     // Both tables are announced on this connection before, so that their announcement is not within the prepared transaction.
     db.execute("INSERT INTO t VALUES (1, 'a'); INSERT INTO u VALUES (1, 'ok')");
     let mut expected = vec![xid_of_last(&db)];
-    let small = prepare(&db, "small", "UPDATE t SET v = 'b' WHERE id = 1; INSERT INTO u VALUES (2, 'sad'); TRUNCATE u; INSERT INTO u VALUES (3, 'sad')");
+    let small = prepare(
+        &db,
+        "small",
+        "UPDATE t SET v = 'b' WHERE id = 1; INSERT INTO u VALUES (2, 'sad'); TRUNCATE u; INSERT INTO u VALUES (3, 'sad')",
+    );
     let streamed = prepare(&db, "streamed", LARGE);
     prepare(&db, "gone", "INSERT INTO t VALUES (5, 'gone')");
     replica.wait_caught_up(&db);

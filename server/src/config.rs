@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use strandline_replication::STREAM_MEMORY_MAX_DEFAULT;
+use strandline_replication::client::{ChannelBinding, SslMode};
 
 use crate::byte_size::ByteSize;
 
@@ -160,6 +161,13 @@ pub struct PostgresReplication {
     pub stream_memory: ByteSize,
     /// Prepared transactions are sent when they are prepared.
     pub two_phase: Switch,
+    /// As libpq's settings of these names, whose variables in the environment count where these are absent.
+    pub sslmode: Option<String>,
+    pub sslrootcert: Option<PathBuf>,
+    pub sslcert: Option<PathBuf>,
+    pub sslkey: Option<PathBuf>,
+    pub channel_binding: Option<String>,
+    pub passfile: Option<PathBuf>,
 }
 
 /// What to do about changes that do not fit the rows here.
@@ -231,6 +239,12 @@ impl Default for PostgresReplication {
             streaming: Switch(true),
             stream_memory: ByteSize(STREAM_MEMORY_MAX_DEFAULT as u64),
             two_phase: Switch(false),
+            sslmode: None,
+            sslrootcert: None,
+            sslcert: None,
+            sslkey: None,
+            channel_binding: None,
+            passfile: None,
         }
     }
 }
@@ -403,6 +417,12 @@ impl Config {
                 if value.contains('\0') {
                     return refuse(key, "must not contain a NUL character");
                 }
+            }
+            if source.sslmode.as_ref().is_some_and(|mode| mode.parse::<SslMode>().is_err()) {
+                return refuse("postgres_replication.sslmode", "must be disable, prefer, require, verify-ca or verify-full");
+            }
+            if source.channel_binding.as_ref().is_some_and(|wish| wish.parse::<ChannelBinding>().is_err()) {
+                return refuse("postgres_replication.channel_binding", "must be disable, prefer or require");
             }
             if source.publications().iter().any(String::is_empty) || source.publications().is_empty() {
                 return refuse("postgres_replication.publication_names", "must name at least one publication");
@@ -598,6 +618,10 @@ mod tests {
             ("listener:\n  port: 99999\n", "listener.port: invalid value, expected a number from 0 to 65535"),
             ("storage:\n  cache_size: much\n", "config.yaml:2: storage.cache_size: invalid value, expected a size like 512MiB or 4GB"),
             ("storage: {cache_size: 1MiB}\n", "config.yaml:1: setting \"storage.cache_size\" must be at least 16MiB"),
+            (
+                "postgres_replication:\n  slot_name: a\n  sslmode: maybe\n",
+                "config.yaml:3: setting \"postgres_replication.sslmode\" must be disable, prefer, require, verify-ca or verify-full",
+            ),
             ("postgres_replication:\n  slot_name: a\n  streaming: parallel\n", "streaming: invalid value, expected on or off"),
             (
                 "postgres_replication:\n  slot_name: a\n  publication_names: {a: b}\n",

@@ -11,19 +11,23 @@ use strandline_storage::Timestamp;
 use strandline_storage::value::{DataType, TextSettings, Value};
 
 use crate::config::{AutoNever, Config, DeleteMissing, InsertExists, PostgresReplication, UpdateExists, UpdateMissing};
+use crate::libpq_environment;
 
 /// The oid that `pg_subscription` gives to the configured subscription: the first of the users' range is never a table's, as a
 /// database's own objects begin behind it.
 const SUBSCRIPTION_OID: u32 = 16383;
 
 /// What the replicator has to be told.
-pub fn replicator_config(config: &Config, source: &PostgresReplication) -> ReplicatorConfig {
-    ReplicatorConfig {
+/// # Errors
+/// A variable of the environment that holds what it cannot.
+pub fn replicator_config(config: &Config, source: &PostgresReplication) -> anyhow::Result<ReplicatorConfig> {
+    Ok(ReplicatorConfig {
         host: source.postgres_server_address.clone(),
         port: source.postgres_port,
         user: source.postgres_user.clone(),
-        password: Some(source.postgres_password.0.clone()).filter(|p| !p.is_empty()),
+        password: libpq_environment::password(source, &libpq_environment::variable),
         database: source.postgres_database.clone(),
+        tls: libpq_environment::tls_options(source, &libpq_environment::variable).map_err(anyhow::Error::msg)?,
         slot_name: source.slot_name.clone(),
         publication_names: source.publications(),
         replica_database: source.replica_database.clone(),
@@ -66,7 +70,7 @@ pub fn replicator_config(config: &Config, source: &PostgresReplication) -> Repli
         spool_folder: config.data_dir.join("spool").join(&source.slot_name),
         two_phase: source.two_phase.0,
         prepared_folder: config.data_dir.join("prepared").join(&source.slot_name),
-    }
+    })
 }
 
 /// A moment as a timestamptz's text.

@@ -64,7 +64,7 @@ pub fn run(config: Config) -> Result<()> {
         Some(source) => {
             ensure_database(&store, &source.replica_database, &config.user.name)?;
             let handle =
-                Replicator::start(store.clone(), replica::replicator_config(&config, source)).context("could not start replication")?;
+                Replicator::start(store.clone(), replica::replicator_config(&config, source)?).context("could not start replication")?;
             let _ = replication.set(Arc::clone(handle.status()));
             Some(handle)
         }
@@ -132,7 +132,7 @@ fn point_to_fsck(error: strandline_storage::Error, data_dir: &Path) -> anyhow::E
 /// No runtime can be had; what is wrong with the primary is a finding.
 pub fn check(config: &Config, source: &PostgresReplication) -> Result<Vec<strandline_replication::Finding>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(strandline_replication::check(&replica::replicator_config(config, source))))
+    Ok(runtime.block_on(strandline_replication::check(&replica::replicator_config(config, source)?)))
 }
 
 /// Verifies a store that no server has open.

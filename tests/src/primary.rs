@@ -1,5 +1,6 @@
 //! A throw-away PostgreSQL cluster with logical decoding on.
 
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -110,6 +111,16 @@ impl Primary {
     pub fn restart(&self, mode: &str) {
         self.stop(mode);
         self.start_again();
+    }
+
+    /// Writes a file into the data directory, as the server's user and for it alone.
+    pub fn put_file(&self, name: &str, content: &[u8]) {
+        let path = Path::new(&self.data()).join(name);
+        std::fs::write(&path, content).expect("a file in the data directory");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+        if let Some((uid, gid)) = self.user {
+            std::os::unix::fs::chown(&path, Some(uid), Some(gid)).expect("chown");
+        }
     }
 
     pub fn port(&self) -> u16 {

@@ -1,4 +1,4 @@
-//! Large transactions that the primary sends while they run, with the server as a process.
+//! Large transactions that the primary sends while they run, and what applications say about theirs, with the server as a process.
 
 use strandline_tests::replica::Options;
 use strandline_tests::{Db, Primary, Replica, wait_until};
@@ -70,4 +70,30 @@ fn a_transaction_of_a_million_rows_takes_a_bounded_memory() {
     let peak = replica.peak_memory();
     assert!(peak < MEMORY_MAX, "{} MiB", peak >> 20);
     assert_eq!(sums(&replica.db()), sums(&source));
+}
+
+#[test]
+fn what_an_application_says_is_a_column_of_the_log_and_of_the_rows_history() {
+    let primary = Primary::start(&["max_prepared_transactions = 5"]);
+    let source = primary.db();
+    publish(&source);
+    let options = Options { replication: vec!["two_phase: on".into()], ..Options::default() };
+    let mut replica = Replica::start(Some(&primary), &options);
+    replica.catch_up(&primary, &source);
+    let say = |user: &str| format!("SELECT pg_logical_emit_message(true, 'strandline', '{{\"user\": \"{user}\", \"request\": 7}}')");
+    source.execute(&format!("BEGIN; {}; INSERT INTO t VALUES (1, 'a', 1); COMMIT", say("ann")));
+    source.execute(&format!("BEGIN; UPDATE t SET v = 'b'; {}; PREPARE TRANSACTION 'later'", say("bob")));
+    replica.catch_up(&primary, &source);
+    let db = replica.db();
+    assert_eq!(db.lines("SELECT source_context->>'user' FROM dolt_log WHERE source_context IS NOT NULL"), ["ann"]);
+    assert_eq!(db.lines("SELECT substream, subtwophasestate FROM pg_subscription"), ["t|e"]);
+    drop(db);
+    replica.kill();
+    replica.start_again();
+    source.execute("COMMIT PREPARED 'later'; UPDATE t SET v = 'c'");
+    replica.catch_up(&primary, &source);
+    let db = replica.db();
+    let users = "SELECT source_context->>'user', to_v FROM dolt_diff_t WHERE to_id = 1 ORDER BY to_v";
+    assert_eq!(db.lines(users), ["ann|a", "bob|b", "|c"]);
+    assert_eq!(db.value("SELECT v FROM t"), "c");
 }

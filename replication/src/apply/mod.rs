@@ -568,8 +568,14 @@ impl Applier {
             self.idle = self.idle.max(end);
             return Ok(());
         };
-        let source =
-            Source { end_lsn: end, commit_lsn: commit.commit_lsn, xid: begin.xid, commit_time: commit.commit_time, origin, context: application };
+        let source = Source {
+            end_lsn: end,
+            commit_lsn: commit.commit_lsn,
+            xid: begin.xid,
+            commit_time: commit.commit_time,
+            origin,
+            context: application,
+        };
         let meta = CommitMeta {
             author: self.author.clone(),
             author_time: commit.commit_time,

@@ -185,7 +185,8 @@ impl PreparedFile {
         }
         let mut rest = header.strip_prefix(MAGIC).ok_or_else(|| damaged("it is another kind of file"))?;
         let mut next = |count: usize| rest.split_off(..count);
-        let number = |bytes: Option<&[u8]>| bytes.and_then(|b| b.try_into().ok()).map(u32::from_le_bytes).ok_or_else(|| damaged("its header"));
+        let number =
+            |bytes: Option<&[u8]>| bytes.and_then(|b| b.try_into().ok()).map(u32::from_le_bytes).ok_or_else(|| damaged("its header"));
         let version = number(next(4))?;
         if version != VERSION {
             return Err(Error::Setup(format!("file \"{}\" has version {version}, and this program reads {VERSION}", path.display())));

@@ -1,8 +1,10 @@
 //! An ordinary connection to the primary, for catalog queries and COPY.
 
+use tokio_postgres::config::{ChannelBinding as PostgresBinding, SslMode as PostgresMode};
 use tokio_postgres::{Client, NoTls};
 
-use crate::client::{ConnectionConfig, PINNED_SETTINGS};
+use super::tls::Connector;
+use crate::client::{ChannelBinding, ConnectionConfig, PINNED_SETTINGS, SslMode, server_name};
 use crate::error::{Error, Result};
 
 /// A connection whose background task ends with it.
@@ -24,11 +26,26 @@ impl CatalogClient {
         if let Some(password) = &config.password {
             options.password(password);
         }
-        let (client, connection) = options.connect(NoTls).await.map_err(|e| Error::from_sql("connect to the primary", e))?;
-        // Its error is seen by whoever waits for an answer.
-        let task = tokio::spawn(async move {
-            let _ = connection.await;
+        options.channel_binding(match config.tls.channel_binding {
+            ChannelBinding::Disable => PostgresBinding::Disable,
+            ChannelBinding::Prefer => PostgresBinding::Prefer,
+            ChannelBinding::Require => PostgresBinding::Require,
         });
+        let failed = |e| Error::from_sql("connect to the primary", e);
+        // The task's error is seen by whoever waits for an answer.
+        let (client, task) = match config.tls.client_config()? {
+            None => {
+                let (client, connection) = options.ssl_mode(PostgresMode::Disable).connect(NoTls).await.map_err(failed)?;
+                (client, tokio::spawn(async move { drop(connection.await) }))
+            }
+            Some(tls) => {
+                // What the certificate must be is the connector's affair.
+                let mode = if config.tls.mode == SslMode::Prefer { PostgresMode::Prefer } else { PostgresMode::Require };
+                let connector = Connector { config: tls, server_name: server_name(&config.host)? };
+                let (client, connection) = options.ssl_mode(mode).connect(connector).await.map_err(failed)?;
+                (client, tokio::spawn(async move { drop(connection.await) }))
+            }
+        };
         let this = CatalogClient { client, task };
         // Row security would silently leave rows out.
         let mut settings = String::from("SET row_security = off;");

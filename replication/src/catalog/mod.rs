@@ -9,6 +9,7 @@ mod client;
 mod create;
 mod describe;
 mod publication;
+mod tls;
 mod types;
 mod visible;
 

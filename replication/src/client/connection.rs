@@ -6,11 +6,12 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use postgres_protocol::message::frontend;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::authentication;
+use super::socket::Socket;
+use super::tls::TlsOptions;
 use crate::error::{Error, Result};
 
 /// How long opening the socket may take.
@@ -49,11 +50,12 @@ pub struct ConnectionConfig {
     pub password: Option<String>,
     pub database: String,
     pub application_name: String,
+    pub tls: TlsOptions,
 }
 
 /// A connection in command mode.
 pub struct Connection {
-    pub(super) socket: TcpStream,
+    pub(super) socket: Socket,
     pub(super) received: BytesMut,
     parameters: HashMap<String, String>,
 }
@@ -78,14 +80,18 @@ impl Connection {
         SockRef::from(&socket)
             .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE))
             .map_err(Error::connection("set up the connection"))?;
-        let mut connection = Connection { socket, received: BytesMut::new(), parameters: HashMap::new() };
-        timeout(STARTUP_TIMEOUT, connection.start(config)).await.unwrap_or_else(|_| {
+        let starting = async {
+            let socket = Socket::secure(socket, &config.host, &config.tls).await?;
+            let mut connection = Connection { socket, received: BytesMut::new(), parameters: HashMap::new() };
+            connection.start(config).await?;
+            Ok(connection)
+        };
+        timeout(STARTUP_TIMEOUT, starting).await.unwrap_or_else(|_| {
             Err(Error::Connection {
                 action: "connect to the primary",
                 source: std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer to the startup message"),
             })
-        })?;
-        Ok(connection)
+        })
     }
 
     async fn start(&mut self, config: &ConnectionConfig) -> Result<()> {
@@ -142,7 +148,7 @@ impl Connection {
                 body.advance(5);
                 return Ok(Frame { tag, body });
             }
-            let count = self.socket.read_buf(&mut self.received).await.map_err(Error::connection("receive from the primary"))?;
+            let count = self.socket.read(&mut self.received).await.map_err(Error::connection("receive from the primary"))?;
             if count == 0 {
                 return Err(Error::Connection {
                     action: "receive from the primary",

@@ -26,6 +26,14 @@ impl LowWater {
         self.behind
     }
 
+    /// Whether so much waits in the socket already that its reader is behind.
+    pub(super) fn has_waiting(&self, socket: &TcpStream) -> bool {
+        let mut waiting: libc::c_int = 0;
+        // SAFETY: the descriptor is open for as long as `socket` is borrowed, and FIONREAD writes one int.
+        let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut waiting) };
+        answer == 0 && usize::try_from(waiting).is_ok_and(|waiting| waiting >= BEHIND_SIZE)
+    }
+
     pub(super) fn set_behind(&mut self, socket: &TcpStream, behind: bool) -> io::Result<()> {
         if self.behind == behind {
             return Ok(());

@@ -7,14 +7,22 @@
 //! [`Connection`] is the first half of that life, [`ReplicationStream`] the second. Bytes are received into one contiguous buffer; whole
 //! messages are split off its front without copying and handed on as a [`Batch`], whose messages are slices.
 //!
-//! No TLS yet: the connection is in plain text.
+//! Below lies a socket in plain text or in TLS (`socket`, `tls`).
 
 mod authentication;
+mod channel_binding;
 mod commands;
 mod connection;
 mod low_water;
+mod password_file;
+mod socket;
 mod stream;
+mod tls;
 
+pub(crate) use channel_binding::server_end_point;
 pub use commands::{CreatedSlot, SlotInfo, StreamOptions, SystemIdentity, quote_identifier, quote_literal};
 pub use connection::{Connection, ConnectionConfig, PINNED_SETTINGS};
+pub use password_file::PasswordFile;
 pub use stream::{Batch, ReplicationStream, StreamMessage, StreamMessages};
+pub(crate) use tls::server_name;
+pub use tls::{ChannelBinding, SslMode, TlsOptions};

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use strandline_storage::{Lsn, Timestamp};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::connection::{decode_error, frame_size};
 use super::low_water::{BEHIND_SIZE, BEHIND_WAIT, LowWater};
+use super::socket::Socket;
 use crate::error::{Error, Result};
 
 /// How much room the receive buffer has at least before each read.
@@ -27,7 +26,7 @@ const DATA_HEADER_SIZE: usize = 5 + 1 + 8 + 8 + 8;
 
 /// A stream of changes. Dropping it closes the connection.
 pub struct ReplicationStream {
-    socket: TcpStream,
+    socket: Socket,
     received: BytesMut,
     low_water: LowWater,
 }
@@ -60,7 +59,7 @@ pub struct StreamMessages<'a> {
 }
 
 impl ReplicationStream {
-    pub(super) fn new(socket: TcpStream, received: BytesMut) -> Self {
+    pub(super) fn new(socket: Socket, received: BytesMut) -> Self {
         ReplicationStream { socket, received, low_water: LowWater::default() }
     }
 
@@ -77,29 +76,28 @@ impl ReplicationStream {
     }
 
     async fn read(&mut self) -> Result<()> {
-        let failed = Error::connection("receive from the primary");
-        if self.low_water.is_behind() {
-            match timeout(BEHIND_WAIT, self.socket.readable()).await {
-                Ok(readable) => readable.map_err(Error::connection("receive from the primary"))?,
+        self.received.reserve(READ_SIZE);
+        let reading = self.socket.read(&mut self.received);
+        let read = if self.low_water.is_behind() {
+            match timeout(BEHIND_WAIT, reading).await {
+                Ok(read) => read,
                 Err(_) => {
-                    self.low_water.set_behind(&self.socket, false).map_err(Error::connection("set up the connection"))?;
-                    return Ok(());
+                    return self.low_water.set_behind(self.socket.tcp(), false).map_err(Error::connection("set up the connection"));
                 }
             }
         } else {
-            self.socket.readable().await.map_err(Error::connection("receive from the primary"))?;
-        }
-        self.received.reserve(READ_SIZE);
-        match self.socket.try_read_buf(&mut self.received) {
-            Ok(0) => Err(failed(io::Error::new(io::ErrorKind::UnexpectedEof, "the primary closed the connection"))),
-            Ok(count) => {
-                if count >= BEHIND_SIZE {
-                    self.low_water.set_behind(&self.socket, true).map_err(Error::connection("set up the connection"))?;
-                }
-                Ok(())
+            reading.await
+        };
+        match read.map_err(Error::connection("receive from the primary"))? {
+            0 => {
+                let source = io::Error::new(io::ErrorKind::UnexpectedEof, "the primary closed the connection");
+                Err(Error::Connection { action: "receive from the primary", source })
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(failed(error)),
+            // A TLS record is smaller than the mark, so there the socket itself says how much waits.
+            count if count >= BEHIND_SIZE || (self.socket.is_tls() && self.low_water.has_waiting(self.socket.tcp())) => {
+                self.low_water.set_behind(self.socket.tcp(), true).map_err(Error::connection("set up the connection"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -236,7 +234,7 @@ impl<'a> Iterator for StreamMessages<'a> {
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -268,7 +266,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (theirs, _) = listener.accept().await.unwrap();
-        (ReplicationStream::new(ours, BytesMut::new()), theirs)
+        (ReplicationStream::new(Socket::Plain(ours), BytesMut::new()), theirs)
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use strandline_replication::client::TlsOptions;
 use strandline_replication::{
     CommitMode, Config, ConflictPolicies, CreateTables, Handle, InitialCopy, Replicator, STREAM_MEMORY_MAX_DEFAULT, Snapshot, State,
 };
@@ -66,6 +67,7 @@ impl Replica {
             user: "postgres".into(),
             password: Some(primary::PASSWORD.into()),
             database: "postgres".into(),
+            tls: TlsOptions::default(),
             slot_name: SLOT.into(),
             publication_names: vec![SLOT.into()],
             replica_database: "postgres".into(),
