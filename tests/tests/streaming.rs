@@ -90,7 +90,8 @@ fn what_an_application_says_is_a_column_of_the_log_and_of_the_rows_history() {
     drop(db);
     replica.kill();
     replica.start_again();
-    source.execute("COMMIT PREPARED 'later'; UPDATE t SET v = 'c'");
+    source.execute("COMMIT PREPARED 'later'");
+    source.execute("UPDATE t SET v = 'c'");
     replica.catch_up(&primary, &source);
     let db = replica.db();
     let users = "SELECT source_context->>'user', to_v FROM dolt_diff_t WHERE to_id = 1 ORDER BY to_v";

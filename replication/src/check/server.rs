@@ -127,7 +127,7 @@ pub(super) async fn encryption(findings: &mut Findings, primary: &Primary<'_>) {
         (false, true) => findings.ok("the connection is not encrypted and does not leave the machine"),
         (false, false) => findings.warning(
             "the connection is not encrypted: rows can be read, and changed, by whoever sits between the two servers",
-            "lead it through a private network or a tunnel",
+            "turn ssl on for the primary, and set sslmode to verify-full with sslrootcert here",
         ),
     }
 }
