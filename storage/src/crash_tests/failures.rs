@@ -96,10 +96,15 @@ fn whichever_disk_operation_fails_the_error_is_clear_and_nothing_acknowledged_is
     }
 }
 
-fn fill_up(seed: u64, capacity: u64) {
+/// `false`: the workload needed less room this time (how much, its background work decides) and met no limit.
+fn fill_up(seed: u64, capacity: u64) -> bool {
     let _replay = Replay(format!("disk_full:{seed}:{capacity}"));
     let run = run_on_bad_disk(seed, |disk| disk.set_capacity(Some(capacity)));
-    assert!(run.disk.was_full() && !run.errors.is_empty(), "the disk never was full");
+    if !run.disk.was_full() {
+        assert!(run.errors.is_empty(), "{:?}", run.errors);
+        return false;
+    }
+    assert!(!run.errors.is_empty(), "the disk was full, and nobody was told");
     let told = run.errors.iter().any(|error| match error {
         Error::Io { source, .. } => source.raw_os_error() == Some(libc::ENOSPC),
         Error::Stopped { why } => why.contains("No space left"),
@@ -115,6 +120,7 @@ fn fill_up(seed: u64, capacity: u64) {
     let acknowledged = run.acknowledged_after(usize::MAX);
     check_image(&run, full.after_kill(), acknowledged, seed, DEPTH);
     check_after(&run, seed ^ capacity);
+    true
 }
 
 #[test]
@@ -129,8 +135,7 @@ fn on_a_full_disk_the_store_says_so_and_loses_nothing() {
     let mut healthy = Workload::new(0);
     healthy.go(STEP_COUNT);
     let size = healthy.run.disk.size_max();
-    for point in 0..wanted {
-        fill_up(0, size * point / wanted);
-    }
-    println!("{wanted} points of {size} bytes");
+    let full = (0..wanted).filter(|point| fill_up(0, size * point / wanted)).count() as u64;
+    println!("full at {full} of {wanted} points of {size} bytes");
+    assert!(full * 4 >= wanted * 3, "the disk was full at {full} of {wanted} points only");
 }
