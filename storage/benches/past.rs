@@ -6,13 +6,16 @@
 //! 2. pgbench's tables with `STRANDLINE_BENCH_ACCOUNTS` accounts (1,000,000) and `STRANDLINE_BENCH_COMMITS` transactions (1,000,000): the
 //!    accounts are scanned at random commits, each of whose root value has to be made first, and at the head.
 //!
-//! `STRANDLINE_BENCH_CACHE_MIB` limits the bytes of nodes in memory (2048). Times are of the asking thread's CPU, so that they
-//! can be compared on a machine that has other work; what is read comes from the operating system's cache.
+//! `-- differences` or `-- scans` asks for one of the two. With `STRANDLINE_BENCH_FOLDER` the stores are made there unless they
+//! are there already, and stay: two versions of the code can be asked about the same ones.
+//!
+//! `STRANDLINE_BENCH_CACHE_MIB` limits the bytes of nodes in memory (2048). CPU times can be compared on a machine that has other work,
+//! elapsed ones on one that has none; what is read comes from the operating system's cache.
 
 mod pgbench;
 
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use strandline_storage::commit::CommitMeta;
@@ -36,57 +39,73 @@ fn open(path: &Path) -> Outcome<Arc<Store>> {
     Ok(Store::open(path, StoreOptions { cache_size_max, ..StoreOptions::default() })?)
 }
 
-/// CPU time of this thread, of which nothing is spent while it waits.
-struct Started(f64);
+/// Milliseconds: passed, of this thread's CPU, of all threads' CPU.
+#[derive(Clone, Copy, Default)]
+struct Times([f64; 3]);
 
-impl Started {
-    fn now() -> Started {
-        Started(Self::cpu_ms())
+impl Times {
+    fn now() -> Times {
+        let clock = |clock| {
+            let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            // SAFETY: the call writes to the structure that it is given, and to nothing else.
+            let failed = unsafe { libc::clock_gettime(clock, &mut time) } != 0;
+            assert!(!failed, "a clock is missing");
+            time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
+        };
+        Times([libc::CLOCK_MONOTONIC, libc::CLOCK_THREAD_CPUTIME_ID, libc::CLOCK_PROCESS_CPUTIME_ID].map(clock))
     }
 
-    fn cpu_ms() -> f64 {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: the call writes to the structure that it is given, and to nothing else.
-        let failed = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) } != 0;
-        assert!(!failed, "no clock of a thread's CPU time");
-        time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
-    }
-
-    fn ms(&self) -> f64 {
-        Self::cpu_ms() - self.0
+    fn since(self) -> Times {
+        let now = Times::now();
+        Times([0, 1, 2].map(|i| now.0[i] - self.0[i]))
     }
 }
 
-/// CPU seconds of all threads so far.
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    // User and system time, in hundredths on Linux.
-    fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / 100.0
+/// A folder for a store that is removed afterwards, or one that stays; says whether the store is there.
+fn folder(name: &str) -> Outcome<(PathBuf, Option<tempfile::TempDir>, bool)> {
+    match std::env::var_os("STRANDLINE_BENCH_FOLDER") {
+        Some(parent) => {
+            let path = Path::new(&parent).join(name);
+            let is_made = path.join("made").exists();
+            if !is_made && path.exists() {
+                std::fs::remove_dir_all(&path)?;
+            }
+            std::fs::create_dir_all(&path)?;
+            Ok((path, None, is_made))
+        }
+        None => {
+            let folder = tempfile::tempdir()?;
+            Ok((folder.path().into(), Some(folder), false))
+        }
+    }
 }
 
 fn main() -> Outcome<()> {
-    differences()?;
-    scans()
+    let part = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    if part.as_deref().is_none_or(|part| part == "differences") {
+        differences()?;
+    }
+    if part.as_deref().is_none_or(|part| part == "scans") {
+        scans()?;
+    }
+    Ok(())
 }
 
-fn differences() -> Outcome<()> {
-    let rows = setting("STRANDLINE_BENCH_ROWS", 10_000_000);
-    let folder = tempfile::tempdir()?;
-    let store = open(folder.path())?;
+/// Builds the table and changes its rows.
+fn make_changes(path: &Path, rows: u64) -> Outcome<()> {
+    let store = open(path)?;
     store.create_database("postgres", CommitMeta::default())?;
     let branch = store.branch("postgres", "main")?;
-    let (started, cpu) = (Started::now(), cpu_seconds());
+    let started = Times::now();
     build(&branch, rows)?;
-    let own = started.ms() / 1e3;
+    let own = started.since().0[1] / 1e3;
     store.sync()?;
     println!(
         "bulk build from {rows} sorted rows of 100 bytes, rows/s of one core: {:.0} by the building thread, {:.0} by all until it is durable",
         rows as f64 / own,
-        rows as f64 / (cpu_seconds() - cpu)
+        rows as f64 / (started.since().0[2] / 1e3)
     );
     store.checkpoint()?;
-    let mut commits = vec![branch.state().head];
     let mut random = Random::new();
     for count in DIFFERENCES.map(|count| count.min(rows)) {
         let ids: Vec<i32> = (0..count).map(|i| ((i * rows / count + (random.next() >> 33) % (rows / count)) % rows) as i32).collect();
@@ -100,28 +119,47 @@ fn differences() -> Outcome<()> {
             apply.commit(CommitMeta::default())?;
         }
         store.checkpoint()?;
-        commits.push(branch.state().head);
-    }
-    println!("{:<40} {:>10} {:>10} {:>10}", "ms to find so many rows of all", "1", "1,000", "100,000");
-    let mut lines = [[0.0; 3]; 3];
-    for (i, count) in DIFFERENCES.into_iter().enumerate() {
-        let (from, to) = (store.root(commits[i])?, store.root(commits[i + 1])?);
-        difference(&from, &to, count.min(rows))?;
-        lines[0][i] = difference(&from, &to, count.min(rows))?;
     }
     store.close()?;
-    drop((branch, store));
-    for (i, count) in DIFFERENCES.into_iter().enumerate() {
-        let store = open(folder.path())?;
-        let started = Started::now();
+    Ok(std::fs::write(path.join("made"), "")?)
+}
+
+fn differences() -> Outcome<()> {
+    let rows = setting("STRANDLINE_BENCH_ROWS", 10_000_000);
+    let (path, _folder, is_made) = folder("differences")?;
+    if !is_made {
+        make_changes(&path, rows)?;
+    }
+    let counts = DIFFERENCES.map(|count| count.min(rows));
+    let store = open(&path)?;
+    // Before the first changes, and after each of the three kinds.
+    let mut commits = vec![store.branch("postgres", "main")?.state().head];
+    for count in counts.into_iter().rev() {
+        let before = store.ancestor(commits[0], COMMIT_COUNT.min(count))?.ok_or("no such commit")?;
+        commits.insert(0, before);
+    }
+    println!("{:<40} {:>24} {:>24} {:>24}", "ms to find so many rows of all", "1", "1,000", "100,000");
+    println!("{:<40} {:>24} {:>24} {:>24}", "", "passed", "asking thread", "all threads");
+    let mut lines = [[Times::default(); 3]; 3];
+    for (i, count) in counts.into_iter().enumerate() {
         let (from, to) = (store.root(commits[i])?, store.root(commits[i + 1])?);
-        lines[1][i] = started.ms();
-        lines[2][i] = difference(&from, &to, count.min(rows))?;
+        difference(&from, &to, count)?;
+        lines[0][i] = difference(&from, &to, count)?;
+    }
+    store.close()?;
+    drop(store);
+    for (i, count) in counts.into_iter().enumerate() {
+        let store = open(&path)?;
+        let started = Times::now();
+        let (from, to) = (store.root(commits[i])?, store.root(commits[i + 1])?);
+        lines[1][i] = started.since();
+        lines[2][i] = difference(&from, &to, count)?;
         drop((from, to));
         store.close()?;
     }
     for (what, line) in ["both in memory", "just opened: the root values", "just opened: the difference"].iter().zip(lines) {
-        println!("{what:<40} {:>10.2} {:>10.2} {:>10.2}", line[0], line[1], line[2]);
+        let cells = line.map(|Times([passed, own, all])| format!("{passed:.2} {own:.2} {all:.2}"));
+        println!("{what:<40} {:>24} {:>24} {:>24}", cells[0], cells[1], cells[2]);
     }
     Ok(())
 }
@@ -145,25 +183,22 @@ fn build(branch: &Arc<Branch>, rows: u64) -> Outcome<()> {
     Ok(())
 }
 
-fn difference(from: &Root, to: &Root, expected: u64) -> Outcome<f64> {
-    let started = Started::now();
+fn difference(from: &Root, to: &Root, expected: u64) -> Outcome<Times> {
+    let started = Times::now();
     let mut count = 0;
     for row in diff_tables(from.table(BIG).map(|table| &**table), to.table(BIG).map(|table| &**table)) {
         row?;
         count += 1;
     }
-    let time = started.ms();
+    let time = started.since();
     if count != expected {
         return Err(format!("{count} differences instead of {expected}").into());
     }
     Ok(time)
 }
 
-fn scans() -> Outcome<()> {
-    let accounts = setting("STRANDLINE_BENCH_ACCOUNTS", 1_000_000) as i32;
-    let commits = setting("STRANDLINE_BENCH_COMMITS", 1_000_000);
-    let folder = tempfile::tempdir()?;
-    let store = open(folder.path())?;
+fn make_history(path: &Path, accounts: i32, commits: u64) -> Outcome<()> {
+    let store = open(path)?;
     store.create_database("postgres", CommitMeta::default())?;
     let branch = store.branch("postgres", "main")?;
     load(&store, &branch, accounts)?;
@@ -172,13 +207,22 @@ fn scans() -> Outcome<()> {
         let random = random.next();
         transact(&branch, n, ((random >> 33) % accounts as u64) as i32, random)?;
     }
-    let head = branch.state().head;
     store.close()?;
-    drop((branch, store));
-    let store = open(folder.path())?;
+    Ok(std::fs::write(path.join("made"), "")?)
+}
+
+fn scans() -> Outcome<()> {
+    let accounts = setting("STRANDLINE_BENCH_ACCOUNTS", 1_000_000) as i32;
+    let commits = setting("STRANDLINE_BENCH_COMMITS", 1_000_000);
+    let (path, _folder, is_made) = folder("scans")?;
+    if !is_made {
+        make_history(&path, accounts, commits)?;
+    }
+    let store = open(&path)?;
+    let head = store.branch("postgres", "main")?.state().head;
     let (_, head_cold) = scan(&store, head)?;
     let (_, head_warm) = scan(&store, head)?;
-    let mut times = Vec::new();
+    let (mut times, mut random) = (Vec::new(), Random::new());
     for _ in 0..SCAN_COUNT {
         let n = 1 + (random.next() >> 33) % commits;
         let id = store.ancestor(head, commits - n)?.ok_or("no such commit")?;
@@ -188,25 +232,30 @@ fn scans() -> Outcome<()> {
         }
         times.push(scan(&store, id)?);
     }
-    let mut line = |what: &str, time: &dyn Fn(&(f64, f64)) -> f64| {
-        times.sort_by(|a, b| time(a).total_cmp(&time(b)));
-        let all: Vec<f64> = times.iter().map(time).collect();
-        println!("{what:<60} {:>8.0} {:>8.0}", all[all.len() / 2], all.last().copied().unwrap_or_default());
+    println!("{accounts} accounts at {SCAN_COUNT} of {commits} commits, ms: passed, asking thread, all threads");
+    println!("{:<30} {:>24} {:>24}", "", "median", "largest");
+    let mut line = |what: &str, time: &dyn Fn(&(Times, Times)) -> Times| {
+        let all = [0, 1, 2].map(|i| {
+            times.sort_by(|a, b| time(a).0[i].total_cmp(&time(b).0[i]));
+            (time(&times[times.len() / 2]).0[i], times.last().map_or(0.0, |last| time(last).0[i]))
+        });
+        let [(a, x), (b, y), (c, z)] = all;
+        println!("{what:<30} {:>24} {:>24}", format!("{a:.0} {b:.0} {c:.0}"), format!("{x:.0} {y:.0} {z:.0}"));
     };
-    println!("{accounts} accounts at {SCAN_COUNT} of {commits} commits, ms{:>26} {:>8}", "median", "largest");
-    line("making the root value", &|times| times.0);
+    line("making the table", &|times| times.0);
     line("making it and scanning", &|times| times.1);
-    println!("{:<60} {head_cold:>8.0}", "scanning the head, just opened");
-    println!("{:<60} {head_warm:>8.0}", "scanning the head");
+    for (what, Times([passed, own, all])) in [("scanning the head, just opened", head_cold), ("scanning the head", head_warm)] {
+        println!("{what:<30} {:>24}", format!("{passed:.0} {own:.0} {all:.0}"));
+    }
     store.close()?;
     Ok(())
 }
 
-/// Times of making the root value, and of that and reading all of a column, in ms.
-fn scan(store: &Store, id: CommitId) -> Outcome<(f64, f64)> {
-    let started = Started::now();
+/// Times of making the root value, and of that and reading all of a column.
+fn scan(store: &Store, id: CommitId) -> Outcome<(Times, Times)> {
+    let started = Times::now();
     let root = store.root(id)?;
-    let made = started.ms();
+    let made = started.since();
     let mut cursor = root.table(ACCOUNTS).ok_or("no table")?.scan((Bound::Unbounded, Bound::Unbounded), false);
     let mut sum = 0i64;
     while let Some(rows) = cursor.next_leaf()? {
@@ -214,5 +263,5 @@ fn scan(store: &Store, id: CommitId) -> Outcome<(f64, f64)> {
         sum += data.as_chunks::<4>().0.iter().map(|value| i64::from(i32::from_le_bytes(*value))).sum::<i64>();
     }
     std::hint::black_box(sum);
-    Ok((made, started.ms()))
+    Ok((made, started.since()))
 }

@@ -215,22 +215,6 @@ impl Leaf {
         }
     }
 
-    /// Says whether two rows (of leaves with the same layout) have the same values.
-    pub(crate) fn same_row(&self, row: usize, other: &Leaf, other_row: usize) -> bool {
-        (0..self.column_count()).all(|column| {
-            if self.is_null(row, column) != other.is_null(other_row, column) {
-                return false;
-            }
-            match fixed_width(self.layout.columns[column]) {
-                Some(width) => {
-                    let (a, b) = (self.data_at(column) + width * row, other.data_at(column) + width * other_row);
-                    self.buffer[a..a + width] == other.buffer[b..b + width]
-                }
-                None => self.bytes(row, column) == other.bytes(other_row, column),
-            }
-        })
-    }
-
     fn nulls(&self, column: usize) -> Nulls<'_> {
         let at = self.column_at(column);
         let bitmap = &self.buffer[at..at + self.rows.div_ceil(8)];

@@ -29,6 +29,7 @@ mod edit;
 mod layout;
 mod leaf;
 mod leaf_chunk;
+mod leaf_diff;
 mod leaf_edit;
 mod node;
 mod splice;

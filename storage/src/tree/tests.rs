@@ -268,3 +268,40 @@ fn an_edit_of_a_written_tree_rewrites_one_path() {
     tree.write(&mut &*chunks).unwrap();
     assert!(chunks.len() - nodes <= 4, "{} nodes written", chunks.len() - nodes);
 }
+
+#[test]
+fn a_diff_of_large_leaves_finds_each_row_that_differs_and_no_other() {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+    for seed in 0..30 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let width = if seed % 2 == 0 { 2 } else { 1 };
+        let before: Model = (0..3000).map(|n| (key(n * width), row(n, 3))).collect();
+        let mut after = before.clone();
+        // From a row here and there to more than there are.
+        for _ in 0..1 << random.random_range(0..13) {
+            let n = random.random_range(0..3000u32);
+            match random.random_range(0..10) {
+                0 => drop(after.remove(&key(n * width))),
+                1 => drop(after.insert(key(n * width + 2 - width), row(n, 4))),
+                column => {
+                    if let Some(row_there) = after.get_mut(&key(n * width)) {
+                        let salt = random.random_range(0..30);
+                        row_there[column % 5] = row(n, salt)[column % 5].clone();
+                    }
+                }
+            }
+        }
+        // Leaves of different sizes on the two sides, and of the same.
+        let (a, b) = (build(&before, 512), build(&after, if seed % 3 == 0 { 200 } else { 512 }));
+        let keys: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
+        let expected: Vec<_> = keys.into_iter().filter(|key| before.get(*key) != after.get(*key)).cloned().collect();
+        let found: Vec<_> = a.diff(&b).map(Result::unwrap).collect();
+        assert_eq!(found.iter().map(|d| d.key().to_vec()).collect::<Vec<_>>(), expected, "seed {seed}");
+        for difference in found {
+            let of = |side: &Option<(Arc<Leaf>, usize)>| side.as_ref().map(|(leaf, row)| leaf.row(*row));
+            assert_eq!(of(&difference.from).as_ref(), before.get(difference.key()));
+            assert_eq!(of(&difference.to).as_ref(), after.get(difference.key()));
+        }
+    }
+}
