@@ -71,7 +71,7 @@ fn accounts_of(catalog: &Catalog) -> Option<u32> {
     catalog.relation("public", "accounts").map(|table| table.oid())
 }
 
-const QUESTIONS: [Question; 10] = [
+const QUESTIONS: [Question; 11] = [
     ("log, 20 from the head", |asked, _| timed(|| Ok(asked.store.log(&[asked.head], &[])?.take(20).count()), |count| count == 20)),
     ("log, 20 from any commit", |asked, random| {
         let (n, id) = asked.commit(random)?;
@@ -100,6 +100,11 @@ const QUESTIONS: [Question; 10] = [
         timed(row, |row| row.is_some())
     }),
     ("diff of neighbours", |asked, random| {
+        let id = asked.commit(random)?.1;
+        let parent = asked.store.ancestor(id, 1)?.ok_or("no parent")?;
+        timed(|| Ok(asked.store.near_diff(parent, id, ACCOUNTS)?), |diff| diff.is_some_and(|diff| diff.rows.len() <= 1))
+    }),
+    ("the changes of one commit", |asked, random| {
         let id = asked.commit(random)?.1;
         timed(|| Ok(asked.store.commit(id)?.changes()?.row_count()), |count| (2..=4).contains(&count))
     }),

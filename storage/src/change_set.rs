@@ -152,6 +152,45 @@ impl ChangeSet {
         Ok(changes)
     }
 
+    /// Decodes what happened to the rows of one table; `None` where it was changed as a whole. Other tables' changes are passed over.
+    pub(crate) fn decode_rows_of(bytes: &[u8], table: Oid) -> Decoded<Option<Vec<RowChange>>> {
+        let mut reader = ByteReader::new(bytes);
+        for _ in 0..reader.count()? {
+            if reader.varint_u32()? == table {
+                return Ok(None);
+            }
+            if reader.bool()? {
+                reader.bytes()?;
+            }
+        }
+        let mut found = Vec::new();
+        for _ in 0..reader.count()? {
+            let is_wanted = reader.varint_u32()? == table;
+            match reader.u8()? {
+                TABLE_ROWS if is_wanted => {
+                    let count = reader.count()?;
+                    found.reserve(count.min(1024));
+                    for _ in 0..count {
+                        found.push(RowChange::decode(&mut reader)?);
+                    }
+                }
+                TABLE_ROWS => {
+                    for _ in 0..reader.count()? {
+                        skip_row_change(&mut reader)?;
+                    }
+                }
+                TABLE_REPLACED | TABLE_EMPTIED | TABLE_DROPPED if is_wanted => return Ok(None),
+                TABLE_REPLACED => {
+                    reader.take(32)?;
+                }
+                TABLE_EMPTIED | TABLE_DROPPED => {}
+                _ => return Err(Malformed("unknown kind of table change")),
+            }
+        }
+        reader.finish()?;
+        Ok(Some(found))
+    }
+
     /// The number of changed rows; a table changed as a whole and a catalog object count as one.
     pub fn row_count(&self) -> u64 {
         let rows: usize = self.tables.iter().map(|t| if let RowsChange::Rows(rows) = &t.rows { rows.len() } else { 1 }).sum();
@@ -225,7 +264,7 @@ impl RowChange {
         Ok(RowChange { key, kind })
     }
 
-    fn inverted(self) -> RowChange {
+    pub(crate) fn inverted(self) -> RowChange {
         let kind = match self.kind {
             RowChangeKind::Inserted { new } => RowChangeKind::Deleted { old: new },
             RowChangeKind::Deleted { old } => RowChangeKind::Inserted { new: old },
@@ -322,6 +361,16 @@ mod tests {
         changes.encode(&mut out);
         assert_eq!(ChangeSet::decode(&out).unwrap(), changes);
         assert_eq!(touched_mask(&out).unwrap(), changes.touched_mask());
+        for table in 16383..16390 {
+            let rows = changes.tables.iter().find(|change| change.table == table).map(|change| &change.rows);
+            let expected = match rows {
+                None => Some(&[][..]),
+                Some(RowsChange::Rows(rows)) => Some(&rows[..]),
+                Some(_) => None,
+            };
+            assert_eq!(ChangeSet::decode_rows_of(&out, table).unwrap().as_deref(), expected);
+        }
+        assert_eq!(ChangeSet::decode_rows_of(&out, 20000).unwrap(), None);
     }
 
     #[test]
@@ -330,6 +379,7 @@ mod tests {
         sample().encode(&mut out);
         for size in 0..out.len() {
             assert!(ChangeSet::decode(&out[..size]).is_err(), "{size}");
+            assert!(ChangeSet::decode_rows_of(&out[..size], 16384).is_err(), "{size}");
         }
     }
 
@@ -343,6 +393,7 @@ mod tests {
                 bytes[i] ^= flip;
                 let _ = ChangeSet::decode(&bytes);
                 let _ = touched_mask(&bytes);
+                let _ = ChangeSet::decode_rows_of(&bytes, 16384);
             }
         }
     }

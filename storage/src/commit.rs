@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use crate::change_set::{self, ChangeSet};
+use crate::change_set::{self, ChangeSet, RowChange};
 use crate::chunk::{ChunkReader, ChunkWriter};
 use crate::encoding::{ByteReader, Decoded, Malformed, put_bytes, put_varint};
 use crate::error::{Error, Result};
@@ -92,16 +92,7 @@ impl Commit {
         let place = || format!("commit {:.12}", self.id);
         let decoded = match &self.stored {
             StoredChanges::Inline(bytes) => ChangeSet::decode(bytes),
-            StoredChanges::Chunks { size, pieces, reader } => {
-                let mut bytes = Vec::new();
-                for piece in pieces {
-                    bytes.extend_from_slice(&reader.read(piece)?);
-                }
-                if bytes.len() as u64 != *size {
-                    return Err(Error::Damaged { place: place(), what: "change set has another size".into() });
-                }
-                ChangeSet::decode(&bytes)
-            }
+            StoredChanges::Chunks { size, pieces, reader } => ChangeSet::decode(&read_pieces(*size, pieces, reader, place)?),
         };
         let changes = decoded.map_err(|e| e.at(place()))?;
         Ok(self.changes.get_or_init(|| changes))
@@ -128,6 +119,20 @@ impl Commit {
         mask & change_set::table_bit(table) != 0
     }
 
+    /// What the commit with these bytes did to the rows of one table; `None` where it changed the table as a whole. Other tables'
+    /// changes are passed over.
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub(crate) fn table_changes(bytes: &Bytes, table: crate::schema::Oid, reader: &Arc<dyn ChunkReader>) -> Result<Option<Vec<RowChange>>> {
+        let place = || format!("commit {:.12}", CommitId::of(bytes));
+        let header = Header::decode(bytes).map_err(|e| e.at(place()))?;
+        let Some((size, pieces)) = header.pieces else {
+            return ChangeSet::decode_rows_of(&bytes[header.inline_at..], table).map_err(|e| e.at(place()));
+        };
+        let encoded = read_pieces(size, &pieces, reader, place)?;
+        ChangeSet::decode_rows_of(&encoded, table).map_err(|e| e.at(place()))
+    }
+
     pub(crate) fn decode(bytes: &Bytes, reader: &Arc<dyn ChunkReader>) -> Result<Commit> {
         let id = CommitId::of(bytes);
         let decoded = Header::decode(bytes).map_err(|e| e.at(format!("commit {id:.12}")))?;
@@ -137,6 +142,18 @@ impl Commit {
         };
         Ok(Commit { id, parents: decoded.parents, height: decoded.height, meta: decoded.meta, stored, changes: OnceLock::new() })
     }
+}
+
+/// An encoded change set that lies in chunks.
+fn read_pieces(size: u64, pieces: &[ChunkAddress], reader: &Arc<dyn ChunkReader>, place: impl Fn() -> String) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for piece in pieces {
+        bytes.extend_from_slice(&reader.read(piece)?);
+    }
+    if bytes.len() as u64 != size {
+        return Err(Error::Damaged { place: place(), what: "change set has another size".into() });
+    }
+    Ok(bytes)
 }
 
 impl CommitMeta {

@@ -58,6 +58,11 @@ impl Root {
         Root { catalog: Arc::new(catalog), tables: Arc::new(tables), chunks: None }
     }
 
+    /// One table alone, of which the catalog tells.
+    pub(crate) fn of_table(catalog: Catalog, oid: Oid, table: Arc<TableData>, chunks: Arc<dyn ChunkReader>) -> Self {
+        Root { catalog: Arc::new(catalog), tables: Arc::new(HashMap::from([(oid, table)])), chunks: Some(chunks) }
+    }
+
     /// An empty database of a store, without a catalog.
     pub(crate) fn empty_in(chunks: &Arc<dyn ChunkReader>) -> Self {
         Root { chunks: Some(chunks.clone()), ..Root::new(Catalog::default()) }

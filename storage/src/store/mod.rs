@@ -11,6 +11,9 @@ mod cache_tests;
 mod chunks;
 mod commits;
 mod history;
+mod near_diff;
+#[cfg(test)]
+mod near_diff_tests;
 mod options;
 mod rebase_checks;
 pub(crate) mod registry;
@@ -18,6 +21,7 @@ pub(crate) mod roots;
 mod sealing;
 pub(crate) mod shared;
 mod table_at;
+mod table_rows;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod working_set;
@@ -31,6 +35,7 @@ use parking_lot::Mutex;
 pub use apply::Apply;
 pub use branch::{Branch, BranchState};
 pub use history::RowVersion;
+pub use near_diff::NearDiff;
 pub use options::StoreOptions;
 pub use registry::Tag;
 pub use table_at::TableAt;

@@ -14,7 +14,7 @@ use crate::root::Root;
 use crate::tree::SpillPace;
 
 /// A root that took so many changes to make is written out and remembered: there is no checkpoint near it.
-const WRITTEN_ROW_COUNT_MIN: u64 = 2 * crate::checkpoint::CHECKPOINT_ROW_COUNT;
+pub(super) const WRITTEN_ROW_COUNT_MIN: u64 = 2 * crate::checkpoint::CHECKPOINT_ROW_COUNT;
 
 /// So many row changes are applied together: enough that a leaf is found for several of them at once.
 const GATHERED_ROW_COUNT_MAX: usize = 200_000;
@@ -58,7 +58,7 @@ impl Shared {
         Ok(root)
     }
 
-    fn known_roots(&self) -> Vec<(CommitNumber, Root)> {
+    pub(super) fn known_roots(&self) -> Vec<(CommitNumber, Root)> {
         let mut known = self.cached_roots.lock().clone();
         let branches: Vec<_> = self.branches.lock().iter().filter_map(|b| b.upgrade()).collect();
         known.extend(branches.iter().filter_map(|b| b.head_if_free()));
@@ -201,7 +201,7 @@ impl Shared {
 }
 
 /// A root value on its way to that of another commit.
-struct Making<'a> {
+pub(super) struct Making<'a> {
     shared: &'a Shared,
     root: Root,
     row_count: u64,
@@ -212,11 +212,12 @@ struct Making<'a> {
 }
 
 impl<'a> Making<'a> {
-    fn new(shared: &'a Shared, root: Root) -> Self {
+    pub fn new(shared: &'a Shared, root: Root) -> Self {
         Making { shared, root, row_count: 0, gathered: NetChanges::default(), last: None, pace: SpillPace::default() }
     }
 
-    fn add(&mut self, commit: CommitId, changes: ChangeSet) -> Result<()> {
+    /// Adds changes, the last of them of this commit.
+    pub fn add(&mut self, commit: CommitId, changes: ChangeSet) -> Result<()> {
         self.row_count += changes.row_count();
         match self.gathered.add(changes) {
             None => {
@@ -249,7 +250,8 @@ impl<'a> Making<'a> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<(Root, u64)> {
+    /// The root value, and how many changes it took.
+    pub fn finish(mut self) -> Result<(Root, u64)> {
         self.apply_gathered()?;
         Ok((self.root, self.row_count))
     }

@@ -20,7 +20,7 @@ use crate::encoding::Malformed;
 use crate::error::Result;
 use crate::id::{ChunkAddress, CommitId, Lsn};
 use crate::journal::{Journal, JournalPosition};
-use crate::root::Root;
+use crate::root::{Root, TableData};
 use crate::row_index::RowIndex;
 use crate::tree::{NodeCache, SpillPace};
 
@@ -32,6 +32,8 @@ const MEMORY_WAIT_MAX: Duration = Duration::from_millis(40);
 
 /// Root values of commits that are kept in memory.
 const CACHED_ROOT_COUNT: usize = 16;
+/// Tables of commits that are kept in memory without the others of their root values.
+pub(super) const CACHED_TABLE_COUNT: usize = 16;
 
 pub(crate) struct Shared {
     pub path: PathBuf,
@@ -47,6 +49,8 @@ pub(crate) struct Shared {
     pub sealing: Mutex<()>,
     /// Roots made on demand, the last used at the end.
     pub cached_roots: Mutex<Vec<(CommitNumber, Root)>>,
+    /// Tables made on demand, the last made at the end.
+    pub cached_tables: Mutex<Vec<(CommitNumber, Arc<TableData>)>>,
     /// The branches, for their heads' roots.
     pub branches: Mutex<Vec<Weak<BranchCell>>>,
     pub derived: Derived,
@@ -223,6 +227,7 @@ impl Shared {
             sealing: Mutex::default(),
             checkpoints: RwLock::default(),
             cached_roots: Mutex::default(),
+            cached_tables: Mutex::default(),
             branches: Mutex::default(),
             derived: Derived::new(derived),
             row_index,
@@ -268,6 +273,7 @@ impl Shared {
     /// Lets the cache evict the written nodes of branches and of roots made on demand.
     pub fn release_roots(&self) {
         self.cached_roots.lock().clear();
+        self.cached_tables.lock().clear();
         let branches: Vec<_> = self.branches.lock().iter().filter_map(Weak::upgrade).collect();
         for cell in branches {
             cell.lock().release();

@@ -83,14 +83,21 @@ impl TableAt {
         self.rows.get()
     }
 
-    /// All rows and indexes. Makes the commit's root value where that has not been done.
+    /// All rows and indexes: made of the table's own changes where the nearest known moment has the same definition, otherwise with the
+    /// commit's whole root value.
     /// # Errors
     /// `Damaged`, `Io`.
     pub fn rows(&self) -> Result<&Arc<TableData>> {
         if let (None, Some(past)) = (self.rows.get(), &self.past) {
-            let root = past.shared.root(past.commit)?;
-            let table = root.table(past.near.schema().oid).ok_or_else(|| past.misfit(past.commit))?;
-            let _ = self.rows.set(Arc::clone(table));
+            let schema = past.near.schema();
+            let rows = match past.shared.table_rows(past.number, schema)? {
+                Some(rows) => rows,
+                None => {
+                    let root = past.shared.root(past.commit)?;
+                    Arc::clone(root.table(schema.oid).ok_or_else(|| past.misfit(past.commit))?)
+                }
+            };
+            let _ = self.rows.set(rows);
         }
         Ok(self.definition())
     }
@@ -189,6 +196,15 @@ impl Past {
     }
 }
 
+/// The nearest root value before a commit.
+struct Before {
+    /// `None`: before the first commit.
+    base: Option<CommitNumber>,
+    root: Root,
+    /// Its nodes are not in memory.
+    is_cold: bool,
+}
+
 /// The row after a change of it; `None` when they do not fit.
 fn row_after(before: Option<Row>, change: &RowChange) -> Option<Option<Row>> {
     match (&change.kind, before) {
@@ -231,38 +247,34 @@ impl Shared {
     /// there is none, or where the catalog or the whole table changed in between.
     fn moment_after(&self, number: CommitNumber, find: &dyn Fn(&Catalog) -> Option<Oid>) -> Result<Option<Moment>> {
         let Some((after, root)) = self.nearest_known_after(number)? else { return Ok(None) };
-        let is_between = |candidates: &Candidates| -> Result<bool> {
-            if candidates.not_after(after).is_none_or(|found| found <= number) {
-                return Ok(false);
-            }
-            let index = self.index.read();
-            Ok(next_candidate(&index, candidates, after)?.is_some_and(|found| found > number))
-        };
-        if is_between(&self.row_index.find(CATALOG, &mut std::iter::empty()))? {
+        if self.is_between(&self.row_index.find(CATALOG, &mut std::iter::empty()), number, after)? {
             return Ok(None);
         }
         let Some(oid) = find(root.catalog()) else { return Ok(None) };
         let Some(table) = root.table(oid) else { return Ok(None) };
-        if is_between(&self.row_index.find(oid, &mut std::iter::empty()))? {
+        if self.is_between(&self.row_index.find(oid, &mut std::iter::empty()), number, after)? {
             return Ok(None);
         }
         Ok(Some(Moment { commit: Some(after), table: Arc::clone(table), is_cold: false }))
     }
 
-    /// The last moment before a commit (or it itself) at which the table that `find` names in the commit's catalog is known, with the
-    /// same definition. `None` where the commit itself is known, or as dear to know, and where `find` names nothing.
-    fn moment_before(self: &Arc<Self>, number: CommitNumber, find: &dyn Fn(&Catalog) -> Option<Oid>) -> Result<Option<Moment>> {
-        let (base, base_root, is_cold) = match self.nearest_before(number)? {
+    /// The nearest root value before a commit that is known or written; `None` where that is the commit's own.
+    fn known_before(&self, number: CommitNumber) -> Result<Option<Before>> {
+        Ok(Some(match self.nearest_before(number)? {
             Some((base, _)) if base == number => return Ok(None),
-            Some((base, Base::Known(root))) => (Some(base), root, false),
+            Some((base, Base::Known(root))) => Before { base: Some(base), root, is_cold: false },
             Some((base, Base::Written(address))) => {
                 let root = Root::open(&address, self.chunks.clone())?;
                 self.put_cached_root(base, root.clone());
-                (Some(base), root, true)
+                Before { base: Some(base), root, is_cold: true }
             }
-            Some((_, Base::Empty)) | None => (None, Root::new(Catalog::default()), false),
-        };
-        let mut catalog = Arc::clone(base_root.catalog());
+            Some((_, Base::Empty)) | None => Before { base: None, root: Root::new(Catalog::default()), is_cold: false },
+        }))
+    }
+
+    /// The catalog at a commit, from that of a root value before it; `None`: it changed too often.
+    fn catalog_after(&self, base: Option<CommitNumber>, root: &Root, number: CommitNumber) -> Result<Option<Arc<Catalog>>> {
+        let mut catalog = Arc::clone(root.catalog());
         let redefined = self.row_index.find(CATALOG, &mut std::iter::empty());
         let Some(redefined) = steps(self, &redefined, number, base)? else { return Ok(None) };
         for number in redefined.into_iter().rev() {
@@ -275,6 +287,38 @@ impl Shared {
                 };
             }
         }
+        Ok(Some(catalog))
+    }
+
+    /// The catalog at a commit, without its root value where that is not known.
+    fn catalog(&self, number: CommitNumber, id: CommitId) -> Result<Arc<Catalog>> {
+        if let Some((after, root)) = self.nearest_known_after(number)?
+            && (after == number || !self.is_between(&self.row_index.find(CATALOG, &mut std::iter::empty()), number, after)?)
+        {
+            return Ok(Arc::clone(root.catalog()));
+        }
+        if let Some(before) = self.known_before(number)?
+            && let Some(catalog) = self.catalog_after(before.base, &before.root, number)?
+        {
+            return Ok(catalog);
+        }
+        Ok(Arc::clone(self.root(id)?.catalog()))
+    }
+
+    /// Whether a candidate lies on the first-parent line after a commit and not after a later one.
+    fn is_between(&self, candidates: &Candidates, number: CommitNumber, after: CommitNumber) -> Result<bool> {
+        if candidates.not_after(after).is_none_or(|found| found <= number) {
+            return Ok(false);
+        }
+        let index = self.index.read();
+        Ok(next_candidate(&index, candidates, after)?.is_some_and(|found| found > number))
+    }
+
+    /// The last moment before a commit (or it itself) at which the table that `find` names in the commit's catalog is known, with the
+    /// same definition. `None` where the commit itself is known, or as dear to know, and where `find` names nothing.
+    fn moment_before(self: &Arc<Self>, number: CommitNumber, find: &dyn Fn(&Catalog) -> Option<Oid>) -> Result<Option<Moment>> {
+        let Some(Before { base, root: base_root, is_cold }) = self.known_before(number)? else { return Ok(None) };
+        let Some(catalog) = self.catalog_after(base, &base_root, number)? else { return Ok(None) };
         let Some(oid) = find(&catalog) else { return Ok(None) };
         let replaced = self.row_index.find(oid, &mut std::iter::empty());
         let Some(replaced) = steps(self, &replaced, number, base)? else { return Ok(None) };
@@ -289,6 +333,13 @@ impl Shared {
 }
 
 impl Store {
+    /// The catalog of a commit. Costs the changes of catalogs between it and the nearest known root value, not the rows.
+    /// # Errors
+    /// `NotFound`, `Damaged`, `Io`.
+    pub fn catalog_at(&self, commit: CommitId) -> Result<Arc<Catalog>> {
+        self.shared.catalog(self.shared.number_of(commit)?, commit)
+    }
+
     /// The table that `find` names in the catalog of a commit. `None` where the commit's root value is known already or no
     /// dearer, and where `find` names nothing.
     /// # Errors

@@ -56,7 +56,7 @@ impl Catalogs {
     fn of(&self, commit: CommitId) -> Result<Arc<Catalog>> {
         match self.known.get(&commit) {
             Some(catalog) => Ok(Arc::clone(catalog)),
-            None => Ok(Arc::clone(self.context.store.root(commit)?.catalog())),
+            None => Ok(self.context.store.catalog_at(commit)?),
         }
     }
 

@@ -1,14 +1,15 @@
 //! dolt_diff_$t, dolt_commit_diff_$t and the function dolt_diff(from, to, 't'): changed rows, both sides in one row.
 //!
 //! `dolt_diff_t` goes through the whole history of HEAD by the row history's index, after what is not committed yet; the
-//! other two compare two roots. Values are made for the columns that the query reads and for no others.
+//! other two take the change sets between two commits that are near each other, or compare two roots. Values are made for the
+//! columns that the query reads and for no others.
 
 use std::ops::Bound;
 use std::sync::Arc;
 
 use strandline_storage::diff::{RowDiff, diff_tables};
-use strandline_storage::store::RowVersion;
-use strandline_storage::{Commit, CommitId, Kind, Root, Row, TableData, TableSchema, Value};
+use strandline_storage::store::{NearDiff, RowVersion};
+use strandline_storage::{Catalog, Commit, CommitId, Kind, Root, Row, TableData, TableSchema, Value};
 
 use super::mapping::{Mapper, Mapping, find_table_named, undefined_table};
 use super::{Arguments, SOURCE_COLUMNS, TEXT, TIMESTAMP, VersionTable, hash, plain_columns, source_values, table_columns, timestamp};
@@ -154,15 +155,53 @@ fn differences(from: Option<Arc<TableData>>, to: Option<Arc<TableData>>, wanted:
 
 type DiffRows = Box<dyn Iterator<Item = strandline_storage::Result<RowDiff>> + Send>;
 
+/// A table at the two ends of a diff.
+enum Compared {
+    Tables {
+        from: Option<Arc<TableData>>,
+        to: Option<Arc<TableData>>,
+    },
+    /// What is known to differ, where the table has one definition.
+    Near(NearDiff),
+}
+
+impl Compared {
+    /// A table at two moments: by the change sets between two commits where these are near each other, otherwise by both root values.
+    fn at(context: &StatementContext, from: (Target, u32), to: (Target, u32)) -> Result<Compared> {
+        if let ((Target::Commit(from), table), (Target::Commit(to), other)) = (from, to)
+            && table == other
+            && let Some(near) = context.store.near_diff(from, to, table)?
+        {
+            return Ok(Compared::Near(near));
+        }
+        let resolver = Resolver::new(context);
+        let table = |(target, table): (Target, u32)| Ok::<_, SqlError>(root_of(context, &resolver, target)?.table(table).cloned());
+        Ok(Compared::Tables { from: table(from)?, to: table(to)? })
+    }
+
+    fn schemas(&self) -> (Option<&Arc<TableSchema>>, Option<&Arc<TableSchema>>) {
+        match self {
+            Compared::Tables { from, to } => (from.as_ref().map(|table| table.schema()), to.as_ref().map(|table| table.schema())),
+            Compared::Near(near) => (Some(&near.schema), Some(&near.schema)),
+        }
+    }
+
+    fn rows(self, wanted: Option<&WantedKey>) -> Result<DiffRows> {
+        match self {
+            Compared::Tables { from, to } => differences(from, to, wanted),
+            Compared::Near(near) => Ok(Box::new(near.rows.into_iter().map(Ok))),
+        }
+    }
+}
+
 /// Rows of a diff of two tables. `to` and `from` are the schemas that the result's columns have.
-struct TwoRoots {
-    from_table: Option<Arc<TableData>>,
-    to_table: Option<Arc<TableData>>,
+struct TwoEnds {
+    compared: Compared,
     ends: Ends,
     key: Option<WantedKey>,
 }
 
-impl TwoRoots {
+impl TwoEnds {
     fn rows(
         self,
         to: &Arc<TableSchema>,
@@ -170,12 +209,13 @@ impl TwoRoots {
         slots: Vec<Slot>,
         context: &Arc<StatementContext>,
     ) -> Result<RowIterator> {
-        let to_mapping = self.to_table.as_ref().map(|t| Mapping::new(t.schema(), to));
-        let from_mapping = self.from_table.as_ref().map(|t| Mapping::new(t.schema(), from));
+        let (from_schema, to_schema) = self.compared.schemas();
+        let to_mapping = to_schema.map(|schema| Mapping::new(schema, to));
+        let from_mapping = from_schema.map(|schema| Mapping::new(schema, from));
         let ends = self.ends;
         let context = Arc::clone(context);
         // A column that was added or dropped changes no row by itself: rows that differ in nothing that both have are not shown.
-        let diffs = differences(self.from_table, self.to_table, self.key.as_ref())?;
+        let diffs = self.compared.rows(self.key.as_ref())?;
         Ok(Box::new(diffs.enumerate().map(move |(i, diff)| {
             if i % 1024 == 0 {
                 context.check_cancel()?;
@@ -253,12 +293,8 @@ pub fn diff_table(table: &Arc<TableSchema>) -> VersionTable {
                     from_date: timestamp(head.meta.commit_time),
                     source: source_values(None),
                 };
-                let rows = TwoRoots {
-                    from_table: branch.head_root.table(table.oid).cloned(),
-                    to_table: context.root.table(table.oid).cloned(),
-                    ends,
-                    key: key.clone(),
-                };
+                let (from, to) = (branch.head_root.table(table.oid).cloned(), context.root.table(table.oid).cloned());
+                let rows = TwoEnds { compared: Compared::Tables { from, to }, ends, key: key.clone() };
                 rows.rows(&table, &table, slots.clone(), context)?
             }
             _ => Box::new(std::iter::empty()),
@@ -316,14 +352,9 @@ fn one_commit(
         return Ok(nothing);
     }
     let ends = Parents { context: Arc::clone(context), last: None }.ends(&commit)?;
-    let from_root = commit.parents.first().map(|p| context.store.root(*p)).transpose()?;
-    let rows = TwoRoots {
-        from_table: from_root.and_then(|r| r.table(table.oid).cloned()),
-        to_table: context.store.root(id)?.table(table.oid).cloned(),
-        ends,
-        key,
-    };
-    rows.rows(table, table, slots, context)
+    let from = commit.parents.first().map_or(Target::Empty, |parent| Target::Commit(*parent));
+    let compared = Compared::at(context, (from, table.oid), (Target::Commit(id), table.oid))?;
+    TwoEnds { compared, ends, key }.rows(table, table, slots, context)
 }
 
 /// The two ends of a diff, as the query named them.
@@ -339,6 +370,14 @@ pub fn root_of(context: &StatementContext, resolver: &Resolver<'_>, target: Targ
     match target {
         Target::Working => Ok(context.root.clone()),
         other => resolver.root(other),
+    }
+}
+
+/// A target's catalog.
+fn catalog_of(context: &StatementContext, target: Target) -> Result<Arc<Catalog>> {
+    match target {
+        Target::Commit(id) => Ok(context.store.catalog_at(id)?),
+        other => Ok(Arc::clone(root_of(context, &Resolver::new(context), other)?.catalog())),
     }
 }
 
@@ -383,12 +422,8 @@ pub fn commit_diff_table(table: &Arc<TableSchema>) -> VersionTable {
             Some(data) => wanted_key(shape, request, &data, "to_")?,
             None => None,
         };
-        let rows = TwoRoots {
-            from_table: root_of(context, &resolver, points.from)?.table(table.oid).cloned(),
-            to_table: root_of(context, &resolver, points.to)?.table(table.oid).cloned(),
-            ends: points.ends(context)?,
-            key,
-        };
+        let compared = Compared::at(context, (points.from, table.oid), (points.to, table.oid))?;
+        let rows = TwoEnds { compared, ends: points.ends(context)?, key };
         let rows = rows.rows(&table, &table, slots_of(&all, request), context)?;
         Ok(shape.projected_batches(request, rows))
     })
@@ -445,16 +480,17 @@ pub fn diff_function(arguments: Arguments, context: &Arc<StatementContext>) -> R
     }
     let name = arguments.text(table_position)?.ok_or_else(|| arguments.unknown())?.to_string();
     let (from, to) = if arguments.known() {
-        let (from_root, to_root) = end_roots(context, &arguments)?;
-        let from = find_table_named(context, from_root.catalog(), &name)?;
+        let points = end_points(context, &arguments)?;
+        let (from_catalog, to_catalog) = (catalog_of(context, points.from)?, catalog_of(context, points.to)?);
+        let from = find_table_named(context, &from_catalog, &name)?;
         // A renamed table is the same table: found by its oid at the other end.
-        let to = match find_table_named(context, to_root.catalog(), &name)? {
+        let to = match find_table_named(context, &to_catalog, &name)? {
             Some(table) => Some(table),
-            None => from.as_ref().and_then(|f| to_root.catalog().table(f.oid)).cloned(),
+            None => from.as_ref().and_then(|f| to_catalog.table(f.oid)).cloned(),
         };
         let from = match (from, &to) {
             (Some(from), _) => Some(from),
-            (None, Some(to)) => from_root.catalog().table(to.oid).cloned(),
+            (None, Some(to)) => from_catalog.table(to.oid).cloned(),
             (None, None) => None,
         };
         (from, to)
@@ -483,15 +519,16 @@ fn scan_function(
     all: &[Slot],
 ) -> Result<BatchIterator> {
     let points = end_points(context, arguments)?;
-    let resolver = Resolver::new(context);
-    let from_table = root_of(context, &resolver, points.from)?.table(from.oid).cloned();
-    let to_table = root_of(context, &resolver, points.to)?.table(to.oid).cloned();
-    let data = to_table.as_ref().or(from_table.as_ref()).cloned();
-    let key = match data {
-        Some(data) => wanted_key(shape, request, &data, "to_")?,
-        None => None,
+    let compared = Compared::at(context, (points.from, from.oid), (points.to, to.oid))?;
+    // What is known to differ is not looked for by key.
+    let key = match &compared {
+        Compared::Tables { from, to } => match to.as_ref().or(from.as_ref()) {
+            Some(data) => wanted_key(shape, request, data, "to_")?,
+            None => None,
+        },
+        Compared::Near(_) => None,
     };
-    let rows = TwoRoots { from_table, to_table, ends: points.ends(context)?, key };
+    let rows = TwoEnds { compared, ends: points.ends(context)?, key };
     let rows = rows.rows(to, from, slots_of(all, request), context)?;
     Ok(shape.projected_batches(request, rows))
 }
