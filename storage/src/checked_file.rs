@@ -8,7 +8,7 @@
 //! | offset | size | field |
 //! |---|---|---|
 //! | 0 | 8 | magic `STRINDEX` |
-//! | 8 | 1 | format: 2 |
+//! | 8 | 1 | format: 3 |
 //! | 9 | 1 | kind of the file |
 //! | 10 | 2 | number of sections |
 //! | 12 | 4 | CRC32C of the blocks' checksums |
@@ -28,7 +28,7 @@ use crate::disk::{Disk, DiskFile, FileBytes};
 use crate::error::{Error, Result};
 
 const MAGIC: [u8; 8] = *b"STRINDEX";
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 const BLOCK_SIZE: usize = 4096;
 /// A block of its own, so that the blocks of the sections are pages of memory.
 const HEADER_SIZE: usize = BLOCK_SIZE;

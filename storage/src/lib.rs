@@ -25,6 +25,7 @@ pub mod error;
 mod fixture;
 mod fsck;
 pub mod id;
+mod interpolation;
 mod journal;
 pub mod merge;
 mod net_changes;

@@ -108,6 +108,17 @@ impl CommitEntry {
     }
 }
 
+/// How far back the jump of a commit of this depth lies, in commits, where the commits of its line follow each other: the last of the
+/// numbers 2^k - 1 that make up the depth, the largest first.
+pub(super) fn line_jump(depth: u32) -> u64 {
+    let (mut rest, mut last) = (u64::from(depth), 0);
+    while rest > 0 {
+        last = (1 << (rest + 1).ilog2()) - 1;
+        rest -= last;
+    }
+    last
+}
+
 /// A first parent, its jump, and its jump's jump.
 pub(super) struct Above {
     pub entry: CommitEntry,

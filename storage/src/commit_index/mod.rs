@@ -36,6 +36,7 @@ pub(crate) use walk::LogWalk;
 
 use crate::error::{Error, Result};
 use crate::id::{CommitId, Lsn, Timestamp};
+use crate::interpolation::last_not_above;
 use entry::Above;
 use tail::Tail;
 
@@ -62,6 +63,17 @@ struct Part {
     remade: OnceLock<SealedCommits>,
 }
 
+/// What searches want to know of a part before they look into its file, together for all parts: each look is a miss in the processor's
+/// caches.
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    first: CommitNumber,
+    /// The LSN of its first commit, as [`CommitEntry`] has it.
+    near_lsn: u64,
+    /// Each commit but the store's first follows the one before it, and their LSNs ascend.
+    is_even: bool,
+}
+
 impl Part {
     fn commits(&self) -> &SealedCommits {
         self.remade.get().unwrap_or(&self.commits)
@@ -72,6 +84,8 @@ impl Part {
 pub(crate) struct CommitIndex {
     /// One for each sealed segment, in order.
     parts: Vec<Arc<Part>>,
+    /// One for each part.
+    stretches: Vec<Stretch>,
     tail: Tail,
     remake: Option<Arc<dyn RemakePart>>,
 }
@@ -115,8 +129,12 @@ impl CommitIndex {
         match (question(found.commits()), &self.remake) {
             (Err(error @ Error::Damaged { .. }), Some(remake)) if found.remade.get().is_none() => {
                 tracing::warn!(%error, "the commits of a segment are read again");
-                let before =
-                    CommitIndex { parts: self.parts[..part].to_vec(), tail: Tail::after(found.commits.first), remake: self.remake.clone() };
+                let before = CommitIndex {
+                    parts: self.parts[..part].to_vec(),
+                    stretches: self.stretches[..part].to_vec(),
+                    tail: Tail::after(found.commits.first),
+                    remake: self.remake.clone(),
+                };
                 let remade = remake.remake(part, before)?;
                 // Another thread may have been faster.
                 let _ = found.remade.set(remade);
@@ -129,7 +147,7 @@ impl CommitIndex {
     /// The part that has a sealed commit.
     fn part_of(&self, number: CommitNumber) -> usize {
         // Parts without commits begin where the next one does, and the last of them has the commit.
-        self.parts.partition_point(|part| part.commits.first <= number) - 1
+        self.stretches.partition_point(|stretch| stretch.first <= number) - 1
     }
 
     /// # Errors
@@ -139,6 +157,16 @@ impl CommitIndex {
             return Ok(*self.tail.entry(number));
         }
         self.ask(self.part_of(number), |commits| commits.entry(number))
+    }
+
+    /// # Errors
+    /// `Damaged`.
+    pub fn id(&self, number: CommitNumber) -> Result<CommitId> {
+        if number >= self.tail.sealed {
+            return Ok(self.tail.entry(number).id);
+        }
+        let part = self.part_of(number);
+        self.ask(part, |commits| commits.id(number - commits.first))
     }
 
     /// # Errors
@@ -224,6 +252,10 @@ impl CommitIndex {
     pub fn seal(&mut self, commits: SealedCommits) -> impl Sized + use<> {
         assert!(self.fits(&commits), "BUG: commits are sealed out of order");
         let end = commits.end();
+        let near_lsn = if commits.count == 0 { Ok(0) } else { commits.entry(commits.first).map(|entry| entry.near_lsn) };
+        // Damage is told, and mended, where somebody asks.
+        let is_even = near_lsn.is_ok() && commits.is_even().unwrap_or(false);
+        self.stretches.push(Stretch { first: commits.first, near_lsn: near_lsn.unwrap_or(0), is_even });
         self.parts.push(Arc::new(Part { commits, remade: OnceLock::new() }));
         if end > self.tail.end {
             assert!(self.tail.sealed == self.tail.end, "BUG: commits of another segment are in the tail");
@@ -292,6 +324,10 @@ impl CommitIndex {
         }
         let last = to.min(sealed - 1);
         for part in self.part_of(from)..=self.part_of(last) {
+            // The store's first commit is not after `from`.
+            if self.stretches[part].is_even {
+                continue;
+            }
             let commits = &self.parts[part].commits;
             if commits.count > 0 {
                 let (from, to) = (from.max(commits.first), last.min(commits.end() - 1));
@@ -381,22 +417,30 @@ impl CommitIndex {
         let near = |number: CommitNumber| Ok::<_, Error>(self.entry(number)?.near_lsn);
         let mut last = head;
         loop {
-            let first = if last >= self.tail.sealed { self.tail.sealed } else { self.parts[self.part_of(last)].commits.first };
-            let is_ordered = match last >= self.tail.sealed {
-                true => self.tail.is_line(first + 1, last) && self.tail.ascends(first, last),
-                false => self
+            let stretch = (last < self.tail.sealed).then(|| self.stretches[self.part_of(last)]);
+            let first = stretch.map_or(self.tail.sealed, |stretch| stretch.first);
+            let is_ordered = match stretch {
+                None => self.tail.is_line(first + 1, last) && self.tail.ascends(first, last),
+                Some(stretch) if stretch.is_even => true,
+                Some(_) => self
                     .ask(self.part_of(last), |part| Ok((first == last || part.is_line(first + 1, last)?) && part.ascends(first, last)?))?,
             };
             if !is_ordered || near(last)? <= lsn.0 {
                 return Ok(last);
             }
-            if near(first)? <= lsn.0 {
-                let (mut low, mut high) = (first, last);
-                while high - low > 1 {
-                    let middle = low + (high - low) / 2;
-                    if near(middle)? <= lsn.0 { low = middle } else { high = middle }
-                }
-                return Ok(low);
+            let first_near = match stretch {
+                Some(stretch) if stretch.is_even => stretch.near_lsn,
+                _ => near(first)?,
+            };
+            if first_near <= lsn.0 {
+                let near = |number: u64| near(number as CommitNumber);
+                return Ok(last_not_above(u64::from(first), u64::from(last), lsn.0, near)? as CommitNumber);
+            }
+            if let Some(Stretch { is_even: true, .. }) = stretch
+                && let Some(before) = first.checked_sub(1)
+            {
+                last = before;
+                continue;
             }
             match self.first_parent(first)? {
                 Some(parent) => last = parent,

@@ -21,7 +21,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::entry::{Slack, time_key, time_of_key};
+use super::entry::{Slack, line_jump, time_key, time_of_key};
 use super::{CommitEntry, CommitNumber, FENCE_SIZE, Fence, IdRange, NONE};
 use crate::checked_file::{self, CheckedFile, Fanout, Subject, u32_at, u64_at};
 use crate::disk::Disk;
@@ -94,12 +94,14 @@ fn fields(entry: &CommitEntry, first: CommitNumber, index: usize, first_sequence
         // Those that grow with the commits are counted so that they stay the same.
         entry.sequence.wrapping_sub(first_sequence).wrapping_sub(index as u64),
         back(entry.parent),
-        back(entry.jump),
+        // On a line the depth says which one it is.
+        back(entry.jump) + (1 << 32) - line_jump(entry.depth),
         (u64::from(entry.depth) + (1 << 32)) - index as u64,
         entry.height - u64::from(entry.depth),
         entry.near_lsn,
         time_key(entry.time),
-        u64::from(entry.xid),
+        // Those of a source's transactions grow with the commits, more or less.
+        u64::from(entry.xid) + (1 << 32) - index as u64,
         u64::from(entry.touched),
         marks,
     ]
@@ -242,6 +244,13 @@ impl SealedCommits {
         self.file.size(MORE_PARENTS) > 0
     }
 
+    /// Whether each commit but the store's first follows the one before it, and their LSNs ascend.
+    pub fn is_even(&self) -> Result<bool> {
+        let breaks = self.file.size(BREAKS);
+        let is_line = breaks == 0 || breaks == 4 && self.first == 0 && self.file.u32(BREAKS, 0)? == 0;
+        Ok(is_line && self.file.size(DROPS) == 0)
+    }
+
     /// Whether the first parent of each commit from `from` up to `to` is the commit before it.
     pub fn is_line(&self, from: CommitNumber, to: CommitNumber) -> Result<bool> {
         self.has_none_between(BREAKS, from, to)
@@ -262,7 +271,7 @@ impl SealedCommits {
         Ok(low == count || self.file.u32(section, low)? > to - self.first)
     }
 
-    fn id(&self, index: u32) -> Result<CommitId> {
+    pub(super) fn id(&self, index: u32) -> Result<CommitId> {
         let bytes = self.file.bytes(ROWS, index as usize * self.row_size, 32)?;
         Ok(CommitId(*bytes.first_chunk().expect("BUG: an id has 32 bytes")))
     }
@@ -293,11 +302,11 @@ impl SealedCommits {
             sequence: sequence.wrapping_add(self.first_sequence).wrapping_add(u64::from(index)),
             height: height.wrapping_add(u64::from(depth)),
             lsn: Lsn(if marks & HAS_SOURCE != 0 { near_lsn } else { u64::MAX }),
-            xid: xid as u32,
+            xid: xid.wrapping_add(u64::from(index)) as u32,
             time: time_of_key(time),
             touched: touched as u32,
             parent: back(parent)?,
-            jump: back(jump)?,
+            jump: back(jump.wrapping_add(line_jump(depth)).wrapping_sub(1 << 32))?,
             depth,
             near_lsn,
             lsn_slack: Slack(marks as u8),

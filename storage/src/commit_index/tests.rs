@@ -84,6 +84,46 @@ fn searches_on_a_line_find_what_a_walk_finds() {
 }
 
 #[test]
+fn jumps_on_a_line_follow_from_the_depth() {
+    let index = line(3000);
+    for number in 0..3000 {
+        let entry = index.entry(number).unwrap();
+        let jump = if entry.jump == NONE { 0 } else { u64::from(number - entry.jump) };
+        assert_eq!(entry::line_jump(entry.depth), jump, "{number}");
+    }
+}
+
+#[test]
+fn lsns_are_found_in_parts_that_are_lines_and_in_others() {
+    // A branch that begins in the first part and goes on in the second; LSNs that go back where the third begins.
+    let mut index = CommitIndex::default();
+    for n in 0..900u64 {
+        let parent = if n == 450 { Some(100) } else { n.checked_sub(1).map(|parent| parent as u32) };
+        let lsn = if n < 600 { n * 100 } else { n * 100 - 5000 };
+        let height = parent.map_or(0, |parent| index.entry(parent).unwrap().height) + 1;
+        let id = CommitId::of(&n.to_le_bytes());
+        let commit = NewCommit { id, sequence: n, height, lsn: Lsn(lsn), xid: n as u32, time: Timestamp(n as i64), touched: 1 };
+        index.insert(&commit, &Vec::from_iter(parent)).unwrap();
+    }
+    let line: Vec<CommitNumber> = std::iter::successors(Some(899), |number| index.first_parent(*number).unwrap()).collect();
+    for ends in [vec![300, 600, 700], vec![600], vec![601, 899], vec![900]] {
+        let sealed = sealed_at(&index, &ends);
+        assert!(sealed.stretches.iter().zip(&sealed.parts).all(|(stretch, part)| {
+            let (first, end) = (part.commits.first, part.commits.end());
+            stretch.is_even == !(first..end).any(|n| n == 450 || n == 600 && first < 600)
+        }));
+        for head in [899, 650, 599, 449, 10] {
+            let line = line.iter().filter(|n| **n <= head).copied().collect::<Vec<_>>();
+            let line = if head == 449 { (0..450).rev().collect() } else { line };
+            for lsn in (0..90_000).step_by(130) {
+                let walked = line.iter().copied().find(|n| sealed.entry(*n).unwrap().lsn.0 <= lsn);
+                assert_eq!(sealed.at_lsn(head, Lsn(lsn)).unwrap(), walked, "{lsn} from {head}");
+            }
+        }
+    }
+}
+
+#[test]
 fn questions_about_any_history_are_answered_as_by_walking() {
     for seed in 1..12u64 {
         let mut state = seed;

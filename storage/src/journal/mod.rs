@@ -63,9 +63,9 @@ use segment::LogFrameAt;
 pub(crate) const SEGMENT_SIZE: u64 = 64 << 20;
 /// And when it has so many records: opening reads those of the last segment, and packed ones are short.
 const SEGMENT_RECORD_COUNT_MAX: u64 = 1 << 18;
-/// Records are gathered into frames of about this size before they are packed: larger ones pack better (four times this would save
-/// six bytes a pgbench commit), smaller ones make reading one commit cheaper. See `docs/design/0010-flat-history.md`.
-const LOG_FRAME_SIZE: usize = 8 << 10;
+/// Records are gathered into frames of about this size before they are packed: larger ones pack better (twice this would save nine
+/// bytes a pgbench commit), smaller ones make reading one commit cheaper. See `docs/design/0010-flat-history.md`.
+const LOG_FRAME_SIZE: usize = 4 << 10;
 const LOG_FRAME_RECORD_COUNT_MAX: usize = u16::MAX as usize;
 /// The largest record; also what keeps a frame below [`FRAME_BODY_SIZE_MAX`].
 pub(crate) const RECORD_SIZE_MAX: usize = FRAME_BODY_SIZE_MAX - 16;

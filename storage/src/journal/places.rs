@@ -1,6 +1,7 @@
 //! Where everything in the files is: in memory for what was written last, in the mapped indexes of sealed segments.
 
 use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use super::segment_index::SegmentIndex;
 use crate::disk::DiskFile;
 use crate::error::{Error, Result};
 use crate::id::ChunkAddress;
+use crate::interpolation::last_not_above;
 
 /// Segments' files that are kept open for reading.
 const OPEN_FILE_COUNT_MAX: usize = 64;
@@ -27,8 +29,12 @@ pub(super) struct Recent {
 
 impl Recent {
     fn find_log_frame(&self, sequence: u64) -> Option<LogFrameAt> {
-        let after = self.log_frames.partition_point(|frame| frame.sequence <= sequence);
-        let frame = self.log_frames.get(after.checked_sub(1)?)?;
+        let last = self.log_frames.len().checked_sub(1)? as u64;
+        if self.log_frames.first()?.sequence > sequence {
+            return None;
+        }
+        let Ok(at) = last_not_above(0, last, sequence, |at| Ok::<_, Infallible>(self.log_frames[at as usize].sequence));
+        let frame = self.log_frames.get(at as usize)?;
         (sequence - frame.sequence < u64::from(frame.record_count)).then_some(*frame)
     }
 }

@@ -11,17 +11,19 @@ use parking_lot::Mutex;
 use super::frame::{FRAME_HEADER_SIZE, FrameHeader, FrameKind};
 use super::places::{Found, Places};
 use super::segment::{ChunkAt, segment_path};
-use super::{Core, Item, Journal, LOG_FRAME_SIZE, LogFrameAt, io_error};
+use super::{Core, Item, Journal, LOG_FRAME_SIZE, LogFrameAt, io_error, pack};
 use crate::chunk::{ChunkReader, ChunkWriter};
 use crate::disk::DiskFile;
 use crate::encoding::{ByteReader, Decoded, Malformed};
 use crate::error::{Error, Result};
-use crate::id::ChunkAddress;
+use crate::id::{ChunkAddress, CommitId};
 
 /// Bytes of decompressed log frames that are kept: a walk over the log reads each once.
 const CACHED_FRAMES_SIZE: usize = 4 << 20;
 /// What is read of a log frame at first, its header included: mostly all of it.
-const LOG_FRAME_READ_SIZE: usize = LOG_FRAME_SIZE * 3 / 4;
+const LOG_FRAME_READ_SIZE: usize = LOG_FRAME_SIZE * 3 / 8;
+/// Frames of which one record was read, so that the next one counts as another one of the same frame.
+const TOUCHED_FRAME_COUNT: usize = 32;
 
 /// A log frame's records.
 #[derive(Debug)]
@@ -58,44 +60,117 @@ impl LogFrame {
     }
 }
 
-/// The frames read last.
+/// A commit's record.
+#[derive(Debug)]
+pub(crate) struct CommitRecord {
+    pub bytes: Bytes,
+    /// The id that the caller gave is in it, unverified.
+    pub has_given_id: bool,
+}
+
+/// A log frame in memory.
+#[derive(Clone, Debug)]
+enum CachedFrame {
+    /// Each record without the id that is not stored, which belongs at this place (0: nowhere).
+    WithoutIds(Arc<LogFrame>, Arc<[u32]>),
+    Whole(Arc<LogFrame>),
+}
+
+impl CachedFrame {
+    fn frame(&self) -> &Arc<LogFrame> {
+        match self {
+            CachedFrame::WithoutIds(frame, _) | CachedFrame::Whole(frame) => frame,
+        }
+    }
+
+    /// The record of a commit that comes after the commit `before`; `None` where the record is not there with its ids.
+    fn commit_record(&self, sequence: u64, before: Option<CommitId>) -> Option<CommitRecord> {
+        let bytes = self.frame().record(sequence)?;
+        let index = usize::try_from(sequence - self.frame().sequence).ok()?;
+        match self {
+            CachedFrame::WithoutIds(_, holes) if holes[index] != 0 => fill(bytes.to_vec(), holes[index], before),
+            _ => Some(CommitRecord { bytes, has_given_id: false }),
+        }
+    }
+}
+
+/// Puts the id of the commit before into a record where it is left out; `None` where it is not known.
+fn fill(mut record: Vec<u8>, hole: u32, before: Option<CommitId>) -> Option<CommitRecord> {
+    if hole > 0 {
+        *record.get_mut(hole as usize..)?.first_chunk_mut()? = before?.0;
+    }
+    Some(CommitRecord { bytes: record.into(), has_given_id: hole > 0 })
+}
+
+/// The frames read last, if more than one record of them was wanted. Keeping those of which one was would cost a look-up anywhere as much
+/// as reading it: each that comes in drives out another one, which is in no cache of the processor any more.
 #[derive(Default)]
 pub(crate) struct FrameCache(Mutex<CachedFrames>);
 
 #[derive(Default)]
 struct CachedFrames {
-    by_sequence: BTreeMap<u64, Arc<LogFrame>>,
+    by_sequence: BTreeMap<u64, CachedFrame>,
     /// The oldest at the front.
     order: VecDeque<u64>,
     size: usize,
+    /// The frames of which one record was read last.
+    touched: [u64; TOUCHED_FRAME_COUNT],
+    next_touched: usize,
+    /// The record that was read last.
+    last: u64,
 }
 
 impl FrameCache {
-    fn get(&self, sequence: u64) -> Option<Arc<LogFrame>> {
-        self.0.lock().by_sequence.get(&sequence).cloned()
+    /// The frame that begins here, with its ids.
+    fn whole(&self, sequence: u64) -> Option<Arc<LogFrame>> {
+        match self.0.lock().by_sequence.get(&sequence) {
+            Some(CachedFrame::Whole(frame)) => Some(frame.clone()),
+            _ => None,
+        }
     }
 
-    /// A record, if its frame is there.
-    fn record(&self, sequence: u64) -> Option<Bytes> {
-        let cached = self.0.lock();
-        let (_, frame) = cached.by_sequence.range(..=sequence).next_back()?;
-        frame.record(sequence)
+    /// The frame that has a record.
+    fn with(&self, sequence: u64) -> Option<CachedFrame> {
+        let mut cached = self.0.lock();
+        let (start, frame) = cached.by_sequence.range(..=sequence).next_back()?;
+        if sequence - start >= frame.frame().records.len() as u64 {
+            return None;
+        }
+        let frame = frame.clone();
+        cached.last = sequence;
+        Some(frame)
     }
 
-    fn put(&self, frame: Arc<LogFrame>) {
+    /// Notes that a record of the frame which begins at `frame` is read. Says whether more of them are likely to be: one was not long ago,
+    /// or somebody walks through the records.
+    fn touch(&self, frame: u64, sequence: u64) -> bool {
+        let mut cached = self.0.lock();
+        let walks = cached.last.abs_diff(sequence) == 1;
+        cached.last = sequence;
+        if walks || cached.touched.contains(&frame) {
+            return true;
+        }
+        let at = cached.next_touched;
+        cached.touched[at] = frame;
+        cached.next_touched = (at + 1) % TOUCHED_FRAME_COUNT;
+        false
+    }
+
+    /// Puts a frame in, in the place of one without ids.
+    fn put(&self, frame: CachedFrame) {
         let mut cached = self.0.lock();
         let cached = &mut *cached;
-        if cached.by_sequence.contains_key(&frame.sequence) {
-            return;
+        let sequence = frame.frame().sequence;
+        cached.size += frame.frame().body.len();
+        match cached.by_sequence.insert(sequence, frame) {
+            Some(old) => cached.size -= old.frame().body.len(),
+            None => cached.order.push_back(sequence),
         }
-        cached.size += frame.body.len();
-        cached.order.push_back(frame.sequence);
-        cached.by_sequence.insert(frame.sequence, frame);
         while cached.size > CACHED_FRAMES_SIZE
             && let Some(oldest) = cached.order.pop_front()
             && let Some(oldest) = cached.by_sequence.remove(&oldest)
         {
-            cached.size -= oldest.body.len();
+            cached.size -= oldest.frame().body.len();
         }
     }
 }
@@ -168,27 +243,61 @@ impl Core {
         Ok((header, frame))
     }
 
+    /// A log frame's header and payload.
+    fn read_log_payload(&self, at: LogFrameAt, number: u32) -> Result<(FrameHeader, Vec<u8>)> {
+        let (header, payload) = self.read_frame(number, at.offset, None)?;
+        if header.kind != FrameKind::Log || header.sequence != at.sequence {
+            return Err(Malformed("another frame than expected").at(self.place(number, at.offset)));
+        }
+        Ok((header, payload))
+    }
+
+    fn place(&self, number: u32, offset: u32) -> String {
+        format!("{} at offset {offset}", self.segment_path(number).display())
+    }
+
     fn read_log_frame(&self, at: LogFrameAt, number: u32) -> Result<Arc<LogFrame>> {
-        if let Some(frame) = self.frames.get(at.sequence) {
+        if let Some(frame) = self.frames.whole(at.sequence) {
             return Ok(frame);
         }
-        let (header, payload) = self.read_frame(number, at.offset, None)?;
-        let place = || format!("{} at offset {}", self.segment_path(number).display(), at.offset);
-        if header.kind != FrameKind::Log || header.sequence != at.sequence {
-            return Err(Malformed("another frame than expected").at(place()));
-        }
+        let (header, payload) = self.read_log_payload(at, number)?;
         let frame = header
             .body(&payload)
             .and_then(|body| LogFrame::decode(header.sequence, header.record_count, body))
-            .map_err(|e| e.at(place()))?;
+            .map_err(|e| e.at(self.place(number, at.offset)))?;
         let frame = Arc::new(frame);
-        self.frames.put(frame.clone());
+        self.frames.put(CachedFrame::Whole(frame.clone()));
         Ok(frame)
+    }
+
+    /// The record of a commit from its frame in the file, of which no more is unpacked than it takes; `None` where that cannot be done.
+    fn read_commit_record(&self, sequence: u64, before: Option<CommitId>) -> Result<Option<CommitRecord>> {
+        let Some((number, at)) = self.find_log_frame(sequence)? else { return Ok(None) };
+        let (header, payload) = self.read_log_payload(at, number)?;
+        if !header.packed {
+            return Ok(None);
+        }
+        let (record_count, size) = (header.record_count, header.raw_size as usize);
+        let read = || {
+            let packed = header.packed_body(&payload)?;
+            if self.frames.touch(header.sequence, sequence) {
+                let (body, holes) = pack::unpack_without_ids(&packed, record_count, size)?;
+                let frame = Arc::new(LogFrame::decode(header.sequence, record_count, body)?);
+                let frame = CachedFrame::WithoutIds(frame, holes.into());
+                let record = frame.commit_record(sequence, before);
+                self.frames.put(frame);
+                return Ok(record);
+            }
+            let index = u16::try_from(sequence - header.sequence).map_err(|_| Malformed("not a record of the frame"))?;
+            let (record, hole) = pack::unpack_record(&packed, record_count, size, index)?;
+            Ok::<_, Malformed>(fill(record, hole, before))
+        };
+        read().map_err(|e| e.at(self.place(number, at.offset)))
     }
 
     fn read_chunk_at(&self, address: &ChunkAddress, number: u32, at: ChunkAt) -> Result<Vec<u8>> {
         let (header, payload) = self.read_frame(number, at.offset, Some(at.size))?;
-        let place = || format!("{} at offset {}", self.segment_path(number).display(), at.offset);
+        let place = || self.place(number, at.offset);
         if header.kind != FrameKind::Chunk {
             return Err(Malformed("another frame than expected").at(place()));
         }
@@ -201,28 +310,56 @@ impl Core {
 }
 
 impl Journal {
+    /// A record that is not yet where it is found in the files.
+    fn pending_record(&self, sequence: u64) -> Option<Bytes> {
+        // A batch leaves `pending` only after its place was entered in `places`.
+        let pending = self.core.pending.lock();
+        let queued = pending.items.iter().filter_map(|i| if let Item::Log(batch) = i { Some(batch) } else { None });
+        // They ascend.
+        for batch in pending.writing.iter().map(|b| &**b).chain(queued).take_while(|batch| batch.sequence <= sequence) {
+            let index = sequence.wrapping_sub(batch.sequence);
+            if let Some((start, end)) = usize::try_from(index).ok().and_then(|i| batch.records.get(i)) {
+                return Some(Bytes::copy_from_slice(&batch.bytes[*start as usize..*end as usize]));
+            }
+        }
+        None
+    }
+
     /// One record's bytes.
     /// # Errors
     /// `Damaged`, `Io`.
     pub fn read_record(&self, sequence: u64) -> Result<Bytes> {
-        {
-            // A batch leaves `pending` only after its place was entered in `locations`.
-            let pending = self.core.pending.lock();
-            let queued = pending.items.iter().filter_map(|i| if let Item::Log(batch) = i { Some(batch) } else { None });
-            // They ascend.
-            for batch in pending.writing.iter().map(|b| &**b).chain(queued).take_while(|batch| batch.sequence <= sequence) {
-                let index = sequence.wrapping_sub(batch.sequence);
-                if let Some((start, end)) = usize::try_from(index).ok().and_then(|i| batch.records.get(i)) {
-                    return Ok(Bytes::copy_from_slice(&batch.bytes[*start as usize..*end as usize]));
-                }
-            }
+        if let Some(record) = self.pending_record(sequence) {
+            return Ok(record);
         }
-        if let Some(record) = self.core.frames.record(sequence) {
+        if let Some(CachedFrame::Whole(frame)) = self.core.frames.with(sequence)
+            && let Some(record) = frame.record(sequence)
+        {
             return Ok(record);
         }
         let missing = || Error::Damaged { place: format!("journal record {sequence}"), what: "missing".into() };
         let (number, at) = self.core.find_log_frame(sequence)?.ok_or_else(missing)?;
         self.core.read_log_frame(at, number)?.record(sequence).ok_or_else(missing)
+    }
+
+    /// The record of a commit, of which the commit entered before it is known: mostly its parent, whose id is not stored. Unpacks no more
+    /// than it takes, and computes no ids, so who calls compares the commit's own.
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn read_commit_record(&self, sequence: u64, before: Option<CommitId>) -> Result<CommitRecord> {
+        let core = &self.core;
+        if let Some(bytes) = self.pending_record(sequence) {
+            return Ok(CommitRecord { bytes, has_given_id: false });
+        }
+        let found = match core.frames.with(sequence) {
+            Some(frame) => frame.commit_record(sequence, before),
+            // An error is told by reading all of the frame, below.
+            None => core.read_commit_record(sequence, before).unwrap_or_default(),
+        };
+        match found {
+            Some(record) => Ok(record),
+            None => Ok(CommitRecord { bytes: self.read_record(sequence)?, has_given_id: false }),
+        }
     }
 
     /// All written log frames that hold records from `sequence` on, in order.

@@ -19,8 +19,9 @@ use super::chunk_filter;
 use super::segment::{ChunkAt, LogFrameAt};
 use crate::checked_file::{self, CheckedFile, Fanout, Subject, u32_at, u64_at};
 use crate::disk::Disk;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::ChunkAddress;
+use crate::interpolation::last_not_above;
 
 const KIND: u8 = 1;
 const SEQUENCES: usize = 0;
@@ -102,14 +103,10 @@ impl SegmentIndex {
         if !self.sequences.contains(&sequence) {
             return Ok(None);
         }
-        let (mut low, mut high) = (0, self.log_frame_count);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.log_frame(middle)?.0 <= sequence { low = middle + 1 } else { high = middle }
-        }
-        let Some(index) = low.checked_sub(1) else { return Ok(None) };
+        let Some(last) = self.log_frame_count.checked_sub(1) else { return Ok(None) };
+        let index = last_not_above(0, last as u64, sequence, |index| Ok::<_, Error>(self.log_frame(index as usize)?.0))? as usize;
         let (first, offset) = self.log_frame(index)?;
-        let next = if low < self.log_frame_count { self.log_frame(low)?.0 } else { self.sequences.end };
+        let next = if index < last { self.log_frame(index + 1)?.0 } else { self.sequences.end };
         let record_count = u16::try_from(next.saturating_sub(first)).unwrap_or(u16::MAX);
         Ok(Some(LogFrameAt { sequence: first, offset, record_count }))
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::Store;
 use super::shared::Shared;
 use crate::commit::Commit;
@@ -23,15 +25,22 @@ impl Shared {
 
     /// Reads a commit.
     pub fn commit_numbered(&self, number: CommitNumber) -> Result<Arc<Commit>> {
-        let (id, sequence) = {
+        let (id, sequence, before) = {
             let index = self.index.read();
             let entry = index.entry(number)?;
-            (entry.id, entry.sequence)
+            (entry.id, entry.sequence, number.checked_sub(1).map(|before| index.id(before)).transpose()?)
         };
-        let record = self.journal.read_record(sequence)?;
         let place = || self.journal.place_of(sequence);
-        let bytes = record::commit_bytes(&record).map_err(|e| e.at(place()))?.ok_or_else(|| Malformed("not a commit").at(place()))?;
-        let commit = Commit::decode(&bytes, &self.chunks)?;
+        let decode = |record: &Bytes| -> Result<Commit> {
+            let bytes = record::commit_bytes(record).map_err(|e| e.at(place()))?.ok_or_else(|| Malformed("not a commit").at(place()))?;
+            Commit::decode(&bytes, &self.chunks)
+        };
+        let record = self.journal.read_commit_record(sequence, before)?;
+        let mut commit = decode(&record.bytes)?;
+        if commit.id != id && record.has_given_id {
+            // The record before it in the journal may be of a commit that was entered long before.
+            commit = decode(&self.journal.read_record(sequence)?)?;
+        }
         if commit.id != id {
             return Err(Malformed("commit does not hash to its id").at(place()));
         }

@@ -1,6 +1,7 @@
 //! What is known of the records before, from which numbers are guessed. Packing and unpacking go through the same states.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::schema::Oid;
 
@@ -53,12 +54,31 @@ struct Last {
     step: i64,
 }
 
+/// Oids spread by a multiplication: every key that is unpacked comes here.
+#[derive(Default)]
+pub(super) struct OidHasher(u64);
+
+impl Hasher for OidHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+    fn write_u32(&mut self, number: u32) {
+        let mixed = (self.0 ^ u64::from(number)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed ^ mixed >> 32;
+    }
+}
+
+type OidHash = BuildHasherDefault<OidHasher>;
+
 pub(super) struct Memory {
     slots: Vec<Last>,
     /// The last value of a column of a row, with a check of which row it is.
     rows: Vec<(u32, i64)>,
     /// The last key of each table, where it is a string.
-    keys: HashMap<Oid, Vec<u8>>,
+    keys: HashMap<Oid, Vec<u8>, OidHash>,
     recent: [i64; RECENT_COUNT],
     recent_end: usize,
     recent_count: usize,
@@ -73,7 +93,7 @@ impl Memory {
         Memory {
             slots: vec![Last::default(); SLOT_COUNT],
             rows: vec![(0, 0); rows],
-            keys: HashMap::new(),
+            keys: HashMap::default(),
             recent: [0; RECENT_COUNT],
             recent_end: 0,
             recent_count: 0,

@@ -44,7 +44,30 @@ impl Frame {
     fn check(&self) -> usize {
         let packed = pack(&self.body, self.count, &self.commits).expect("the frame is not packed");
         assert_eq!(unpack(&packed, self.count, self.body.len()).as_ref(), Ok(&self.body));
+        self.check_without_ids(&packed);
         lz4_flex::block::compress(&packed).len()
+    }
+}
+
+impl Frame {
+    /// Reads without ids, all records or each by itself, and puts the ids in.
+    fn check_without_ids(&self, packed: &[u8]) {
+        let (body, holes) = unpack_without_ids(packed, self.count, self.body.len()).unwrap();
+        let (mut whole, mut without) = (ByteReader::new(&self.body), ByteReader::new(&body));
+        for (index, hole) in (0..self.count).zip(holes) {
+            let before = self.commits.iter().rev().find(|(n, _)| *n < u32::from(index)).map(|(_, id)| *id);
+            let fill = |mut record: Vec<u8>, hole: u32| {
+                if hole > 0 {
+                    record[hole as usize..][..32].copy_from_slice(&before.unwrap().0);
+                }
+                record
+            };
+            let record = whole.bytes().unwrap();
+            assert_eq!(fill(without.bytes().unwrap().to_vec(), hole), record, "{index}");
+            let (alone, its_hole) = unpack_record(packed, self.count, self.body.len(), index).unwrap();
+            assert_eq!((fill(alone, its_hole), its_hole), (record.to_vec(), hole), "{index}");
+        }
+        assert!(unpack_record(packed, self.count, self.body.len(), self.count).is_err());
     }
 }
 

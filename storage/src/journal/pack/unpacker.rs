@@ -24,20 +24,39 @@ pub(super) struct Unpacker<'a> {
     message_at: usize,
     message: Vec<u8>,
     texts: SourceTexts,
-    /// Where the commit before is in the body.
-    before: Option<(usize, usize)>,
+    /// The commit before.
+    before: Option<Before>,
+    ids: Ids,
+    /// Nothing but the memory is kept of the record under way.
+    quiet: bool,
+    /// Where the id that is left out belongs in the record under way; 0: none is.
+    hole: u32,
+}
+
+/// What becomes of a parent's id that is not stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ids {
+    /// It is computed.
+    Computed,
+    /// It is left out: whoever asks for the record knows it, and computing it would take the hashes of all commits before in the frame.
+    LeftOut,
+}
+
+enum Before {
+    /// In the body.
+    Bytes(usize, usize),
+    NotKept,
 }
 
 impl<'a> Unpacker<'a> {
-    pub fn new(memory: Memory, [structure, hits, values]: [&'a [u8]; 3], size: usize) -> Self {
+    pub fn new(memory: Memory, [structure, hits, values]: [&'a [u8]; 3], size: usize, ids: Ids) -> Self {
         Unpacker {
             memory,
             structure: ByteReader::new(structure),
             hits,
             hit_count: 0,
             values: ByteReader::new(values),
-            // What the size may be was compared with that of the streams.
-            body: Vec::with_capacity(size),
+            body: Vec::new(),
             size,
             record: Vec::new(),
             commit_at: 0,
@@ -45,12 +64,34 @@ impl<'a> Unpacker<'a> {
             message: Vec::new(),
             texts: SourceTexts::default(),
             before: None,
+            ids,
+            quiet: false,
+            hole: 0,
         }
     }
 
-    pub fn record(&mut self) -> Decoded<()> {
+    /// Passes over a record, of which only what later ones need is kept.
+    pub fn pass_over(&mut self) -> Decoded<()> {
+        self.quiet = true;
+        let passed = self.begin_record();
+        self.quiet = false;
+        if passed? == crate::record::COMMIT {
+            self.before = Some(Before::NotKept);
+        }
+        Ok(())
+    }
+
+    /// The next record alone, and where the id that is left out belongs in it.
+    pub fn take_record(mut self) -> Decoded<(Vec<u8>, u32)> {
+        self.begin_record()?;
+        Ok((self.record, self.hole))
+    }
+
+    /// Decodes a record and returns its kind.
+    fn begin_record(&mut self) -> Decoded<u8> {
         let kind = self.structure.u8()?;
         self.record.clear();
+        self.hole = 0;
         if kind == PLAIN {
             let record = self.structure.bytes()?;
             self.add(record)?;
@@ -58,12 +99,22 @@ impl<'a> Unpacker<'a> {
             self.add(&[kind])?;
             model::record(self, kind)?;
         }
+        Ok(kind)
+    }
+
+    /// Adds the next record to the body; says where the id that is left out belongs in it, or 0.
+    pub fn record(&mut self) -> Decoded<u32> {
+        if self.body.capacity() == 0 {
+            // What the size may be was compared with that of the streams.
+            self.body.reserve(self.size);
+        }
+        let kind = self.begin_record()?;
         put_varint(&mut self.body, self.record.len() as u64);
         if kind == crate::record::COMMIT {
-            self.before = Some((self.body.len() + self.commit_at, self.body.len() + self.record.len()));
+            self.before = Some(Before::Bytes(self.body.len() + self.commit_at, self.body.len() + self.record.len()));
         }
         self.body.extend_from_slice(&self.record);
-        if self.body.len() > self.size { Err(Malformed("records are larger than they should be")) } else { Ok(()) }
+        if self.body.len() > self.size { Err(Malformed("records are larger than they should be")) } else { Ok(self.hole) }
     }
 
     pub fn finish(self) -> Decoded<Vec<u8>> {
@@ -81,6 +132,9 @@ impl<'a> Unpacker<'a> {
     /// Adds to the record, unless that makes it larger than all are to be.
     #[inline]
     fn add(&mut self, bytes: &[u8]) -> Decoded<()> {
+        if self.quiet {
+            return Ok(());
+        }
         if bytes.len() > self.size.saturating_sub(self.record.len()) {
             return Err(Malformed("records are larger than they should be"));
         }
@@ -88,13 +142,19 @@ impl<'a> Unpacker<'a> {
         Ok(())
     }
 
-    fn add_number(&mut self, form: Form, number: i64) -> Decoded<()> {
+    #[inline]
+    fn add_number(&mut self, form: Form, number: i64) {
         match form {
+            _ if self.quiet => {}
             Form::Varint => put_varint(&mut self.record, number as u64),
             Form::Zigzag => put_zigzag(&mut self.record, number),
             Form::Time => self.record.extend_from_slice(&number.to_le_bytes()),
         }
-        Ok(())
+    }
+
+    fn add_bytes(&mut self, bytes: &[u8]) -> Decoded<()> {
+        self.add_number(Form::Varint, bytes.len() as i64);
+        self.add(bytes)
     }
 
     fn take(&mut self, guess: i64) -> Decoded<i64> {
@@ -144,20 +204,18 @@ impl Coder for Unpacker<'_> {
 
     fn count(&mut self) -> Decoded<u64> {
         let number = self.structure.varint()?;
-        put_varint(&mut self.record, number);
+        self.add_number(Form::Varint, number as i64);
         Ok(number)
     }
 
     fn name(&mut self) -> Decoded<()> {
         let name = self.structure.bytes()?;
-        put_varint(&mut self.record, name.len() as u64);
-        self.add(name)
+        self.add_bytes(name)
     }
 
     fn string(&mut self) -> Decoded<()> {
         let string = self.values.bytes()?;
-        put_varint(&mut self.record, string.len() as u64);
-        self.add(string)
+        self.add_bytes(string)
     }
 
     fn plain(&mut self, size: usize) -> Decoded<()> {
@@ -167,24 +225,32 @@ impl Coder for Unpacker<'_> {
 
     fn number(&mut self, form: Form, guess: i64) -> Decoded<i64> {
         let number = self.take(guess)?;
-        self.add_number(form, number)?;
+        self.add_number(form, number);
         Ok(number)
     }
 
     fn related(&mut self, form: Form, guess: i64) -> Decoded<i64> {
         let number = self.take_related(guess)?;
-        self.add_number(form, number)?;
+        self.add_number(form, number);
         Ok(number)
     }
 
     fn parent(&mut self) -> Decoded<()> {
-        match (self.structure.u8()?, self.before) {
+        match (self.structure.u8()?, &self.before) {
             (0, _) => {
                 let id = self.values.take(32)?;
                 self.add(id)
             }
-            (1, Some((start, end))) => {
-                let id = CommitId::of(&self.body[start..end]);
+            (1, Some(_)) if self.quiet => Ok(()),
+            (1, Some(_)) if self.ids == Ids::LeftOut => {
+                if self.hole != 0 {
+                    return Err(Malformed("more than one id is left out"));
+                }
+                self.hole = self.record.len() as u32;
+                self.add(&[0; 32])
+            }
+            (1, Some(Before::Bytes(start, end))) => {
+                let id = CommitId::of(&self.body[*start..*end]);
                 self.add(&id.0)
             }
             _ => Err(Malformed("no commit is before")),
@@ -204,6 +270,7 @@ impl Coder for Unpacker<'_> {
         let kind = self.structure.u8()?;
         let template = self.structure.bytes()?;
         match (kind, source) {
+            (MESSAGE_BYTES, _) | (MESSAGE_TEMPLATE, Some(_)) if self.quiet => Ok(()),
             (MESSAGE_BYTES, _) => self.insert_message(template),
             (MESSAGE_TEMPLATE, Some((lsn, xid))) => {
                 self.texts.set(lsn, xid);
@@ -226,7 +293,6 @@ impl Coder for Unpacker<'_> {
 
     fn key(&mut self, table: Oid) -> Decoded<u32> {
         let form = self.structure.u8()?;
-        let at = self.record.len();
         match form {
             KEY_INT4 | KEY_INT8 => {
                 let guess = self.memory.guess(Slot::Key(table));
@@ -235,11 +301,15 @@ impl Coder for Unpacker<'_> {
                 self.memory.note_recent(number);
                 if form == KEY_INT4 {
                     let number = i32::try_from(number).map_err(|_| Malformed("number too large"))?;
-                    self.add(&[5, 1])?;
-                    self.add(&(number ^ i32::MIN).to_be_bytes())?;
+                    let mut key = [5, 1, 0, 0, 0, 0];
+                    key[2..].copy_from_slice(&(number ^ i32::MIN).to_be_bytes());
+                    self.add(&key)?;
+                    Ok(key_hash(table, &key[1..]))
                 } else {
-                    self.add(&[9, 1])?;
-                    self.add(&(number ^ i64::MIN).to_be_bytes())?;
+                    let mut key = [9, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+                    key[2..].copy_from_slice(&(number ^ i64::MIN).to_be_bytes());
+                    self.add(&key)?;
+                    Ok(key_hash(table, &key[1..]))
                 }
             }
             KEY_BYTES => {
@@ -254,11 +324,12 @@ impl Coder for Unpacker<'_> {
                 if last.len() > self.size {
                     return Err(Malformed("records are larger than they should be"));
                 }
-                put_bytes(&mut self.record, last);
-                return Ok(key_hash(table, last));
+                if !self.quiet {
+                    put_bytes(&mut self.record, last);
+                }
+                Ok(key_hash(table, last))
             }
-            _ => return Err(Malformed("unknown kind of key")),
+            _ => Err(Malformed("unknown kind of key")),
         }
-        Ok(key_hash(table, &self.record[at + 1..]))
     }
 }
