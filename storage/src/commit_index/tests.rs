@@ -110,7 +110,7 @@ fn lsns_are_found_in_parts_that_are_lines_and_in_others() {
         let sealed = sealed_at(&index, &ends);
         assert!(sealed.stretches.iter().zip(&sealed.parts).all(|(stretch, part)| {
             let (first, end) = (part.commits.first, part.commits.end());
-            stretch.is_even == !(first..end).any(|n| n == 450 || n == 600 && first < 600)
+            stretch.is_even != (first..end).any(|n| n == 450 || n == 600 && first < 600)
         }));
         for head in [899, 650, 599, 449, 10] {
             let line = line.iter().filter(|n| **n <= head).copied().collect::<Vec<_>>();

@@ -362,3 +362,43 @@ impl SyncedMark {
         Ok(FoundMark { number, size, is_damaged: false })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::disk::SimulatedDisk;
+    use crate::journal::{Journal, JournalOptions, LOG_FRAME_RECORD_COUNT_MAX};
+
+    #[test]
+    fn a_segment_is_sealed_when_it_has_so_many_records_however_short_they_are() {
+        let disk = SimulatedDisk::default();
+        let options = JournalOptions { group_commit: Duration::ZERO, segment_size: 1 << 30, index_thread: false };
+        let open = || Journal::open(Arc::new(disk.clone()), Path::new("/j"), options.clone(), Access::Create).unwrap();
+        let journal = open();
+        let record = |n: u64| (n as u16).to_le_bytes();
+        let append = |numbers: std::ops::Range<u64>| {
+            for n in numbers {
+                journal.append(&record(n)).unwrap();
+            }
+        };
+        append(0..SEGMENT_RECORD_COUNT_MAX - 10);
+        journal.sync().unwrap();
+        assert!(disk.file("00000001.seg").is_some() && disk.file("00000002.seg").is_none());
+        append(SEGMENT_RECORD_COUNT_MAX - 10..SEGMENT_RECORD_COUNT_MAX);
+        journal.sync().unwrap();
+        append(SEGMENT_RECORD_COUNT_MAX..SEGMENT_RECORD_COUNT_MAX + 10);
+        journal.sync().unwrap();
+        assert!(disk.file("00000002.seg").is_some() && disk.file("00000003.seg").is_none());
+        drop(journal);
+        let journal = open();
+        let sealed = journal.sealed_from(1);
+        assert_eq!(sealed.len(), 1);
+        let count = sealed[0].sequences.end;
+        assert!((SEGMENT_RECORD_COUNT_MAX..SEGMENT_RECORD_COUNT_MAX + LOG_FRAME_RECORD_COUNT_MAX as u64).contains(&count), "{count}");
+        for n in (0..SEGMENT_RECORD_COUNT_MAX + 10).step_by(997).chain(SEGMENT_RECORD_COUNT_MAX - 2..SEGMENT_RECORD_COUNT_MAX + 10) {
+            assert_eq!(*journal.read_record(n).unwrap(), record(n), "{n}");
+        }
+    }
+}

@@ -4,6 +4,9 @@
 //! first-parent line, change sets are replayed; from one *after* it they are taken back, so that no commit is farther from a known
 //! root than half of what lies between two. Only change sets of rows alone can be taken back.
 
+#[cfg(test)]
+mod tests;
+
 use super::shared::Shared;
 use crate::change_set::ChangeSet;
 use crate::commit_index::CommitNumber;

@@ -1,5 +1,8 @@
 //! What every part of an open store uses: the journal, the commit index, the known root values.
 
+#[cfg(test)]
+mod tests;
+
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -43,6 +43,8 @@ use crate::error::{Error, Result};
 use crate::id::ChunkAddress;
 use crate::value::{Row, Value};
 
+#[cfg(test)]
+pub(crate) use cache::Charge;
 pub use cache::NodeCache;
 pub(crate) use cache::SpillPace;
 pub use cursor::{Cursor, LeafRows};
