@@ -1,6 +1,7 @@
 //! What a replicator has to be told.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::client::{ConnectionConfig, TlsOptions};
 use crate::conflict::ConflictPolicies;
@@ -13,6 +14,8 @@ pub struct Config {
     pub user: String,
     pub password: Option<String>,
     pub database: String,
+    /// The name under which the primary's `pg_stat_replication` shows us.
+    pub application_name: String,
     pub tls: TlsOptions,
     pub slot_name: String,
     pub publication_names: Vec<String>,
@@ -35,6 +38,23 @@ pub struct Config {
     pub two_phase: bool,
     /// Where they are kept until they are committed: as `spool_folder`, but it lasts.
     pub prepared_folder: PathBuf,
+    /// What a subscription made by SQL has beyond a configured one; `None` for the latter.
+    pub subscription: Option<SubscriptionConfig>,
+}
+
+/// What makes a replicator that of a subscription made by SQL: it follows the tables that were subscribed (`pg_subscription_rel`) and no others, and tries
+/// again after every error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubscriptionConfig {
+    pub oid: u32,
+    /// Errors disable it.
+    pub disable_on_error: bool,
+    /// Every transaction is durable here before the next is applied.
+    pub wait_durable: bool,
+    /// Leave out what the primary itself has from another server.
+    pub only_local: bool,
+    /// How long to wait after an error that does not pass by itself.
+    pub retry_wait: Duration,
 }
 
 /// What [`Config::stream_memory_max`] is where nobody says otherwise: as much as the primary's `logical_decoding_work_mem` by default.
@@ -67,10 +87,17 @@ pub enum CommitMode {
     WorkingSet,
 }
 
-/// The name under which the primary's `pg_stat_replication` shows us.
-const APPLICATION_NAME: &str = "strandline";
-
 impl Config {
+    /// What its commits say of whose they are.
+    pub(crate) fn subscription_oid(&self) -> u32 {
+        self.subscription.map_or(0, |subscription| subscription.oid)
+    }
+
+    /// Only tables that were subscribed are followed.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.subscription.is_some()
+    }
+
     pub(crate) fn connection(&self) -> ConnectionConfig {
         ConnectionConfig {
             host: self.host.clone(),
@@ -78,7 +105,7 @@ impl Config {
             user: self.user.clone(),
             password: self.password.clone(),
             database: self.database.clone(),
-            application_name: APPLICATION_NAME.into(),
+            application_name: self.application_name.clone(),
             tls: self.tls.clone(),
         }
     }

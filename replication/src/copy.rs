@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use rand::Rng;
 use strandline_storage::value::{Row, TextSettings};
-use strandline_storage::{CommitMeta, Error as StoreError, Lsn, Source, Timestamp};
+use strandline_storage::{CommitMeta, Edit, Error as StoreError, Lsn, Source, Timestamp};
 use tokio::sync::mpsc;
 
 use crate::apply::{self, Context, Definition, KnownRelation, Mapping, SourceColumn, SourceRelation, Writer, adopt_tables};
@@ -30,20 +30,20 @@ use crate::status::TableState;
 const PIECE_SIZE: usize = 256 << 10;
 
 /// How many pieces may wait for the store.
-const PIECE_COUNT_MAX: usize = 16;
+pub(crate) const PIECE_COUNT_MAX: usize = 16;
 
 /// The longest name that a slot can have.
 const SLOT_NAME_SIZE_MAX: usize = 63;
 
 /// One table to copy.
-struct Task {
-    remote: RemoteTable,
+pub(crate) struct Task {
+    pub(crate) remote: RemoteTable,
     published: PublishedTable,
-    relation: SourceRelation,
+    pub(crate) relation: SourceRelation,
 }
 
 /// What goes to the thread that writes.
-enum Piece {
+pub(crate) enum Piece {
     /// Whole lines of COPY's text format.
     Rows(Bytes),
     /// The table is complete.
@@ -66,13 +66,7 @@ pub(crate) async fn initial_copy(context: &Arc<Context>, connection: &mut Connec
     tracing::info!(slot = %config.slot_name, "the slot does not exist; copying the published tables (waits for transactions under way on the primary)");
     let slot = connection.create_temporary_slot(&temporary).await?;
     let snapshot = slot.snapshot.ok_or_else(|| Error::Protocol("a slot without a snapshot".into()))?;
-    let client = CatalogClient::connect(&config.connection()).await?;
-    let failed = |e| Error::from_sql("copy from the primary", e);
-    client
-        .client
-        .batch_execute(&format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", quote_literal(&snapshot)))
-        .await
-        .map_err(failed)?;
+    let client = connect_to_snapshot(context, &snapshot).await?;
     let (tasks, types) = plan(&client, connection.server_major_version(), &config.publication_names).await?;
     let count = tasks.len();
     let rows = copy_tables(context, &client, tasks, types, slot.consistent_point).await?;
@@ -94,8 +88,16 @@ pub(crate) async fn initial_copy(context: &Arc<Context>, connection: &mut Connec
     Ok(start)
 }
 
+/// A connection that sees the primary as it was at a slot's start.
+pub(crate) async fn connect_to_snapshot(context: &Context, snapshot: &str) -> Result<CatalogClient> {
+    let client = CatalogClient::connect(&context.config.connection()).await?;
+    let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", quote_literal(snapshot));
+    client.client.batch_execute(&begin).await.map_err(|e| Error::from_sql("copy from the primary", e))?;
+    Ok(client)
+}
+
 /// A name that no other slot has and that shows whose it is.
-fn temporary_slot_name(slot_name: &str) -> String {
+pub(crate) fn temporary_slot_name(slot_name: &str) -> String {
     let suffix = format!("_copy_{:08x}", rand::rng().random::<u32>());
     let size = slot_name.len().min(SLOT_NAME_SIZE_MAX - suffix.len());
     // Slot names are ASCII; another one was refused long before.
@@ -103,7 +105,7 @@ fn temporary_slot_name(slot_name: &str) -> String {
 }
 
 /// Reads what to copy, on the snapshot.
-async fn plan(client: &CatalogClient, major_version: u32, publications: &[String]) -> Result<(Vec<Task>, RemoteTypes)> {
+pub(crate) async fn plan(client: &CatalogClient, major_version: u32, publications: &[String]) -> Result<(Vec<Task>, RemoteTypes)> {
     let published = catalog::read_published(&client.client, major_version, publications).await?;
     let oids: Vec<u32> = published.iter().map(|table| table.oid).collect();
     let tables = catalog::read_tables(&client.client, &oids).await?;
@@ -147,7 +149,7 @@ async fn copy_tables(context: &Arc<Context>, client: &CatalogClient, tasks: Vec<
     written
 }
 
-async fn send_tables(client: &CatalogClient, queries: &[String], sender: mpsc::Sender<Piece>) -> Result<()> {
+pub(crate) async fn send_tables(client: &CatalogClient, queries: &[String], sender: mpsc::Sender<Piece>) -> Result<()> {
     let failed = |e| Error::from_sql("copy from the primary", e);
     for query in queries {
         let rows = client.client.copy_out(query.as_str()).await.map_err(failed)?;
@@ -170,7 +172,7 @@ async fn send_tables(client: &CatalogClient, queries: &[String], sender: mpsc::S
     Ok(())
 }
 
-fn copy_query(task: &Task) -> String {
+pub(crate) fn copy_query(task: &Task) -> String {
     let table = format!("{}.{}", quote_identifier(&task.relation.schema), quote_identifier(&task.relation.name));
     let columns = task.relation.columns.iter().map(|c| quote_identifier(&c.name)).collect::<Vec<_>>().join(", ");
     // A partitioned table is published as a whole or not at all; children of other tables are published on their own.
@@ -192,7 +194,7 @@ fn write_tables(context: &Context, tasks: &[Task], types: &RemoteTypes, receiver
     // Rows that are here already are either a copy of ours whose slot was never made, or somebody's work.
     let has_own_copy = context.records.position(&context.branch)?.0.is_some();
     let mut writer = Writer::begin(&context.branch, context.config.commit_mode, true)?;
-    let mut pieces = Pieces { receiver, current: Bytes::new() };
+    let mut pieces = Pieces::new(receiver);
     let mut row_count = 0;
     for task in tasks {
         let name = task.relation.qualified_name();
@@ -219,7 +221,7 @@ fn write_tables(context: &Context, tasks: &[Task], types: &RemoteTypes, receiver
         committer: author,
         commit_time: now,
         message: format!("initial copy of {} tables at {point}", tasks.len()),
-        source: Some(Source { end_lsn: point, commit_lsn: point, xid: 0, commit_time: now, origin: None, context: None }),
+        source: Some(Source { end_lsn: point, commit_lsn: point, xid: 0, commit_time: now, ..Source::default() }),
     };
     writer.commit(meta)?;
     for task in tasks {
@@ -229,7 +231,13 @@ fn write_tables(context: &Context, tasks: &[Task], types: &RemoteTypes, receiver
     Ok(row_count)
 }
 
-fn local_table(context: &Context, writer: &mut Writer, task: &Task, types: &RemoteTypes, settings: &TextSettings) -> Result<Mapping> {
+pub(crate) fn local_table(
+    context: &Context,
+    writer: &mut Edit,
+    task: &Task,
+    types: &RemoteTypes,
+    settings: &TextSettings,
+) -> Result<Mapping> {
     let relation = &task.relation;
     let existing = writer.root().catalog().table_by_name(&relation.schema, &relation.name).map(|table| table.oid);
     let oid = match existing {
@@ -258,42 +266,78 @@ fn local_table(context: &Context, writer: &mut Writer, task: &Task, types: &Remo
 }
 
 /// Makes the rows that arrive the table's only ones, in bulk.
-fn write_rows(writer: &mut Writer, mapping: &Mapping, pieces: &mut Pieces, settings: &TextSettings) -> Result<u64> {
+pub(crate) fn write_rows(edit: &mut Edit, mapping: &Mapping, pieces: &mut Pieces, settings: &TextSettings) -> Result<u64> {
     let mut failure = None;
-    let mut rows = std::iter::from_fn(|| {
-        if failure.is_some() {
-            return None;
-        }
-        match pieces.next_line() {
-            Ok(None) => None,
-            Ok(Some(line)) => match parse_line(&line, mapping, settings) {
-                Ok(row) => Some(Ok(row)),
-                Err(what) => {
-                    failure = Some(Error::Setup(format!("could not copy table \"{}\": {what}", mapping.name)));
-                    Some(Err(StoreError::Invalid("the copy failed".into())))
-                }
-            },
-            Err(error) => {
-                failure = Some(error);
-                Some(Err(StoreError::Invalid("the copy failed".into())))
-            }
-        }
-    });
-    let replaced = writer.replace_rows(mapping.table, &mut rows);
+    let replaced = edit.replace_rows(mapping.table, &mut arriving_rows(mapping, pieces, settings, &mut failure));
     match (failure, replaced) {
         (Some(error), _) => Err(error),
         (None, Ok(count)) => Ok(count),
-        (None, Err(error)) => Err(Error::Setup(format!("could not copy table \"{}\": {error}", mapping.name))),
+        (None, Err(error)) => Err(not_copied(mapping, &error)),
     }
 }
 
+/// Adds the rows that arrive to those that the table has.
+pub(crate) fn add_rows(edit: &mut Edit, mapping: &Mapping, pieces: &mut Pieces, settings: &TextSettings) -> Result<u64> {
+    let mut failure = None;
+    let mut count = 0;
+    let mut added = Ok(());
+    for row in arriving_rows(mapping, pieces, settings, &mut failure) {
+        added = row.and_then(|row| edit.insert(mapping.table, row));
+        if added.is_err() {
+            break;
+        }
+        count += 1;
+    }
+    match (failure, added) {
+        (Some(error), _) => Err(error),
+        (None, Ok(())) => Ok(count),
+        (None, Err(error)) => Err(not_copied(mapping, &error)),
+    }
+}
+
+fn not_copied(mapping: &Mapping, error: &StoreError) -> Error {
+    let detail = match error {
+        StoreError::DuplicateKey { key, .. } => format!("; DETAIL: Key {key} already exists."),
+        _ => String::new(),
+    };
+    Error::Setup(format!("could not copy table \"{}\": {error}{detail}", mapping.name))
+}
+
+/// The rows of the table under way; ends early with the reason in `failure`.
+fn arriving_rows<'a>(
+    mapping: &'a Mapping,
+    pieces: &'a mut Pieces,
+    settings: &'a TextSettings,
+    failure: &'a mut Option<Error>,
+) -> impl Iterator<Item = std::result::Result<Row, StoreError>> + 'a {
+    std::iter::from_fn(move || {
+        if failure.is_some() {
+            return None;
+        }
+        let error = match pieces.next_line() {
+            Ok(None) => return None,
+            Ok(Some(line)) => match parse_line(&line, mapping, settings) {
+                Ok(row) => return Some(Ok(row)),
+                Err(what) => Error::Setup(format!("could not copy table \"{}\": {what}", mapping.name)),
+            },
+            Err(error) => error,
+        };
+        *failure = Some(error);
+        Some(Err(StoreError::Invalid("the copy failed".into())))
+    })
+}
+
 /// Lines of the table under way.
-struct Pieces {
+pub(crate) struct Pieces {
     receiver: mpsc::Receiver<Piece>,
     current: Bytes,
 }
 
 impl Pieces {
+    pub(crate) fn new(receiver: mpsc::Receiver<Piece>) -> Self {
+        Pieces { receiver, current: Bytes::new() }
+    }
+
     /// The next line without its end; `None` at the end of the table.
     fn next_line(&mut self) -> Result<Option<Bytes>> {
         loop {

@@ -28,8 +28,16 @@ pub enum Error {
     #[error("{0}")]
     Setup(String),
     /// A change that the replica cannot take.
-    #[error("could not apply a change to table \"{table}\" (transaction {xid} at {lsn}): {what}")]
-    Apply { table: String, xid: u32, lsn: Lsn, what: String },
+    #[error("could not apply a change to table \"{table}\" (transaction {xid} finished at {finished}, change at {lsn}): {what}")]
+    Apply {
+        table: String,
+        xid: u32,
+        /// Of the change.
+        lsn: Lsn,
+        /// Of the transaction's commit record, by which it can be skipped.
+        finished: Lsn,
+        what: String,
+    },
     /// Something local changed at the same time; the stream's transaction is tried again.
     #[error("could not apply transaction {xid} at {lsn}: {what}")]
     Busy { xid: u32, lsn: Lsn, what: String },

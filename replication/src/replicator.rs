@@ -8,6 +8,9 @@
 //!                               +--------------------------+----------------+--> failed (stays so until a restart)
 //! ```
 //!
+//! A subscription made by SQL never stays failed: it waits and tries again, as PostgreSQL's does, unless `disable_on_error` disables it. Its tables are
+//! copied one by one (`table_copy`), before it streams; what could not be copied is tried again, in a new session.
+//!
 //! It lives on a thread of its own with a runtime of its own, so that no query can delay the reader; the applier has a second thread. The start position is, in
 //! this order: what the user wrote into `pg_wal_location`, what the store holds, what the slot has confirmed. A slot that has confirmed more than the store
 //! holds has lost changes for us, and a primary with another system identifier, or whose log ends before our position, is another primary: both stop replication.
@@ -21,6 +24,7 @@ use strandline_storage::store::Store;
 use strandline_storage::{CommitId, Lsn};
 use tokio::runtime;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use crate::apply::{Applier, Context};
 use crate::backoff::Backoff;
@@ -32,6 +36,8 @@ use crate::progress::Progress;
 use crate::source_record::{Phase, Source, SourceRecords};
 use crate::status::{State, Status};
 use crate::stream::{Ended, Queue, Reader};
+use crate::table_copy;
+use crate::table_state::SyncState;
 use crate::wal_location::WalLocation;
 
 /// The oldest server that has all that we ask of it.
@@ -48,6 +54,8 @@ pub struct Replicator {
     backoff: Backoff,
     /// The last failure that was logged, so that a lasting one is logged once.
     logged: Option<String>,
+    /// When tables that could not be copied are tried again.
+    copy_again_at: Option<Instant>,
 }
 
 /// A running replicator. Dropping it stops it, too, but does not wait.
@@ -99,7 +107,10 @@ impl Replicator {
         }));
         let thread_failed = |source| Error::File { action: "start thread", path: "replication".into(), source };
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(thread_failed)?;
-        let records = SourceRecords::new(Arc::clone(&store), &config.replica_database, &config.branch);
+        let records = match config.subscription {
+            Some(subscription) => SourceRecords::of_subscription(Arc::clone(&store), subscription.oid),
+            None => SourceRecords::new(Arc::clone(&store), &config.replica_database, &config.branch),
+        };
         let location = Arc::new(Mutex::new(WalLocation::new(&config.cfg_dir)));
         let (stop, stopping) = watch::channel(false);
         let context = Arc::new(Context {
@@ -111,7 +122,7 @@ impl Replicator {
             status: Arc::clone(&status),
             runtime: runtime.handle().clone(),
         });
-        let replicator = Replicator { context, location, stop: stopping, backoff: Backoff::default(), logged: None };
+        let replicator = Replicator { context, location, stop: stopping, backoff: Backoff::default(), logged: None, copy_again_at: None };
         let thread = std::thread::Builder::new()
             .name("replication".into())
             .spawn(move || runtime.block_on(replicator.run()))
@@ -132,16 +143,35 @@ impl Replicator {
             let Err(error) = outcome else { continue };
             let text = error.to_string();
             status.note_error(text.clone());
-            if !error.is_passing() {
-                self.write_location();
-                status.set_state(State::Failed);
-                tracing::error!(error = %text, "replication stopped");
-                return;
-            }
+            let lasting = !error.is_passing();
+            let wait = match self.context.config.subscription.filter(|_| lasting) {
+                Some(subscription) if !subscription.disable_on_error => {
+                    self.backoff.reset();
+                    subscription.retry_wait
+                }
+                Some(_) => {
+                    status.set_state(State::Failed);
+                    tracing::error!(slot = %self.context.config.slot_name, error = %text, "the subscription has been disabled because of an error");
+                    if let Err(error) = self.context.records.set_enabled(false) {
+                        tracing::error!(%error, "that the subscription is disabled could not be recorded");
+                    }
+                    return;
+                }
+                None if lasting => {
+                    self.write_location();
+                    status.set_state(State::Failed);
+                    tracing::error!(error = %text, "replication stopped");
+                    return;
+                }
+                None => self.backoff.next_wait(),
+            };
             status.set_state(State::Waiting);
-            let wait = self.backoff.next_wait();
             if self.logged.as_ref() != Some(&text) {
-                tracing::warn!(error = %text, "replication is interrupted and tries again");
+                if lasting {
+                    tracing::error!(slot = %self.context.config.slot_name, error = %text, "replication failed and tries again");
+                } else {
+                    tracing::warn!(error = %text, "replication is interrupted and tries again");
+                }
                 self.logged = Some(text);
             }
             tokio::select! {
@@ -177,8 +207,11 @@ impl Replicator {
         let identity = connection.identify_system().await?;
         let mut source = context.records.source()?;
         check_identity(source.as_ref(), &identity)?;
-        check_publications(&mut connection, &config.publication_names).await?;
         let slot = connection.slot(&config.slot_name).await?;
+        if config.is_listed() {
+            return self.prepare_subscription(connection, identity, source, slot).await;
+        }
+        check_publications(&mut connection, &config.publication_names).await?;
         let word = self.location().users_word(&context.records)?;
         let phase = source.as_ref().map(|source| source.phase);
         let new_source = |phase| Source {
@@ -243,12 +276,73 @@ impl Replicator {
         Ok((connection, start, last_commit))
     }
 
+    /// The same for a subscription made by SQL, whose slot was made with it.
+    async fn prepare_subscription(
+        &mut self,
+        mut connection: Connection,
+        identity: SystemIdentity,
+        source: Option<Source>,
+        slot: Option<SlotInfo>,
+    ) -> Result<(Connection, Lsn, Option<CommitId>)> {
+        let context = Arc::clone(&self.context);
+        let config = &context.config;
+        let name = &config.slot_name;
+        let slot = slot.ok_or_else(|| Error::Setup(format!("replication slot \"{name}\" does not exist")))?;
+        check_slot(&slot, name, &config.database)?;
+        context.records.settle_copies(&context.branch)?;
+        let (stored, last_commit) = context.records.position(&context.branch)?;
+        let confirmed = slot.confirmed_flush.unwrap_or_default();
+        // Another slot begins where it was made: what lies before is as its maker left it.
+        let is_other_slot = source.as_ref().is_some_and(|source| source.slot_name != *name);
+        let start = match stored {
+            Some(stored) if is_other_slot => stored.max(context.progress.applied()).max(confirmed),
+            Some(stored) => stored.max(context.progress.applied()),
+            None => confirmed,
+        };
+        let flushed = flushed_up_to(&mut connection, start).await?;
+        if confirmed > start {
+            return Err(Error::Setup(format!(
+                "replication slot \"{name}\" has confirmed {confirmed}, but this replica holds changes only up to {start}: what lies between is lost. \
+                 Drop the subscription and create it again"
+            )));
+        }
+        if flushed < start {
+            return Err(Error::Setup(format!(
+                "the primary's log ends at {flushed}, but this replica holds changes up to {start}: the primary was restored or replaced"
+            )));
+        }
+        let phase = Phase::Streaming;
+        let now = Source { system_id: identity.system_id, timeline: identity.timeline, slot_name: name.clone(), phase };
+        if source.as_ref() != Some(&now) {
+            context.records.set_source(&now)?;
+        }
+        // From here on the branch is searched for what is ours.
+        context.records.set_position(start, last_commit, &context.branch)?;
+        context.store.sync()?;
+        if context.progress.applied() < start {
+            context.progress.start_at(start);
+        }
+        self.copy_again_at = None;
+        if context.records.tables()?.values().any(|table| table.state == SyncState::Init) {
+            context.status.set_state(State::Copying);
+            let failures = table_copy::copy_subscribed(&context, &mut connection).await?;
+            if let Some(subscription) = config.subscription.filter(|_| failures > 0) {
+                self.copy_again_at = Some(Instant::now() + subscription.retry_wait);
+            }
+        }
+        Ok((connection, start, last_commit))
+    }
+
     /// Streams until something ends it.
     async fn follow(&mut self, connection: Connection, start: Lsn, last_commit: Option<CommitId>) -> Result<()> {
         let context = Arc::clone(&self.context);
         let config = &context.config;
-        let options =
-            StreamOptions { publications: config.publication_names.clone(), streaming: config.streaming, two_phase: config.two_phase };
+        let options = StreamOptions {
+            publications: config.publication_names.clone(),
+            streaming: config.streaming,
+            two_phase: config.two_phase,
+            only_local: config.subscription.is_some_and(|subscription| subscription.only_local),
+        };
         let stream = connection.start_replication(&config.slot_name, start, &options).await?;
         context.status.set_state(State::Streaming);
         tracing::info!(slot = %config.slot_name, lsn = %start, "streaming");
@@ -271,7 +365,7 @@ impl Replicator {
 
         let progress = Arc::clone(&context.progress);
         let status = Arc::clone(&context.status);
-        let mut stop = self.stop.clone();
+        let mut stop = ending(self.stop.clone(), self.copy_again_at);
         let mut reader = Reader { stream, batches, queue, progress, status, stop: &mut stop };
         let location = Arc::clone(&self.location);
         let ticking = Arc::clone(&context);
@@ -313,6 +407,21 @@ impl Replicator {
     }
 }
 
+/// Turns true when a stop is asked for, or when it is time for a new session.
+fn ending(mut stop: watch::Receiver<bool>, at: Option<Instant>) -> watch::Receiver<bool> {
+    let Some(at) = at else { return stop };
+    let (end, ending) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => {}
+            () = tokio::time::sleep_until(at) => {}
+            () = end.closed() => {}
+        }
+        end.send_replace(true);
+    });
+    ending
+}
+
 async fn applier_result(applier: oneshot::Receiver<Result<()>>) -> Result<()> {
     applier.await.unwrap_or_else(|_| Err(Error::Setup("the applier ended unexpectedly".into())))
 }
@@ -329,7 +438,8 @@ fn spawn_location_write(context: &Arc<Context>, location: &Arc<Mutex<WalLocation
 
 fn write_location(context: &Context, location: &mut WalLocation) {
     let durable = context.progress.durable();
-    if durable == Lsn(0) {
+    // The file is the configured source's.
+    if durable == Lsn(0) || context.config.is_listed() {
         return;
     }
     if let Err(error) = location.write(durable, &context.records, &context.store) {

@@ -1,16 +1,22 @@
 //! What the store remembers about the source: whose changes these are, and where to go on.
 //!
-//! | state key (under `replication/DATABASE/BRANCH/`) | content |
+//! | state key (under `replication/DATABASE/BRANCH/`, or `subscription/OID/` for those made by SQL) | content |
 //! |---|---|
 //! | `source` | system identifier, timeline, slot's name, phase (with the consistent point) |
-//! | `position` | an LSN, the id of the last replicated commit at that time (`-`: none), and the working set's position at that time |
+//! | `position` | an LSN, the id of a commit (`-`: none), and the working set's position at that time |
 //! | `relation/OID` | the primary's table of this oid as it was last replicated |
 //! | `location` | the LSNs that `pg_wal_location` may hold by our own hand: the last written and the one before |
+//! | `table/OID` | a subscribed table of the primary and how far it has come (`table_state`) |
+//! | `skip` | the LSN of the transaction to skip |
 //!
-//! A replicated commit carries its end LSN, so position and data move in one record. `position` is for progress without a commit: an idle
+//! A replicated commit carries its end LSN and its subscription, so position and data move in one record. `position` is for progress without a commit: an idle
 //! stream, a start given by the user. Changes that only go to the working set carry their end LSN in the working set's record.
+//!
+//! The commit in `position` is the last replicated one at that time for a configured source; for a subscription made by SQL, whose commits may be few among those
+//! of others, it is the branch's head: only what lies behind it is searched. The copy of a table is a commit with transaction id 0, which tells nothing of the
+//! stream's position.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -20,6 +26,10 @@ use strandline_storage::{CommitId, Error as StoreError, Lsn};
 
 use crate::apply::KnownRelation;
 use crate::error::{Error, Result};
+use crate::table_state::{SubscribedTable, SyncState};
+
+/// The transaction id of a commit that is a copy.
+pub(crate) const COPY_XID: u32 = 0;
 
 /// The source that a branch follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,11 +64,26 @@ struct Position {
 pub(crate) struct SourceRecords {
     store: Arc<Store>,
     prefix: String,
+    /// 0: the configured one.
+    subscription: u32,
+}
+
+/// What a subscription has committed behind a certain commit.
+#[derive(Debug, Default)]
+struct Own {
+    /// The last transaction: its commit and where it ends.
+    last: Option<(CommitId, Lsn)>,
+    /// Copies of tables: the commits and the points of their snapshots.
+    copies: Vec<(CommitId, Lsn)>,
 }
 
 impl SourceRecords {
     pub(crate) fn new(store: Arc<Store>, database: &str, branch: &str) -> Self {
-        SourceRecords { store, prefix: Store::source_state_prefix(database, branch) }
+        SourceRecords { store, prefix: Store::source_state_prefix(database, branch), subscription: 0 }
+    }
+
+    pub(crate) fn of_subscription(store: Arc<Store>, oid: u32) -> Self {
+        SourceRecords { store, prefix: Store::subscription_state_prefix(oid), subscription: oid }
     }
 
     pub(crate) fn source(&self) -> Result<Option<Source>> {
@@ -71,9 +96,14 @@ impl SourceRecords {
 
     /// Where the stream goes on: the last replicated commit's end, or the `position` record where that is newer. `None` before the first.
     pub(crate) fn position(&self, branch: &Branch) -> Result<(Option<Lsn>, Option<CommitId>)> {
-        let commit = last_replicated(&self.store, branch)?;
-        let working = branch.state().applied_to_working;
         let record: Option<Position> = self.read("position")?;
+        if self.subscription != 0 {
+            let last = self.committed_since(branch, record.and_then(|record| record.commit))?.last;
+            let known = [last.map(|(_, end)| end), record.map(|record| record.lsn)];
+            return Ok((known.into_iter().flatten().max(), last.map(|(id, _)| id)));
+        }
+        let commit = self.last_replicated(branch)?;
+        let working = branch.state().applied_to_working;
         let id = commit.map(|(id, _)| id);
         if let Some(record) = record
             && record.commit == id
@@ -86,9 +116,112 @@ impl SourceRecords {
         Ok((known.into_iter().flatten().max(), id))
     }
 
+    /// The last commit on the branch's first-parent line that came from the configured source, with its end LSN.
+    fn last_replicated(&self, branch: &Branch) -> Result<Option<(CommitId, Lsn)>> {
+        let Some(id) = self.store.commit_at_lsn(branch.state().head, Lsn(u64::MAX))? else { return Ok(None) };
+        let commit = self.store.commit(id)?;
+        if let Some(source) = commit.meta.source.as_ref().filter(|source| source.subscription == 0) {
+            return Ok(Some((id, source.end_lsn)));
+        }
+        // A subscription made by SQL has written into the branch since.
+        let mut next = commit.parents.first().copied();
+        while let Some(id) = next {
+            let commit = self.store.commit(id)?;
+            if let Some(source) = commit.meta.source.as_ref().filter(|source| source.subscription == 0) {
+                return Ok(Some((id, source.end_lsn)));
+            }
+            next = commit.parents.first().copied();
+        }
+        Ok(None)
+    }
+
+    /// Searches the branch's first-parent line from its head to a commit, itself excluded, until a transaction of ours is met.
+    fn committed_since(&self, branch: &Branch, until: Option<CommitId>) -> Result<Own> {
+        let mut own = Own::default();
+        let height_min = until.map(|until| self.store.commit(until).map(|commit| commit.height)).transpose()?.unwrap_or(0);
+        let mut next = Some(branch.state().head);
+        while let Some(id) = next.filter(|id| Some(*id) != until) {
+            let commit = self.store.commit(id)?;
+            // A line that does not lead to it was moved by hand; what is as old as it is not newer.
+            if commit.height <= height_min {
+                break;
+            }
+            if let Some(source) = commit.meta.source.as_ref().filter(|source| source.subscription == self.subscription) {
+                if source.xid != COPY_XID {
+                    own.last = Some((id, source.end_lsn));
+                    break;
+                }
+                own.copies.push((id, source.commit_lsn));
+            }
+            next = commit.parents.first().copied();
+        }
+        Ok(own)
+    }
+
     /// Not to be called by a thread that holds the branch's writer.
-    pub(crate) fn set_position(&self, lsn: Lsn, commit: Option<CommitId>, branch: &Branch) -> Result<JournalPosition> {
-        self.write("position", &Position { lsn, commit, working: branch.state().applied_to_working })
+    pub(crate) fn set_position(&self, lsn: Lsn, last: Option<CommitId>, branch: &Branch) -> Result<JournalPosition> {
+        let state = branch.state();
+        let commit = if self.subscription == 0 { last } else { Some(state.head) };
+        self.write("position", &Position { lsn, commit, working: state.applied_to_working })
+    }
+
+    /// The subscribed tables, by the primary's oid.
+    pub(crate) fn tables(&self) -> Result<BTreeMap<u32, SubscribedTable>> {
+        let prefix = format!("{}table/", self.prefix);
+        let read = |(key, value): (String, Vec<u8>)| {
+            let oid = key.strip_prefix(&prefix).and_then(|oid| oid.parse().ok());
+            let table = String::from_utf8(value).ok().and_then(|text| text.parse().ok());
+            oid.zip(table).ok_or_else(|| self.damaged(key.strip_prefix(&self.prefix).unwrap_or("table")))
+        };
+        self.store.list_state(&prefix).into_iter().map(read).collect()
+    }
+
+    /// Remembers, or (`None`) forgets a subscribed table.
+    pub(crate) fn set_table(&self, oid: u32, table: Option<&SubscribedTable>) -> Result<JournalPosition> {
+        let value = table.map(SubscribedTable::to_string);
+        Ok(self.store.put_state(&format!("{}table/{oid}", self.prefix), value.as_deref().map(str::as_bytes))?)
+    }
+
+    /// Settles what became of copies that were under way when the process ended: a copy and its commit are one, so either it is there, or it is to be made.
+    pub(crate) fn settle_copies(&self, branch: &Branch) -> Result<()> {
+        let tables = self.tables()?;
+        let mut open = tables.iter().filter(|(_, table)| matches!(table.state, SyncState::Copying { .. })).peekable();
+        if open.peek().is_none() {
+            return Ok(());
+        }
+        let record: Option<Position> = self.read("position")?;
+        let copies = self.committed_since(branch, record.and_then(|record| record.commit))?.copies;
+        let root = branch.state().head_root;
+        for (oid, table) in open {
+            let SyncState::Copying { point } = table.state else { continue };
+            let local = root.catalog().table_by_name(&table.schema, &table.name).map(|local| local.oid);
+            let mut is_there = false;
+            for (id, _) in copies.iter().filter(|(_, at)| *at == point) {
+                is_there |= self.store.commit(*id)?.changes()?.tables.iter().any(|change| Some(change.table) == local);
+            }
+            let state = if is_there { SyncState::Synced { point } } else { SyncState::Init };
+            self.set_table(*oid, Some(&SubscribedTable { state, ..table.clone() }))?;
+        }
+        Ok(())
+    }
+
+    /// The transaction to skip, by the LSN of its commit record.
+    pub(crate) fn skip(&self) -> Result<Option<Lsn>> {
+        self.read("skip")
+    }
+
+    pub(crate) fn set_skip(&self, lsn: Option<Lsn>) -> Result<JournalPosition> {
+        let value = lsn.map(|lsn| lsn.to_string());
+        Ok(self.store.put_state(&format!("{}skip", self.prefix), value.as_deref().map(str::as_bytes))?)
+    }
+
+    /// Whether the subscription is enabled. A configured one is unless somebody disabled it.
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.store.get_state(&format!("{}enabled", self.prefix)).is_none_or(|value| value == b"t")
+    }
+
+    pub(crate) fn set_enabled(&self, enabled: bool) -> Result<JournalPosition> {
+        Ok(self.store.put_state(&format!("{}enabled", self.prefix), Some(if enabled { b"t" } else { b"f" }))?)
     }
 
     /// The contents of `pg_wal_location` that are ours.
@@ -137,12 +270,6 @@ impl SourceRecords {
     fn damaged(&self, key: &str) -> Error {
         Error::Store(StoreError::Damaged { place: format!("state \"{}{key}\"", self.prefix), what: "not a record of this kind".into() })
     }
-}
-
-/// The last commit on the branch's first-parent line that came from the source, with its end LSN.
-pub(crate) fn last_replicated(store: &Store, branch: &Branch) -> Result<Option<(CommitId, Lsn)>> {
-    let Some(id) = store.commit_at_lsn(branch.state().head, Lsn(u64::MAX))? else { return Ok(None) };
-    Ok(store.commit(id)?.meta.source.as_ref().map(|source| (id, source.end_lsn)))
 }
 
 impl fmt::Display for Source {

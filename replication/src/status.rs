@@ -74,6 +74,8 @@ pub struct Snapshot {
     pub last_error: Option<(Timestamp, String)>,
     /// Failures since the server started, those that passed included.
     pub error_count: u64,
+    /// Tables that could not be copied, since then.
+    pub copy_error_count: u64,
     pub transaction_count: u64,
     /// By schema-qualified name.
     pub tables: BTreeMap<String, TableStatus>,
@@ -97,6 +99,7 @@ struct Fields {
     last_status_sent: Option<Timestamp>,
     last_error: Option<(Timestamp, String)>,
     error_count: u64,
+    copy_error_count: u64,
     transaction_count: u64,
     tables: BTreeMap<String, TableStatus>,
     conflict_counts: [u64; ConflictKind::ALL.len()],
@@ -112,6 +115,7 @@ impl Status {
             last_status_sent: None,
             last_error: None,
             error_count: 0,
+            copy_error_count: 0,
             transaction_count: 0,
             tables: BTreeMap::new(),
             conflict_counts: Default::default(),
@@ -138,6 +142,7 @@ impl Status {
             last_status_sent: fields.last_status_sent,
             last_error: fields.last_error.clone(),
             error_count: fields.error_count,
+            copy_error_count: fields.copy_error_count,
             transaction_count: fields.transaction_count,
             tables: fields.tables.clone(),
             conflict_counts: fields.conflict_counts,
@@ -168,6 +173,12 @@ impl Status {
         let mut fields = self.fields();
         fields.last_error = Some((Timestamp::now(), error));
         fields.error_count += 1;
+    }
+
+    pub(crate) fn note_copy_error(&self, error: String) {
+        let mut fields = self.fields();
+        fields.last_error = Some((Timestamp::now(), error));
+        fields.copy_error_count += 1;
     }
 
     pub(crate) fn note_message(&self) {

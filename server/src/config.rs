@@ -76,6 +76,7 @@ pub struct Config {
     pub listener: Listener,
     pub behavior: Behavior,
     pub storage: Storage,
+    pub subscriptions: SubscriptionDefaults,
     pub postgres_replication: Option<PostgresReplication>,
 }
 
@@ -89,6 +90,7 @@ impl Default for Config {
             listener: Listener::default(),
             behavior: Behavior::default(),
             storage: Storage::default(),
+            subscriptions: SubscriptionDefaults::default(),
             postgres_replication: None,
         }
     }
@@ -136,6 +138,20 @@ pub struct Behavior {
 pub struct Storage {
     /// What parts of tables and indexes may take in memory; a quarter of the machine's memory when absent.
     pub cache_size: Option<ByteSize>,
+}
+
+/// What holds for every subscription made by SQL.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SubscriptionDefaults {
+    /// How long one waits after an error before it tries again, as PostgreSQL's `wal_retrieve_retry_interval` says it.
+    pub retry_interval_ms: u64,
+}
+
+impl Default for SubscriptionDefaults {
+    fn default() -> Self {
+        SubscriptionDefaults { retry_interval_ms: 5000 }
+    }
 }
 
 /// Replica mode: the primary to follow.
@@ -390,6 +406,9 @@ impl Config {
         if self.storage.cache_size.is_some_and(|size| size.0 < CACHE_SIZE_MIN) {
             return refuse("storage.cache_size", "must be at least 16MiB");
         }
+        if self.subscriptions.retry_interval_ms == 0 {
+            return refuse("subscriptions.retry_interval_ms", "must not be 0");
+        }
         if let Some(source) = &self.postgres_replication {
             let slot = &source.slot_name;
             if slot.is_empty() {
@@ -560,6 +579,8 @@ mod tests {
         assert_eq!(config.listener, Listener::default());
         assert_eq!(config.user, User::default());
         assert_eq!(config.storage, Storage::default());
+        assert_eq!(config.subscriptions, SubscriptionDefaults::default());
+        assert!(error("subscriptions:\n  retry_interval_ms: 0\n").contains("subscriptions.retry_interval_ms"));
         let source = config.postgres_replication.unwrap();
         let defaults = PostgresReplication::default();
         assert_eq!(source.slot_name, "strandline");

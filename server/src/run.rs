@@ -1,10 +1,9 @@
 //! The life of the server: store, engine, replicator, sockets; then an orderly end.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use strandline_replication::{Replicator, Status};
 use strandline_sql::session::{Engine, EngineOptions};
 use strandline_storage::store::{FsckReport, RepairReport, fsck as storage_fsck, repair as storage_repair};
 use strandline_storage::{CommitMeta, Identity, Store, StoreOptions, Timestamp};
@@ -14,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::{Config, PostgresReplication};
 use crate::pg::{self, ServerOptions};
 use crate::replica;
+use crate::subscriptions::{Configured, Settings, Subscriptions};
 
 /// Under load a group of commits waits this long for its sync at most.
 const GROUP_COMMIT_MS_MAX: u64 = 5;
@@ -40,17 +40,24 @@ pub fn run(config: Config) -> Result<()> {
     let store = Store::open(&config.data_dir, options).map_err(|error| point_to_fsck(error, &config.data_dir))?;
     ensure_database(&store, DEFAULT_DATABASE, &config.user.name)?;
 
-    // Filled when the replicator starts, which is after the engine that shows it.
-    let replication: Arc<OnceLock<Arc<Status>>> = Arc::new(OnceLock::new());
-    let server_rows: Arc<dyn Fn(&str) -> Vec<serde_json::Value> + Send + Sync> = match &config.postgres_replication {
+    let configured = match &config.postgres_replication {
         Some(source) => {
-            let replication = Arc::clone(&replication);
-            replica::server_rows(source.clone(), move || replication.get().cloned())
+            ensure_database(&store, &source.replica_database, &config.user.name)?;
+            Some(Configured { source: source.clone(), config: replica::replicator_config(&config, source)? })
         }
-        None => Arc::new(|_| Vec::new()),
+        None => None,
     };
+    let settings = Settings {
+        data_dir: config.data_dir.clone(),
+        cfg_dir: config.cfg_dir(),
+        working_set: config.behavior.dolt_transaction_commit == Some(false),
+        retry_wait: std::time::Duration::from_millis(config.subscriptions.retry_interval_ms),
+    };
+    let subscriptions = Subscriptions::new(store.clone(), settings, configured);
+    let shown = Arc::clone(&subscriptions);
     let options = EngineOptions {
-        server_rows,
+        server_rows: Arc::new(move |table, viewer| shown.rows(table, viewer)),
+        subscriptions: Arc::clone(&subscriptions) as _,
         read_only: config.behavior.read_only,
         transaction_commit: config.behavior.dolt_transaction_commit == Some(true),
         hash_password: Arc::new(pg::hash_password),
@@ -60,16 +67,7 @@ pub fn run(config: Config) -> Result<()> {
     engine.ensure_superuser(&config.user.name, &pg::hash_password(&config.user.password.0))?;
 
     // A replicator that cannot even begin (a wrong pg_wal_location) is shown and logged; the server answers all the same.
-    let replicator = match &config.postgres_replication {
-        Some(source) => {
-            ensure_database(&store, &source.replica_database, &config.user.name)?;
-            let handle =
-                Replicator::start(store.clone(), replica::replicator_config(&config, source)?).context("could not start replication")?;
-            let _ = replication.set(Arc::clone(handle.status()));
-            Some(handle)
-        }
-        None => None,
-    };
+    subscriptions.start().context("could not start replication")?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(SOCKET_THREADS)
@@ -83,9 +81,7 @@ pub fn run(config: Config) -> Result<()> {
         tracing::info!(host = address.0, port = address.1, data_dir = %config.data_dir.display(), "ready to accept connections");
         pg::serve(listener, engine, ServerOptions::default(), told_to_stop()?).await.context("could not accept connections")
     });
-    if let Some(replicator) = replicator {
-        replicator.stop();
-    }
+    subscriptions.stop();
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     store.close().context("could not close the store")?;
     tracing::info!("stopped");

@@ -101,6 +101,8 @@ pub enum ErrorCode {
     TooManyConnections,
     ProgramLimitExceeded,
     StatementTooComplex,
+    ConnectionFailure,
+    NameTooLong,
     ProtocolViolation,
     BadCopyFileFormat,
     DataCorrupted,

@@ -69,7 +69,7 @@ fn meta(n: u64) -> CommitMeta {
     // Neighbours finish in another order than their commit times now and then.
     let time = Timestamp(800_000_000_000_000 + n as i64 * 40 + (n % 13) as i64 * 50);
     let lsn = Lsn(0x16B_3748 + n * 600);
-    let source = Source { end_lsn: Lsn(lsn.0 + 48), commit_lsn: lsn, xid: n as u32 + 700, commit_time: time, origin: None, context: None };
+    let source = Source { end_lsn: Lsn(lsn.0 + 48), commit_lsn: lsn, xid: n as u32 + 700, commit_time: time, ..Source::default() };
     CommitMeta {
         committer: author.clone(),
         author,

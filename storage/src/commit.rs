@@ -25,6 +25,7 @@ pub(crate) const SOURCE_SAME_TIME: u8 = 8;
 pub(crate) const HAS_ORIGIN: u8 = 16;
 pub(crate) const HAS_CONTEXT: u8 = 32;
 pub(crate) const CHANGES_IN_CHUNKS: u8 = 64;
+pub(crate) const HAS_SUBSCRIPTION: u8 = 128;
 
 /// Who made a commit.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -45,6 +46,9 @@ pub struct Source {
     pub origin: Option<String>,
     /// JSON sent by the application.
     pub context: Option<String>,
+    /// The oid of the subscription that brought it, so that each of several on a branch finds its own position; 0: the server's
+    /// configured one.
+    pub subscription: u32,
 }
 
 /// What describes a commit besides its changes.
@@ -211,7 +215,8 @@ impl Header {
                 };
                 let origin = if flags & HAS_ORIGIN != 0 { Some(reader.string()?) } else { None };
                 let context = if flags & HAS_CONTEXT != 0 { Some(reader.string()?) } else { None };
-                Some(Source { end_lsn, commit_lsn: Lsn(commit_lsn), xid, commit_time, origin, context })
+                let subscription = if flags & HAS_SUBSCRIPTION != 0 { reader.varint_u32()? } else { 0 };
+                Some(Source { end_lsn, commit_lsn: Lsn(commit_lsn), xid, commit_time, origin, context, subscription })
             }
         };
         let mut pieces = None;
@@ -288,6 +293,10 @@ pub(crate) fn encode(
             flags |= HAS_CONTEXT;
             put_bytes(out, context.as_bytes());
         }
+        if source.subscription != 0 {
+            flags |= HAS_SUBSCRIPTION;
+            put_varint(out, u64::from(source.subscription));
+        }
     }
     let changes_at = out.len();
     changes.encode(out);
@@ -330,6 +339,7 @@ mod tests {
             commit_time: Timestamp(77),
             origin: Some("o".into()),
             context: Some("{\"user\": 1}".into()),
+            subscription: 16400,
         });
         CommitMeta {
             committer: Identity { name: "c".into(), email: String::new() },

@@ -110,6 +110,7 @@ fn meta(message: &str, n: u64, replicated: bool) -> CommitMeta {
         commit_time: time,
         origin: n.is_multiple_of(2).then(|| "upstream".into()),
         context: n.is_multiple_of(3).then(|| "{\"user\": 1}".into()),
+        subscription: 0,
     });
     CommitMeta { committer: author.clone(), author, author_time: time, commit_time: time, message: message.into(), source }
 }

@@ -135,6 +135,10 @@ impl Primary {
         command
     }
 
+    pub fn target(&self) -> crate::psql::Target {
+        crate::psql::Target { port: self.port, user: "postgres".into(), password: PASSWORD.into(), database: "postgres".into() }
+    }
+
     pub fn conninfo(&self) -> String {
         let password = PASSWORD.replace('\\', "\\\\").replace('\'', "\\'");
         format!("host=127.0.0.1 port={} user=postgres dbname=postgres password='{password}'", self.port)

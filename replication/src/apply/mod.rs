@@ -7,7 +7,7 @@
 //!
 //! *Invariants:* nothing of a transaction is visible before its Commit was applied. A transaction is applied if and only if its commit record lies at or
 //! after the position that the store holds, so one that is sent again is skipped. Relation messages are read even in transactions that are skipped, since
-//! the primary sends each only once per connection.
+//! the primary sends each only once per connection. What a subscription made by SQL leaves out (`subscribed`) is passed over as if it were not sent.
 
 mod adopt;
 mod change;
@@ -18,6 +18,7 @@ mod prepared;
 mod relation;
 mod spool;
 mod streaming;
+mod subscribed;
 mod tables;
 mod two_phase;
 mod writer;
@@ -50,6 +51,8 @@ pub(crate) use adopt::adopt_tables;
 pub(crate) use definition::{Definition, KnownRelation};
 pub(crate) use relation::{Mapping, SourceColumn, SourceRelation};
 pub(crate) use writer::Writer;
+
+use subscribed::Subscribed;
 
 use prepared::{PreparedFile, PreparedTransactions};
 use spool::{Spool, Spools};
@@ -105,6 +108,8 @@ pub(crate) struct Applier {
     /// Transactions whose commit record lies before this are here already.
     position: Lsn,
     last_commit: Option<CommitId>,
+    /// What is left out of the stream.
+    subscribed: Subscribed,
     /// The primary has nothing for us before this.
     idle: Lsn,
     idle_recorded_at: Instant,
@@ -115,6 +120,8 @@ pub(crate) struct Applier {
 #[derive(Clone)]
 struct Entry {
     source: Arc<SourceRelation>,
+    /// The subscribed table that it is.
+    listed: Option<u32>,
     mapping: Option<Arc<Mapping>>,
     counts: Counts,
 }
@@ -180,6 +187,8 @@ impl Stored<'_> {
 struct Running {
     begin: Begin,
     origin: Option<String>,
+    /// Nothing of it is applied.
+    skipped: bool,
     /// What the application said about the transaction, as JSON.
     application: Option<String>,
     large: bool,
@@ -212,6 +221,7 @@ impl Applier {
         let changer = change::Changer::new(context.config.conflicts);
         let author = author(&context.config);
         let known = context.records.relations()?;
+        let subscribed = Subscribed::open(&context.config, &context.records)?;
         let spools = Spools::new(context.config.spool_folder.clone(), context.config.stream_memory_max)?;
         let prepared = PreparedTransactions::open(context.config.prepared_folder.clone())?;
         let mut applier = Applier {
@@ -230,6 +240,7 @@ impl Applier {
             prepared,
             position,
             last_commit,
+            subscribed,
             idle: position,
             idle_recorded_at: Instant::now(),
             status_at: Instant::now(),
@@ -302,7 +313,7 @@ impl Applier {
             Current::Preparing { xid } => self.spools.append_whole(*xid, &batch.bytes[part_start..])?,
             Current::Outside | Current::Running(_) | Current::Skipping => {}
         }
-        self.record_idle(batch.reply_requested)?;
+        self.record_idle(batch.reply_requested || self.subscribed.waits())?;
         self.show_status(false);
         Ok(())
     }
@@ -426,7 +437,7 @@ impl Applier {
     }
 
     fn try_buffered(&mut self, begin: &Begin, stored: Stored<'_>, commit: &Commit) -> Result<(), Interruption> {
-        let mut running = Running { begin: *begin, origin: None, application: None, large: false, writer: None, change_count: 0 };
+        let mut running = self.begin(*begin, false);
         stored.read(|lsn, payload| self.apply_message(&mut running, lsn, payload))?;
         self.finish(running, commit)
     }
@@ -443,7 +454,7 @@ impl Applier {
     fn apply_stored_large(&mut self, begin: Begin, stored: Stored<'_>) -> Result<Running> {
         self.replaced_relations.clear();
         self.known_changes.clear();
-        let mut running = Running { begin, origin: None, application: None, large: true, writer: None, change_count: 0 };
+        let mut running = self.begin(begin, true);
         stored.read(|lsn, payload| self.apply_large_message(&mut running, lsn, payload))?;
         Ok(running)
     }
@@ -468,6 +479,20 @@ impl Applier {
         self.apply_message(running, lsn, payload).map_err(|i| self.give_up(&running.begin, i))
     }
 
+    fn begin(&self, begin: Begin, large: bool) -> Running {
+        let skipped = self.subscribed.skips(begin.commit_lsn);
+        if skipped {
+            tracing::info!(xid = begin.xid, lsn = %begin.commit_lsn, "skipping a transaction");
+        }
+        Running { begin, origin: None, skipped, application: None, large, writer: None, change_count: 0 }
+    }
+
+    /// Says whether a change of this table in this transaction is for us.
+    fn is_wanted(&self, running: &Running, relation: u32) -> bool {
+        let listed = self.relations.get(&relation).and_then(|entry| entry.listed);
+        !running.skipped && self.subscribed.takes(listed, running.begin.commit_lsn)
+    }
+
     /// One message within a transaction, other than Begin and Commit.
     fn apply_message(&mut self, running: &mut Running, lsn: Lsn, payload: &[u8]) -> Result<(), Interruption> {
         if running.change_count == 0 {
@@ -477,6 +502,9 @@ impl Applier {
         let place = Place { xid: running.begin.xid, lsn };
         match decode(lsn, payload)? {
             Message::Insert(insert) => {
+                if !self.is_wanted(running, insert.relation) {
+                    return Ok(());
+                }
                 let mapping = self.table(running, insert.relation, lsn)?;
                 tracing::debug!(table = %mapping.name, %lsn, "insert");
                 let writer = writer_of(running, &self.context)?;
@@ -484,6 +512,9 @@ impl Applier {
                 self.count(insert.relation, |counts| counts.inserted += 1);
             }
             Message::Update(update) => {
+                if !self.is_wanted(running, update.relation) {
+                    return Ok(());
+                }
                 let mapping = self.table(running, update.relation, lsn)?;
                 tracing::debug!(table = %mapping.name, %lsn, "update");
                 let writer = writer_of(running, &self.context)?;
@@ -491,16 +522,26 @@ impl Applier {
                 self.count(update.relation, |counts| counts.updated += 1);
             }
             Message::Delete(delete) => {
+                if !self.is_wanted(running, delete.relation) {
+                    return Ok(());
+                }
                 let mapping = self.table(running, delete.relation, lsn)?;
                 tracing::debug!(table = %mapping.name, %lsn, "delete");
                 let writer = writer_of(running, &self.context)?;
                 self.changer.delete(writer, &mapping, place, &delete).map_err(|e| refused(&running.begin, &mapping, lsn, e))?;
                 self.count(delete.relation, |counts| counts.deleted += 1);
             }
-            Message::Truncate(truncate) => self.truncate(running, lsn, &truncate)?,
+            Message::Truncate(mut truncate) => {
+                truncate.relations.retain(|relation| self.is_wanted(running, *relation));
+                if truncate.relations.is_empty() {
+                    return Ok(());
+                }
+                self.truncate(running, lsn, &truncate)?;
+            }
             Message::Relation(_) | Message::Type(_) => return Ok(self.describe(lsn, payload, true)?),
             Message::Origin(origin) => {
                 tracing::debug!(origin = origin.name, "origin");
+                running.skipped |= self.subscribed.only_local;
                 running.origin = Some(origin.name.to_owned());
                 return Ok(());
             }
@@ -544,7 +585,8 @@ impl Applier {
                 }
                 let counts = old.map(|entry| entry.counts).unwrap_or_default();
                 let oid = source.oid;
-                let replaced = self.relations.insert(oid, Entry { source: Arc::new(source), mapping: None, counts });
+                let listed = self.subscribed.find(&source, &self.context.records)?;
+                let replaced = self.relations.insert(oid, Entry { source: Arc::new(source), listed, mapping: None, counts });
                 if within_transaction {
                     self.replaced_relations.push((oid, replaced));
                 }
@@ -566,6 +608,11 @@ impl Applier {
             // Nothing of it is for us; the position may pass it.
             tracing::debug!(xid = begin.xid, lsn = %commit.commit_lsn, "empty transaction");
             self.idle = self.idle.max(end);
+            if self.subscribed.skips(begin.commit_lsn) {
+                self.record_idle(true)?;
+                tracing::info!(xid = begin.xid, lsn = %begin.commit_lsn, "skipped a transaction");
+                self.subscribed.end_skip(&self.context.records)?;
+            }
             return Ok(());
         };
         let source = Source {
@@ -575,6 +622,7 @@ impl Applier {
             commit_time: commit.commit_time,
             origin,
             context: application,
+            subscription: self.context.config.subscription_oid(),
         };
         let meta = CommitMeta {
             author: self.author.clone(),
@@ -602,7 +650,15 @@ impl Applier {
         self.position = end;
         self.idle = self.idle.max(end);
         self.transaction_count += 1;
+        if self.context.config.subscription.is_some_and(|subscription| subscription.wait_durable) {
+            self.context.store.wait_durable(position).map_err(Error::Store)?;
+        }
         self.context.progress.note_applied(end, position, self.context.store.durable());
+        self.subscribed.pass(end, &self.context.records)?;
+        if let Some(lsn) = self.subscribed.skip() {
+            tracing::warn!(%lsn, finished = %begin.commit_lsn, "the LSN to skip was of no transaction up to here and is forgotten");
+            self.subscribed.end_skip(&self.context.records)?;
+        }
         Ok(())
     }
 
@@ -616,7 +672,7 @@ impl Applier {
         self.position = self.idle;
         self.idle_recorded_at = Instant::now();
         self.context.progress.note_applied(self.idle, position, self.context.store.durable());
-        Ok(())
+        self.subscribed.pass(self.position, &self.context.records)
     }
 
     /// Logs and shows the conflicts of a transaction that is committed or given up.
@@ -704,7 +760,7 @@ fn busy(begin: &Begin, what: &str) -> Error {
 }
 
 fn apply_error(begin: &Begin, table: &str, lsn: Lsn, what: String) -> Error {
-    Error::Apply { table: table.to_owned(), xid: begin.xid, lsn, what }
+    Error::Apply { table: table.to_owned(), xid: begin.xid, lsn, finished: begin.commit_lsn, what }
 }
 
 fn refused(begin: &Begin, mapping: &Mapping, lsn: Lsn, error: change::ChangeError) -> Interruption {

@@ -92,11 +92,17 @@ impl Applier {
     pub(super) fn forget_committed(&mut self) -> Result<()> {
         let mut done = Vec::new();
         for (gid, file) in self.prepared.iter() {
-            let commit = self.context.store.commit_of_xid(self.context.branch.state().head, file.xid)?;
-            let Some(id) = commit else { continue };
-            let source = self.context.store.commit(id)?.meta.source.clone();
-            // A later transaction may have the same id, one turn of the circle later.
-            if source.is_some_and(|source| source.commit_lsn > file.prepare_lsn && source.commit_lsn < self.position) {
+            let store = &self.context.store;
+            let mut is_done = false;
+            for id in store.commits_of_source(&[self.context.branch.state().head], Some(file.xid), None)? {
+                // A later transaction may have the same id, one turn of the circle later; so may another subscription's.
+                is_done |= store.commit(id)?.meta.source.as_ref().is_some_and(|source| {
+                    source.subscription == self.context.config.subscription_oid()
+                        && source.commit_lsn > file.prepare_lsn
+                        && source.commit_lsn < self.position
+                });
+            }
+            if is_done {
                 done.push((file.xid, gid.to_owned()));
             }
         }

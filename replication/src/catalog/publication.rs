@@ -42,7 +42,7 @@ pub(crate) async fn read_published(client: &Client, major_version: u32, names: &
             Some(last) if last.oid == table.oid => {
                 if last.columns != table.columns {
                     return Err(Error::Setup(format!(
-                        "the publications have different column lists for table \"{}.{}\"",
+                        "cannot use different column lists for table \"{}.{}\" in different publications",
                         table.schema, table.name
                     )));
                 }

@@ -47,6 +47,8 @@ pub struct StreamOptions {
     pub streaming: bool,
     /// Prepared transactions are sent when they are prepared. Once a slot has been used so, it stays so.
     pub two_phase: bool,
+    /// What the server has from another one is not sent, by servers that can leave it out (from version 16).
+    pub only_local: bool,
 }
 
 impl StreamOptions {
@@ -68,6 +70,9 @@ impl StreamOptions {
             }
             if self.two_phase && server_major_version >= 15 {
                 list.push_str(", \"two_phase\" 'on'");
+            }
+            if self.only_local && server_major_version >= 16 {
+                list.push_str(", \"origin\" 'none'");
             }
         }
         list
@@ -102,6 +107,21 @@ impl Connection {
         let confirmed_flush = confirmed_flush.map(|lsn| lsn.parse()).transpose()?;
         let is_true = |text: Option<String>| text.as_deref() == Some("t");
         Ok(Some(SlotInfo { plugin, logical: is_true(logical), database, active: is_true(active), confirmed_flush, wal_status }))
+    }
+
+    /// Makes a slot that lasts, without a snapshot, and returns where it starts.
+    pub async fn create_slot(&mut self, name: &str) -> Result<Lsn> {
+        let options = if self.server_major_version() >= 15 { "(SNAPSHOT 'nothing')" } else { "NOEXPORT_SNAPSHOT" };
+        let sql = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {options}", quote_identifier(name));
+        let rows = self.query(&sql).await?;
+        let point = rows.into_iter().next().and_then(|row| row.into_iter().nth(1).flatten());
+        let point = point.ok_or_else(|| Error::Protocol("an answer to CREATE_REPLICATION_SLOT without its columns".into()))?;
+        Ok(point.parse()?)
+    }
+
+    /// Drops a slot, once nobody uses it.
+    pub async fn drop_slot(&mut self, name: &str) -> Result<()> {
+        self.query(&format!("DROP_REPLICATION_SLOT {} WAIT", quote_identifier(name))).await.map(drop)
     }
 
     /// Makes a slot that lives as long as this connection, and exports the snapshot that fits its start.
@@ -158,7 +178,8 @@ mod tests {
 
     #[test]
     fn a_server_is_asked_for_what_its_version_has() {
-        let options = StreamOptions { publications: vec!["a".into(), "it's \"b\"".into()], streaming: true, two_phase: false };
+        let options =
+            StreamOptions { publications: vec!["a".into(), "it's \"b\"".into()], streaming: true, two_phase: false, only_local: false };
         let names = r#""publication_names" '"a","it''s ""b"""'"#;
         assert_eq!(options.list(13), format!(r#""proto_version" '1', {names}"#));
         assert_eq!(options.list(14), format!(r#""proto_version" '2', {names}, "messages" 'true', "streaming" 'on'"#));
@@ -167,6 +188,9 @@ mod tests {
         let both = StreamOptions { two_phase: true, ..options.clone() };
         assert_eq!(both.list(14), options.list(14));
         assert_eq!(both.list(15), format!("{}, \"two_phase\" 'on'", options.list(15)));
+        let local = StreamOptions { only_local: true, ..options.clone() };
+        assert_eq!(local.list(15), options.list(15));
+        assert_eq!(local.list(16), options.list(16) + ", \"origin\" 'none'");
         let whole = StreamOptions { streaming: false, ..options };
         assert_eq!(whole.list(15), format!(r#""proto_version" '3', {names}, "messages" 'true'"#));
     }

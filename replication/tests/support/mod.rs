@@ -82,6 +82,8 @@ impl Replica {
             spool_folder: self.spool_folder(),
             two_phase: false,
             prepared_folder: self.folder.path().join("prepared"),
+            application_name: "strandline".into(),
+            subscription: None,
         };
         (self.adjust)(&mut config);
         self.handle = Some(Replicator::start(Arc::clone(self.store()), config).unwrap());

@@ -103,6 +103,8 @@ pub fn sqlstate(code: ErrorCode) -> &'static str {
         E::TooManyConnections => "53300",
         E::ProgramLimitExceeded => "54000",
         E::StatementTooComplex => "54001",
+        E::ConnectionFailure => "08006",
+        E::NameTooLong => "42622",
         E::ProtocolViolation => "08P01",
         E::BadCopyFileFormat => "22P04",
         E::DataCorrupted => "XX001",
@@ -124,5 +126,6 @@ pub fn notice_state(code: NoticeCode) -> &'static str {
         NoticeCode::ActiveTransaction => "25001",
         NoticeCode::NoActiveTransaction => "25P01",
         NoticeCode::NameTooLong => "42622",
+        NoticeCode::UndefinedObject => "42704",
     }
 }

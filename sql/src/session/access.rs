@@ -6,6 +6,7 @@ use strandline_storage::{JournalPosition, Oid, Value};
 use crate::context::{Revision, SessionAccess, StatementContext};
 use crate::error::{ErrorCode, Result, SqlError};
 use crate::session::core::{SessionCore, SetScope};
+use crate::session::engine::RowsFor;
 use crate::session::sequence::SequenceState;
 use crate::system::ProcedureSession;
 
@@ -74,7 +75,10 @@ impl SessionAccess for SessionCore {
         match table {
             "pg_stat_activity" => self.engine.sessions().iter().map(activity_row).collect(),
             "pg_settings" => self.setting_rows(),
-            other => (self.engine.options.server_rows)(other),
+            other => {
+                let viewer = RowsFor { database: self.database(), superuser: self.user().superuser };
+                (self.engine.options.server_rows)(other, &viewer)
+            }
         }
     }
 }

@@ -13,9 +13,17 @@ use crate::session::core::SessionCore;
 use crate::session::portal::Session;
 use crate::session::role::{self, Role};
 use crate::session::sequence::Sequences;
+use crate::session::subscription::{NoSubscriptions, Subscriptions};
 
 /// Gives rows that the server knows and sql does not, by virtual table name.
-pub type ServerRows = Arc<dyn Fn(&str) -> Vec<serde_json::Value> + Send + Sync>;
+pub type ServerRows = Arc<dyn Fn(&str, &RowsFor) -> Vec<serde_json::Value> + Send + Sync>;
+
+/// Who sees rows of the server's.
+#[derive(Clone, Debug, Default)]
+pub struct RowsFor {
+    pub database: String,
+    pub superuser: bool,
+}
 
 /// What the server decides for all sessions.
 #[derive(Clone)]
@@ -33,6 +41,7 @@ pub struct EngineOptions {
     /// Turns a new role's password into its SCRAM-SHA-256 verifier; sql itself knows no SCRAM.
     pub hash_password: Arc<dyn Fn(&str) -> String + Send + Sync>,
     pub server_rows: ServerRows,
+    pub subscriptions: Arc<dyn Subscriptions>,
 }
 
 impl Default for EngineOptions {
@@ -44,7 +53,8 @@ impl Default for EngineOptions {
             default_branch: "main".into(),
             query_memory_max: 1 << 30,
             hash_password: Arc::new(|_| String::new()),
-            server_rows: Arc::new(|_| Vec::new()),
+            server_rows: Arc::new(|_, _| Vec::new()),
+            subscriptions: Arc::new(NoSubscriptions),
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod role;
 mod sequence;
 mod sequence_table;
 pub mod settings;
+pub mod subscription;
 mod transaction;
 
 use std::sync::Arc;
@@ -34,7 +35,7 @@ use crate::error::Result;
 use crate::types::{Oid, SqlType};
 
 pub use self::core::{SessionCore, SetScope};
-pub use engine::{CancelHandle, ConnectRequest, Engine, EngineOptions, SessionInfo};
+pub use engine::{CancelHandle, ConnectRequest, Engine, EngineOptions, RowsFor, SessionInfo};
 pub(crate) use names::ContextNames;
 pub(crate) use portal::PortalState;
 pub use portal::{ParameterValue, Portal, Prepared, Session};
@@ -74,6 +75,8 @@ pub enum NoticeCode {
     NoActiveTransaction,
     /// 42622
     NameTooLong,
+    /// 42704
+    UndefinedObject,
 }
 
 impl Notice {

@@ -77,7 +77,7 @@ pub fn meta(n: u64) -> CommitMeta {
     // Applied some time later, at a pace of its own.
     let here = Timestamp(time.0 + 5_000_000 + (n as i64 * 7919) % 97);
     let lsn = Lsn(0x16B_3748 + n * 536);
-    let source = Source { end_lsn: Lsn(lsn.0 + 48), commit_lsn: lsn, xid: n as u32 + 700, commit_time: time, origin: None, context: None };
+    let source = Source { end_lsn: Lsn(lsn.0 + 48), commit_lsn: lsn, xid: n as u32 + 700, commit_time: time, ..Source::default() };
     CommitMeta {
         committer: author.clone(),
         author,

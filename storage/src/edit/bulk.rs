@@ -8,6 +8,7 @@ use super::{Edit, table_mut};
 use crate::change_set::RowsChange;
 use crate::chunk::{ChunkReader, ChunkWriter};
 use crate::error::{Error, Result};
+use crate::root::Root;
 use crate::schema::{CatalogObject, Oid, TableSchema};
 use crate::table::{IndexShape, ROW_HASH_SIZE, TableData, TableShape, index_layout};
 use crate::tree::{SpillPace, Tree, TreeBuilder};
@@ -34,6 +35,24 @@ impl Edit {
         let data = TableData::build(shape, self.root.chunks.as_ref(), rows)?;
         let count = data.len();
         self.replace_table(table, data)?;
+        Ok(count)
+    }
+
+    /// Gives an empty table the rows that it has in another root value of the same store, where it was filled without keeping others
+    /// from the branch. Returns their number.
+    /// # Errors
+    /// `Conflict` when the table has rows or another definition by now; `NotFound`.
+    pub fn take_rows(&mut self, table: Oid, filled: &Root) -> Result<u64> {
+        let missing = || Error::NotFound { what: "table", name: table.to_string() };
+        let data = filled.table(table).ok_or_else(missing)?;
+        let own = self.root.table(table).ok_or_else(missing)?;
+        if !own.is_empty() || own.shape.schema != data.shape.schema {
+            return Err(Error::Conflict { what: format!("table \"{}\"", data.shape.schema.name) });
+        }
+        let (count, data) = (data.len(), TableData::clone(data));
+        if count > 0 {
+            self.replace_table(table, data)?;
+        }
         Ok(count)
     }
 

@@ -23,6 +23,9 @@ const STATE_SIZE_MAX: usize = 1 << 20;
 /// The longest name of a database, branch or tag.
 const NAME_SIZE_MAX: usize = 1024;
 
+/// Where the small state of subscriptions is.
+const SUBSCRIPTIONS: &str = "subscription/";
+
 /// The branch that a new database has.
 const FIRST_BRANCH: &str = "main";
 /// The owner of a new database's schema `public`, as in PostgreSQL 15.
@@ -315,9 +318,36 @@ impl Store {
         format!("replication/{database}/{branch}/")
     }
 
+    /// Where the small state keeps what belongs to a subscription made by SQL. It exists if there is a value under `definition`; `branch` holds
+    /// what it writes into, as `DATABASE/BRANCH`.
+    pub fn subscription_state_prefix(oid: Oid) -> String {
+        format!("{SUBSCRIPTIONS}{oid}/")
+    }
+
+    /// The oids of the subscriptions made by SQL, in order.
+    pub fn subscriptions(&self) -> Vec<Oid> {
+        let registry = self.registry.lock();
+        let keys = registry.state.range(SUBSCRIPTIONS.to_owned()..).map(|(key, _)| key);
+        let keys = keys.map_while(|key| key.strip_prefix(SUBSCRIPTIONS));
+        let mut oids: Vec<Oid> = keys.filter_map(|key| key.strip_suffix("/definition")?.parse().ok()).collect();
+        oids.sort_unstable();
+        oids
+    }
+
+    /// Those of them that write into a database.
+    pub fn subscriptions_into(&self, database: &str, branch: Option<&str>) -> Vec<Oid> {
+        let is_into = |oid: &Oid| {
+            let target = self.get_state(&format!("{}branch", Self::subscription_state_prefix(*oid))).unwrap_or_default();
+            let target = String::from_utf8_lossy(&target);
+            target.split_once('/').is_some_and(|(d, b)| d == database && branch.is_none_or(|branch| b == branch))
+        };
+        self.subscriptions().into_iter().filter(is_into).collect()
+    }
+
     /// The branch follows, or has followed, a source: its replicated commits stand for what was confirmed there.
     pub fn follows_source(&self, database: &str, branch: &str) -> bool {
         self.get_state(&format!("{}source", Self::source_state_prefix(database, branch))).is_some()
+            || !self.subscriptions_into(database, Some(branch)).is_empty()
     }
 
     /// Sets or (`None`) removes a value of small state. Durable when the returned position is.

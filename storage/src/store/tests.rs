@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Branch, OpenWith, Store};
+use super::{Branch, OpenWith, Store, StoreOptions};
 use crate::commit::{CommitMeta, Identity, Source};
 use crate::disk::SimulatedDisk;
 use crate::edit::Edit;
@@ -30,6 +30,7 @@ pub(crate) fn meta(message: &str, n: u64) -> CommitMeta {
         commit_time: time,
         origin: None,
         context: None,
+        subscription: 0,
     });
     CommitMeta { committer: author.clone(), author, author_time: time, commit_time: time, message: message.into(), source }
 }
@@ -661,4 +662,54 @@ fn readers_committers_and_the_checkpoint_thread_get_along() {
     assert_eq!(reached(&disk, &[expected]), 1);
     let report = crate::fsck::fsck_on(Arc::new(disk), Path::new("/data")).unwrap();
     assert!(report.findings.is_empty(), "{:?}", report.findings);
+}
+
+#[test]
+fn a_branch_follows_the_subscriptions_that_write_into_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), StoreOptions::default()).unwrap();
+    let put = |oid: u32, key: &str, value: &str| {
+        store.put_state(&format!("{}{key}", Store::subscription_state_prefix(oid)), Some(value.as_bytes())).unwrap();
+    };
+    put(20000, "branch", "db/main");
+    assert!(!store.follows_source("db", "main"), "without a definition it does not exist");
+    for (oid, branch) in [(20000, "db/main"), (3, "db/a/b"), (100_000, "other/main")] {
+        put(oid, "definition", "{}");
+        put(oid, "branch", branch);
+    }
+    assert_eq!(store.subscriptions(), [3, 20000, 100_000]);
+    assert_eq!(store.subscriptions_into("db", None), [3, 20000]);
+    assert_eq!(store.subscriptions_into("db", Some("a/b")), [3]);
+    assert!(store.follows_source("db", "main") && store.follows_source("other", "main"));
+    assert!(!store.follows_source("db", "a") && !store.follows_source("other", "a/b"));
+}
+
+#[test]
+fn a_table_filled_beside_a_branch_enters_it_in_one_stroke() {
+    let disk = SimulatedDisk::default();
+    let store = made(&disk).unwrap();
+    let branch = store.branch(DATABASE, "main").unwrap();
+    let mut beside = Edit::new(branch.state().head_root);
+    beside.replace_rows(TABLE, &mut (0..5000).map(|id| Ok(row(id, "copied")))).unwrap();
+    let filled = beside.root_and_changes().0;
+    // Others go on to write into the branch meanwhile.
+    let mut apply = branch.begin_apply(false).unwrap();
+    apply.insert(KEYLESS, row(5, "theirs")).unwrap();
+    apply.commit(meta("theirs", 2)).unwrap();
+    let mut apply = branch.begin_apply(false).unwrap();
+    assert_eq!(apply.take_rows(TABLE, &filled).unwrap(), 5000);
+    assert!(matches!(apply.take_rows(TABLE, &filled), Err(Error::Conflict { .. })), "it has rows now");
+    assert!(matches!(apply.take_rows(99, &filled), Err(Error::NotFound { .. })));
+    apply.commit(meta("copy", 3)).unwrap();
+    store.close().unwrap();
+    drop((branch, store));
+    let store = open_on(&disk, 1 << 16, u64::MAX).unwrap();
+    let root = store.branch(DATABASE, "main").unwrap().state().head_root;
+    assert_eq!((rows(&root, TABLE).len(), rows(&root, KEYLESS).len()), (5000, 1));
+    // Another definition is another table.
+    let branch = store.branch(DATABASE, "main").unwrap();
+    let mut apply = branch.begin_apply(false).unwrap();
+    apply.truncate(TABLE).unwrap();
+    apply.put_table(table(TABLE, "renamed", true)).unwrap();
+    assert!(matches!(apply.take_rows(TABLE, &filled), Err(Error::Conflict { .. })));
 }

@@ -72,6 +72,16 @@ pub fn drop_database(session: &mut Session, drop: &DropdbStmt) -> Result<Outcome
         return Err(SqlError::new(ErrorCode::ObjectInUse, format!("database \"{name}\" is being accessed by other users"))
             .detail(format!("There are {count} other sessions using the database.")));
     }
+    let subscription_count = store.subscriptions_into(name, None).len();
+    if subscription_count > 0 {
+        let detail = if subscription_count == 1 {
+            "There is 1 subscription.".to_owned()
+        } else {
+            format!("There are {subscription_count} subscriptions.")
+        };
+        let message = format!("database \"{name}\" is being used by logical replication subscription");
+        return Err(SqlError::new(ErrorCode::ObjectInUse, message).detail(detail));
+    }
     store.drop_database(name)?;
     store.sync()?;
     Ok(Outcome::done("DROP DATABASE"))

@@ -16,6 +16,7 @@ mod owner;
 mod rename;
 mod role;
 mod sequence;
+mod subscription;
 mod types;
 mod view;
 
@@ -68,7 +69,7 @@ impl Ddl {
 /// Everything that is not a query, DML, transaction or setting.
 pub fn execute(session: &mut Session, statement: &Statement, node: &NodeEnum, params: Vec<Value>) -> Result<Outcome> {
     use NodeEnum as N;
-    // Roles and databases are not in a branch's catalog: no snapshot of one is needed.
+    // Roles, databases and subscriptions are not in a branch's catalog: no snapshot of one is needed.
     match node {
         N::CreateRoleStmt(create) => return role::create(session, create),
         N::AlterRoleStmt(alter) => return role::alter(session, alter),
@@ -76,6 +77,13 @@ pub fn execute(session: &mut Session, statement: &Statement, node: &NodeEnum, pa
         N::AlterRoleSetStmt(_) => return Err(SqlError::unsupported("ALTER ROLE ... SET")),
         N::CreatedbStmt(create) => return database::create(session, create),
         N::DropdbStmt(drop) => return database::drop_database(session, drop),
+        N::CreateSubscriptionStmt(create) => return subscription::create(session, create),
+        N::AlterSubscriptionStmt(alter) => return subscription::alter(session, alter),
+        N::DropSubscriptionStmt(drop) => return subscription::drop(session, drop),
+        N::RenameStmt(rename) if rename.rename_type() == ObjectType::ObjectSubscription => return subscription::rename(session, rename),
+        N::AlterOwnerStmt(alter) if alter.object_type() == ObjectType::ObjectSubscription => {
+            return subscription::set_owner(session, alter);
+        }
         N::CreateTableAsStmt(create) => return create_table_as::create(session, statement, create, params),
         _ => {}
     }
@@ -146,7 +154,6 @@ fn feature_name(node: &NodeEnum) -> String {
         NodeEnum::RuleStmt(_) => "CREATE RULE",
         NodeEnum::RefreshMatViewStmt(_) => "REFRESH MATERIALIZED VIEW",
         NodeEnum::CreatePublicationStmt(_) => "CREATE PUBLICATION",
-        NodeEnum::CreateSubscriptionStmt(_) => "CREATE SUBSCRIPTION",
         NodeEnum::AlterDefaultPrivilegesStmt(_) => "ALTER DEFAULT PRIVILEGES",
         NodeEnum::GrantRoleStmt(_) => "GRANT of a role",
         NodeEnum::DefineStmt(_) => "CREATE AGGREGATE, OPERATOR or TYPE of this form",

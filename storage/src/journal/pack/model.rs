@@ -136,6 +136,9 @@ fn commit(c: &mut impl Coder) -> Decoded<()> {
         if has(commit::HAS_CONTEXT) {
             c.string()?;
         }
+        if has(commit::HAS_SUBSCRIPTION) {
+            c.count()?;
+        }
         source = Some((lsn, xid));
     }
     c.message(source)?;

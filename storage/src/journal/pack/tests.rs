@@ -81,6 +81,8 @@ fn meta(n: u64) -> CommitMeta {
         commit_time: Timestamp(1_000_000 + n as i64 * 37),
         origin: None,
         context: (n % 50 == 7).then(|| format!("{{\"user\": {n}}}")),
+        // A second subscription into the same branch.
+        subscription: if n % 10 == 3 { 16_500 } else { 0 },
     };
     CommitMeta {
         committer: author.clone(),

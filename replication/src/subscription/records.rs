@@ -1,0 +1,120 @@
+//! A subscription's records in the store, for who makes, changes and shows it.
+
+use std::sync::Arc;
+
+use strandline_storage::store::Store;
+use strandline_storage::{Lsn, Oid};
+
+use super::publisher::PublishedName;
+use crate::error::Result;
+use crate::source_record::SourceRecords;
+use crate::table_state::{SubscribedTable, SyncState};
+
+/// The records of one subscription. Only its worker changes the states of tables while it runs.
+#[derive(Clone)]
+pub struct SubscriptionRecords {
+    store: Arc<Store>,
+    records: SourceRecords,
+}
+
+/// A subscribed table as `pg_subscription_rel` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableRecord {
+    pub schema: String,
+    pub name: String,
+    /// PostgreSQL's letter.
+    pub state: char,
+    pub lsn: Option<Lsn>,
+}
+
+impl SubscriptionRecords {
+    pub fn new(store: &Arc<Store>, oid: Oid) -> Self {
+        SubscriptionRecords { store: Arc::clone(store), records: SourceRecords::of_subscription(Arc::clone(store), oid) }
+    }
+
+    /// Those of the configured source of a branch.
+    pub fn configured(store: &Arc<Store>, database: &str, branch: &str) -> Self {
+        SubscriptionRecords { store: Arc::clone(store), records: SourceRecords::new(Arc::clone(store), database, branch) }
+    }
+
+    /// # Errors
+    /// `Store` for damaged records.
+    pub fn tables(&self) -> Result<Vec<TableRecord>> {
+        let record = |table: SubscribedTable| TableRecord {
+            state: table.state.letter(),
+            lsn: table.state.point(),
+            schema: table.schema,
+            name: table.name,
+        };
+        Ok(self.records.tables()?.into_values().map(record).collect())
+    }
+
+    /// The tables of a configured source: all that it has replicated.
+    /// # Errors
+    /// `Store` for damaged records.
+    pub fn replicated_tables(&self) -> Result<Vec<TableRecord>> {
+        let relations = self.records.relations()?;
+        let mut tables: Vec<TableRecord> = relations
+            .into_values()
+            .map(|relation| TableRecord { schema: relation.schema, name: relation.name, state: 'r', lsn: None })
+            .collect();
+        tables.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
+        Ok(tables)
+    }
+
+    /// Makes these the subscribed tables: new ones are copied first or not, those that are not among them are forgotten. Returns what was added and removed.
+    /// # Errors
+    /// `Store`.
+    pub fn set_tables(&self, published: &[PublishedName], copy_data: bool) -> Result<(Vec<PublishedName>, Vec<TableRecord>)> {
+        let known = self.records.tables()?;
+        let is_known = |table: &PublishedName| {
+            // A table that was made again on the primary is the same one here.
+            known.contains_key(&table.oid) || known.values().any(|k| k.schema == table.schema && k.name == table.name)
+        };
+        let added: Vec<PublishedName> = published.iter().filter(|table| !is_known(table)).cloned().collect();
+        let state = if copy_data { SyncState::Init } else { SyncState::Ready { point: None } };
+        for table in &added {
+            let record = SubscribedTable { schema: table.schema.clone(), name: table.name.clone(), state };
+            self.records.set_table(table.oid, Some(&record))?;
+        }
+        let mut removed = Vec::new();
+        for (oid, table) in known {
+            if !published.iter().any(|p| p.oid == oid || (p.schema == table.schema && p.name == table.name)) {
+                self.records.set_table(oid, None)?;
+                let lsn = table.state.point();
+                removed.push(TableRecord { schema: table.schema, name: table.name, state: table.state.letter(), lsn });
+            }
+        }
+        Ok((added, removed))
+    }
+
+    pub fn is_enabled(&self) -> bool {
+        self.records.is_enabled()
+    }
+
+    /// # Errors
+    /// `Store`.
+    pub fn set_enabled(&self, enabled: bool) -> Result<()> {
+        Ok(self.store.wait_durable(self.records.set_enabled(enabled)?)?)
+    }
+
+    /// # Errors
+    /// `Store` for a damaged record.
+    pub fn skip(&self) -> Result<Option<Lsn>> {
+        self.records.skip()
+    }
+
+    /// # Errors
+    /// `Store`.
+    pub fn set_skip(&self, lsn: Option<Lsn>) -> Result<()> {
+        Ok(self.store.wait_durable(self.records.set_skip(lsn)?)?)
+    }
+
+    /// Where the stream goes on, as far as it is known before the subscription runs.
+    /// # Errors
+    /// `Store`; also when the branch is gone.
+    pub fn position(&self, database: &str, branch: &str) -> Result<Option<Lsn>> {
+        let branch = self.store.branch(database, branch)?;
+        Ok(self.records.position(&branch)?.0)
+    }
+}

@@ -1,0 +1,126 @@
+//! How far each table of a subscription made by SQL has come.
+//!
+//! ```text
+//!   Init --> Copying(S) --> Synced(S) --> Ready
+//! ```
+//!
+//! A table is copied on the snapshot of a temporary slot that starts at S, while the subscription's own stream rests. The snapshot holds the transactions whose commit
+//! records lie before S, so of this table the stream applies the others only; of tables that are not copied yet it applies nothing. When the stream
+//! has passed S, all tables stand at the same LSN. A copy is one commit that carries S, and `Copying(S)` is in the journal before it: after a crash the commit tells whether
+//! the copy is there.
+
+use std::fmt;
+use std::str::FromStr;
+
+use strandline_storage::Lsn;
+
+/// The state of one table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SyncState {
+    /// Its rows are to be copied.
+    Init,
+    /// They are being copied as they were at this point.
+    Copying { point: Lsn },
+    /// They are here as they were at this point, which the stream has not reached.
+    Synced { point: Lsn },
+    /// It follows the stream.
+    Ready { point: Option<Lsn> },
+}
+
+impl SyncState {
+    /// Says whether a change of a transaction whose commit record lies at `commit` is to be applied.
+    pub(crate) fn takes(self, commit: Lsn) -> bool {
+        match self {
+            SyncState::Init | SyncState::Copying { .. } => false,
+            SyncState::Synced { point } => commit >= point,
+            SyncState::Ready { .. } => true,
+        }
+    }
+
+    /// PostgreSQL's letter (`pg_subscription_rel.srsubstate`).
+    pub(crate) fn letter(self) -> char {
+        match self {
+            SyncState::Init => 'i',
+            SyncState::Copying { .. } => 'd',
+            SyncState::Synced { .. } => 's',
+            SyncState::Ready { .. } => 'r',
+        }
+    }
+
+    pub(crate) fn point(self) -> Option<Lsn> {
+        match self {
+            SyncState::Init | SyncState::Copying { .. } => None,
+            SyncState::Synced { point } => Some(point),
+            SyncState::Ready { point } => point,
+        }
+    }
+}
+
+/// A subscribed table of the primary, by its name there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SubscribedTable {
+    pub(crate) schema: String,
+    pub(crate) name: String,
+    pub(crate) state: SyncState,
+}
+
+impl fmt::Display for SubscribedTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let point = match self.state {
+            SyncState::Copying { point } => Some(point),
+            other => other.point(),
+        };
+        // A name can have every character but this.
+        let (schema, name) = (&self.schema, &self.name);
+        write!(f, "{}\0{}\0{schema}\0{name}", self.state.letter(), point.map_or_else(|| "-".to_owned(), |lsn| lsn.to_string()))
+    }
+}
+
+impl FromStr for SubscribedTable {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let fields: Vec<&str> = text.split('\0').collect();
+        let &[letter, point, schema, name] = fields.as_slice() else { return Err(()) };
+        let point: Option<Lsn> = if point == "-" { None } else { Some(point.parse().map_err(drop)?) };
+        let state = match (letter, point) {
+            ("i", None) => SyncState::Init,
+            ("d", Some(point)) => SyncState::Copying { point },
+            ("s", Some(point)) => SyncState::Synced { point },
+            ("r", point) => SyncState::Ready { point },
+            _ => return Err(()),
+        };
+        Ok(SubscribedTable { schema: schema.to_owned(), name: name.to_owned(), state })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_round_trip_with_any_name() {
+        let point = Lsn(0x1_0000_0002);
+        for state in [
+            SyncState::Init,
+            SyncState::Copying { point },
+            SyncState::Synced { point },
+            SyncState::Ready { point: None },
+            SyncState::Ready { point: Some(point) },
+        ] {
+            let table = SubscribedTable { schema: "a b".into(), name: "c\n\"d -".into(), state };
+            assert_eq!(table.to_string().parse(), Ok(table));
+        }
+        for damaged in ["", "i\0-\0a", "d\0-\0a\0b", "i\x000/1\0a\0b", "x\0-\0a\0b", "r\0what\0a\0b"] {
+            assert_eq!(damaged.parse::<SubscribedTable>(), Err(()), "{damaged:?}");
+        }
+    }
+
+    #[test]
+    fn a_copied_table_takes_what_its_snapshot_does_not_hold() {
+        let synced = SyncState::Synced { point: Lsn(10) };
+        assert!(!synced.takes(Lsn(9)) && synced.takes(Lsn(10)) && synced.takes(Lsn(11)));
+        assert!(!SyncState::Init.takes(Lsn(99)) && !SyncState::Copying { point: Lsn(10) }.takes(Lsn(99)));
+        assert!(SyncState::Ready { point: Some(Lsn(10)) }.takes(Lsn(1)));
+    }
+}

@@ -1,0 +1,175 @@
+//! CREATE SUBSCRIPTION, and what it shares with ALTER: the questions to the primary.
+
+use strandline_replication::Error as ReplicationError;
+use strandline_replication::client::ConnectionConfig;
+use strandline_replication::subscription::{PublishedName, Publisher};
+use strandline_sql::error::{ErrorCode, Result, SqlError};
+use strandline_sql::session::subscription::{CreateSubscription, SubscriptionCaller};
+use strandline_sql::session::{Notice, NoticeCode};
+use strandline_storage::CatalogObject;
+
+use super::definition::{self, Definition};
+use super::{Subscriptions, exists};
+
+impl Subscriptions {
+    pub(super) fn create(&self, create: CreateSubscription, caller: &SubscriptionCaller, notify: &mut dyn FnMut(Notice)) -> Result<()> {
+        self.check_mode()?;
+        let name = create.name.clone();
+        if self.find(&name, &caller.database)?.is_some() || self.is_configured(&name, &caller.database) {
+            return Err(exists(&name));
+        }
+        let connection = definition::connection(&create.conninfo, &name)?;
+        let settings = create.settings;
+        let definition = Definition {
+            name,
+            owner: caller.role,
+            database: caller.database.clone(),
+            branch: caller.branch.clone(),
+            conninfo: create.conninfo,
+            slot_name: create.slot_name,
+            publications: create.publications,
+            streaming: settings.streaming.unwrap_or(false),
+            two_phase: create.two_phase,
+            disable_on_error: settings.disable_on_error.unwrap_or(false),
+            synchronous_commit: settings.synchronous_commit.unwrap_or_else(|| "off".into()),
+            origin: settings.origin.unwrap_or_else(|| "any".into()),
+            create_tables: create.create_tables,
+        };
+        let oid = self.store.next_oid()?;
+        let records = Definition::records(&self.store, oid);
+        let mut publisher = None;
+        if create.connect {
+            let mut connected = connect(&connection)?;
+            warn_of_missing(&mut connected, &definition.publications, notify)?;
+            let tables = published_tables(&mut connected, &definition.publications)?;
+            self.check_tables(&definition, &tables)?;
+            records.set_tables(&tables, create.copy_data).map_err(stored)?;
+            publisher = Some(connected);
+        } else {
+            let what =
+                "tables were not subscribed, you will have to run ALTER SUBSCRIPTION ... REFRESH PUBLICATION to subscribe the tables";
+            notify(Notice::warning(NoticeCode::Warning, what));
+        }
+        let slot = definition.slot_name.clone().filter(|_| create.create_slot);
+        if let (Some(publisher), Some(slot)) = (&mut publisher, &slot) {
+            check_slot_name(slot)?;
+            if let Err(error) = publisher.create_slot(slot) {
+                Definition::remove(&self.store, oid)?;
+                let text = primary_text(&error);
+                return Err(SqlError::new(ErrorCode::ProtocolViolation, format!("could not create replication slot \"{slot}\": {text}")));
+            }
+            notify(Notice::new(NoticeCode::Success, format!("created replication slot \"{slot}\" on publisher")));
+        }
+        let saved = records.set_enabled(create.enabled).map_err(stored).and_then(|()| definition.save(&self.store, oid));
+        if let Err(error) = saved {
+            if let (Some(publisher), Some(slot)) = (&mut publisher, &slot)
+                && let Err(error) = publisher.drop_slot(slot)
+            {
+                tracing::error!(slot, %error, "the slot of a subscription that could not be created is left behind");
+            }
+            return Err(error);
+        }
+        tracing::info!(subscription = %definition.name, database = %definition.database, branch = %definition.branch, "subscription created");
+        if create.enabled {
+            self.start_worker(oid)?;
+        }
+        Ok(())
+    }
+
+    /// A published table must be something here that rows can be written into, or be created.
+    pub(super) fn check_tables(&self, definition: &Definition, tables: &[PublishedName]) -> Result<()> {
+        let state = self.store.branch(&definition.database, &definition.branch)?.state();
+        for table in tables {
+            let (schema, name) = (&table.schema, &table.name);
+            let local = state.working.catalog().relation(schema, name).or_else(|| state.head_root.catalog().relation(schema, name));
+            match local.map(|object| &**object) {
+                Some(CatalogObject::Table(_)) => {}
+                Some(other) => {
+                    let kind = if matches!(other, CatalogObject::View(_)) { "views" } else { "sequences" };
+                    return Err(SqlError::new(
+                        ErrorCode::WrongObjectType,
+                        format!("cannot use relation \"{schema}.{name}\" as logical replication target"),
+                    )
+                    .detail(format!("This operation is not supported for {kind}.")));
+                }
+                None if definition.create_tables => {}
+                None => return Err(SqlError::new(ErrorCode::UndefinedTable, format!("relation \"{schema}.{name}\" does not exist"))),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The default, the subscription's own name, may be no slot's name: the primary says so in its words.
+fn check_slot_name(slot: &str) -> Result<()> {
+    if slot.contains('\0') {
+        return Err(SqlError::new(ErrorCode::InvalidName, "a slot's name with a zero byte"));
+    }
+    Ok(())
+}
+
+pub(super) fn connect(connection: &ConnectionConfig) -> Result<Publisher> {
+    Publisher::connect(connection).map_err(|error| {
+        let what = connection_failure(connection, &error);
+        SqlError::new(ErrorCode::ConnectionFailure, format!("could not connect to the publisher: {what}"))
+    })
+}
+
+/// libpq's words for a connection that could not be made.
+pub(super) fn connection_failure(connection: &ConnectionConfig, error: &ReplicationError) -> String {
+    let what = match error {
+        ReplicationError::Primary { message, .. } => format!("FATAL:  {message}"),
+        ReplicationError::Connection { source, .. } if source.kind() == std::io::ErrorKind::ConnectionRefused => {
+            "Connection refused\n\tIs the server running on that host and accepting TCP/IP connections?".to_owned()
+        }
+        other => other.to_string(),
+    };
+    format!("connection to server at \"{}\", port {} failed: {what}", connection.host, connection.port)
+}
+
+/// What the primary answered, as libpq shows it.
+pub(super) fn primary_text(error: &ReplicationError) -> String {
+    match error {
+        ReplicationError::Primary { message, detail, hint, .. } => {
+            let mut text = format!("ERROR:  {message}");
+            for (word, part) in [("DETAIL", detail), ("HINT", hint)] {
+                if let Some(part) = part {
+                    text.push_str(&format!("\n{word}:  {part}"));
+                }
+            }
+            text
+        }
+        other => other.to_string(),
+    }
+}
+
+pub(super) fn stored(error: ReplicationError) -> SqlError {
+    match error {
+        ReplicationError::Store(error) => error.into(),
+        other => super::internal(other.to_string()),
+    }
+}
+
+pub(super) fn warn_of_missing(publisher: &mut Publisher, names: &[String], notify: &mut dyn FnMut(Notice)) -> Result<()> {
+    let missing = publisher.missing_publications(names).map_err(|error| {
+        let text = primary_text(&error);
+        SqlError::new(ErrorCode::ConnectionFailure, format!("could not receive list of publications from the publisher: {text}"))
+    })?;
+    let list = missing.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+    match missing.len() {
+        0 => {}
+        1 => notify(Notice::warning(NoticeCode::UndefinedObject, format!("publication {list} does not exist on the publisher"))),
+        _ => notify(Notice::warning(NoticeCode::UndefinedObject, format!("publications {list} do not exist on the publisher"))),
+    }
+    Ok(())
+}
+
+pub(super) fn published_tables(publisher: &mut Publisher, names: &[String]) -> Result<Vec<PublishedName>> {
+    publisher.tables(names).map_err(|error| match error {
+        ReplicationError::Setup(what) => SqlError::new(ErrorCode::FeatureNotSupported, what),
+        error => {
+            let text = primary_text(&error);
+            SqlError::new(ErrorCode::ConnectionFailure, format!("could not receive list of replicated tables from the publisher: {text}"))
+        }
+    })
+}

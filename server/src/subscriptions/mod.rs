@@ -1,0 +1,272 @@
+//! Subscriptions: their definitions in the store, a replicator for each that is enabled, and the commands that change them while the server runs.
+//!
+//! Every command reads the definition, stops the replicator where it must, writes the definition durably and starts the replicator anew: what has arrived in
+//! whole is applied first, and the position is in the commits, so nothing is lost or repeated. Commands go one at a time; who only looks does not wait for them.
+//!
+//! The source of the configuration file is a subscription, too: named after its slot, defined by the file, and not to be changed or dropped by SQL.
+
+mod alter;
+mod create;
+mod definition;
+mod rows;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use strandline_replication::subscription::{Publisher, SubscriptionRecords};
+use strandline_replication::{Config as ReplicatorConfig, Handle, Replicator, Snapshot};
+use strandline_sql::error::{ErrorCode, Result, SqlError};
+use strandline_sql::session::Notice;
+use strandline_sql::session::subscription::{SubscriptionCaller, SubscriptionCommand, Subscriptions as Commands};
+use strandline_storage::{Oid, Store};
+
+use crate::config::PostgresReplication;
+use definition::Definition;
+
+/// The oid of the configured subscription: the first of the users' range is never a table's, as a database's own objects begin behind it.
+const CONFIGURED_OID: Oid = 16383;
+
+/// What subscriptions made by SQL have from the server's configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub data_dir: PathBuf,
+    pub cfg_dir: PathBuf,
+    /// Replicated transactions go into the working set, which can hold one source's position only.
+    pub working_set: bool,
+    pub retry_wait: Duration,
+}
+
+/// The source of the configuration file.
+pub struct Configured {
+    pub source: PostgresReplication,
+    pub config: ReplicatorConfig,
+}
+
+/// All subscriptions of the server.
+pub struct Subscriptions {
+    store: Arc<Store>,
+    settings: Settings,
+    configured: Option<Configured>,
+    /// Held by the command under way.
+    command: Mutex<()>,
+    workers: Mutex<BTreeMap<Oid, Worker>>,
+}
+
+/// The replicators that a subscription has had since the server started.
+#[derive(Default)]
+struct Worker {
+    handle: Option<Handle>,
+    /// What those before the present one counted.
+    before: Counts,
+}
+
+/// Counters of `pg_stat_subscription_stats`.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    apply_errors: u64,
+    copy_errors: u64,
+    conflicts: [u64; 4],
+}
+
+impl Counts {
+    fn add(&mut self, snapshot: &Snapshot) {
+        self.apply_errors += snapshot.error_count;
+        self.copy_errors += snapshot.copy_error_count;
+        for (sum, count) in self.conflicts.iter_mut().zip(snapshot.conflict_counts) {
+            *sum += count;
+        }
+    }
+}
+
+/// A subscription by name, for a command.
+struct Found {
+    oid: Oid,
+    definition: Definition,
+    records: SubscriptionRecords,
+}
+
+impl Subscriptions {
+    pub fn new(store: Arc<Store>, settings: Settings, configured: Option<Configured>) -> Arc<Self> {
+        Arc::new(Subscriptions { store, settings, configured, command: Mutex::new(()), workers: Mutex::new(BTreeMap::new()) })
+    }
+
+    /// Starts every enabled subscription. One that cannot be started is logged and keeps no other from it.
+    /// # Errors
+    /// The configured source cannot be started, or the definitions are damaged.
+    pub fn start(&self) -> Result<()> {
+        let _command = self.command.lock();
+        if self.configured_records().is_some_and(|records| records.is_enabled()) {
+            self.start_worker(CONFIGURED_OID)?;
+        }
+        Definition::remove_unfinished(&self.store)?;
+        for (oid, definition) in Definition::list(&self.store)? {
+            if !Definition::records(&self.store, oid).is_enabled() {
+                continue;
+            }
+            if let Err(error) = self.check_mode().and_then(|()| self.start_worker(oid)) {
+                tracing::error!(subscription = %definition.name, %error, "the subscription could not be started");
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops them all in an orderly way.
+    pub fn stop(&self) {
+        let _command = self.command.lock();
+        let handles: Vec<Handle> = self.workers.lock().values_mut().filter_map(|worker| worker.handle.take()).collect();
+        for handle in handles {
+            handle.stop();
+        }
+    }
+
+    fn configured_records(&self) -> Option<SubscriptionRecords> {
+        let config = &self.configured.as_ref()?.config;
+        Some(SubscriptionRecords::configured(&self.store, &config.replica_database, &config.branch))
+    }
+
+    fn start_worker(&self, oid: Oid) -> Result<()> {
+        let config = match self.configured.as_ref().filter(|_| oid == CONFIGURED_OID) {
+            Some(configured) => configured.config.clone(),
+            None => {
+                let definition = Definition::list(&self.store)?.into_iter().find(|(other, _)| *other == oid);
+                let (_, definition) = definition.ok_or_else(|| internal("the subscription is gone"))?;
+                definition.replicator_config(oid, &self.settings)?
+            }
+        };
+        let handle = Replicator::start(Arc::clone(&self.store), config).map_err(|error| internal(error.to_string()))?;
+        self.workers.lock().entry(oid).or_default().handle = Some(handle);
+        Ok(())
+    }
+
+    /// Stops the replicator and waits for it. Its last state stays to be seen until another one starts.
+    fn stop_worker(&self, oid: Oid) {
+        // Not under the lock: who looks at the subscriptions shall not wait.
+        let handle = self.workers.lock().get_mut(&oid).and_then(|worker| worker.handle.take());
+        if let Some(handle) = handle {
+            handle.stop();
+            let snapshot = handle.status().snapshot();
+            self.workers.lock().entry(oid).or_default().before.add(&snapshot);
+        }
+    }
+
+    /// A subscription is known by its name within its database.
+    fn find(&self, name: &str, database: &str) -> Result<Option<Found>> {
+        let found = Definition::list(&self.store)?.into_iter().find(|(_, d)| d.name == name && d.database == database);
+        Ok(found.map(|(oid, definition)| Found { oid, definition, records: Definition::records(&self.store, oid) }))
+    }
+
+    fn is_configured(&self, name: &str, database: &str) -> bool {
+        self.configured.as_ref().is_some_and(|c| c.config.slot_name == name && c.config.replica_database == database)
+    }
+
+    /// In working-set mode a branch can remember one source's position.
+    fn check_mode(&self) -> Result<()> {
+        if self.settings.working_set {
+            return Err(SqlError::unsupported("a subscription while dolt_transaction_commit is off in the configuration"));
+        }
+        Ok(())
+    }
+
+    fn drop(&self, name: &str, missing_ok: bool, caller: &SubscriptionCaller, notify: &mut dyn FnMut(Notice)) -> Result<()> {
+        if self.is_configured(name, &caller.database) {
+            return Err(defined_by_file(name));
+        }
+        let Some(found) = self.find(name, &caller.database)? else {
+            if missing_ok {
+                notify(Notice::new(
+                    strandline_sql::session::NoticeCode::Success,
+                    format!("subscription \"{name}\" does not exist, skipping"),
+                ));
+                return Ok(());
+            }
+            return Err(missing(name));
+        };
+        check_owner(&found, caller)?;
+        self.stop_worker(found.oid);
+        let dropped = match &found.definition.slot_name {
+            Some(slot) => self.drop_slot(&found.definition, slot, notify),
+            None => Ok(()),
+        };
+        if let Err(error) = dropped {
+            // It is as it was.
+            if found.records.is_enabled() {
+                self.start_worker(found.oid)?;
+            }
+            return Err(error);
+        }
+        Definition::remove(&self.store, found.oid)?;
+        self.workers.lock().remove(&found.oid);
+        let config = found.definition.replicator_config(found.oid, &self.settings)?;
+        for folder in [config.spool_folder, config.prepared_folder] {
+            match std::fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(folder = %folder.display(), %error, "the files of a dropped subscription could not be removed");
+                }
+                _ => {}
+            }
+        }
+        tracing::info!(subscription = name, database = %caller.database, "subscription dropped");
+        Ok(())
+    }
+
+    fn drop_slot(&self, definition: &Definition, slot: &str, notify: &mut dyn FnMut(Notice)) -> Result<()> {
+        let connection = definition.connection()?;
+        let mut publisher = Publisher::connect(&connection).map_err(|error| {
+            let what = create::connection_failure(&connection, &error);
+            SqlError::new(
+                ErrorCode::ConnectionFailure,
+                format!("could not connect to publisher when attempting to drop replication slot \"{slot}\": {what}"),
+            )
+            .hint(
+                "Use ALTER SUBSCRIPTION ... DISABLE to disable the subscription, and then use ALTER SUBSCRIPTION ... SET (slot_name = NONE) to \
+                 disassociate it from the slot.",
+            )
+        })?;
+        publisher.drop_slot(slot).map_err(|error| {
+            SqlError::new(
+                ErrorCode::ConnectionFailure,
+                format!("could not drop replication slot \"{slot}\" on publisher: {}", create::primary_text(&error)),
+            )
+        })?;
+        notify(Notice::new(strandline_sql::session::NoticeCode::Success, format!("dropped replication slot \"{slot}\" on publisher")));
+        Ok(())
+    }
+}
+
+impl Commands for Subscriptions {
+    fn execute(&self, command: SubscriptionCommand, caller: &SubscriptionCaller, notify: &mut dyn FnMut(Notice)) -> Result<()> {
+        let _command = self.command.lock();
+        match command {
+            SubscriptionCommand::Create(create) => self.create(*create, caller, notify),
+            SubscriptionCommand::Alter { name, change } => self.alter(&name, change, caller, notify),
+            SubscriptionCommand::Drop { name, missing_ok } => self.drop(&name, missing_ok, caller, notify),
+        }
+    }
+}
+
+fn check_owner(found: &Found, caller: &SubscriptionCaller) -> Result<()> {
+    if caller.superuser || caller.role == found.definition.owner {
+        return Ok(());
+    }
+    Err(SqlError::new(ErrorCode::InsufficientPrivilege, format!("must be owner of subscription {}", found.definition.name)))
+}
+
+fn missing(name: &str) -> SqlError {
+    SqlError::new(ErrorCode::UndefinedObject, format!("subscription \"{name}\" does not exist"))
+}
+
+fn exists(name: &str) -> SqlError {
+    SqlError::new(ErrorCode::DuplicateObject, format!("subscription \"{name}\" already exists"))
+}
+
+fn defined_by_file(name: &str) -> SqlError {
+    SqlError::new(ErrorCode::ObjectNotInPrerequisiteState, format!("subscription \"{name}\" is defined by the configuration file"))
+        .hint("Change the file and restart the server. ENABLE, DISABLE and SKIP work here.")
+}
+
+fn internal(what: impl Into<String>) -> SqlError {
+    SqlError::new(ErrorCode::InternalError, what)
+}

@@ -1,0 +1,259 @@
+//! What SQL shows of subscriptions: `pg_subscription` and its like, `strand_replication_conflicts`.
+
+use std::sync::Arc;
+
+use serde_json::{Value as Json, json};
+use strandline_replication::subscription::{SubscriptionRecords, TableRecord};
+use strandline_replication::{Conflict, ConflictKind, Snapshot, State, Status};
+use strandline_sql::session::RowsFor;
+use strandline_sql::system::pg_catalog::database_oid;
+use strandline_storage::value::{DataType, TextSettings, Value};
+use strandline_storage::{Lsn, Oid, Timestamp};
+
+use super::definition::Definition;
+use super::{CONFIGURED_OID, Counts, Subscriptions};
+
+/// The role that owns what initdb makes.
+const BOOTSTRAP_ROLE: Oid = 10;
+
+/// A subscription as it is shown, wherever it is defined.
+struct Shown {
+    oid: Oid,
+    definition: Definition,
+    enabled: bool,
+    skip: Option<Lsn>,
+    tables: Vec<TableRecord>,
+    /// Of its replicator; `None`: it has none.
+    status: Option<Arc<Status>>,
+    counts: Counts,
+    records: SubscriptionRecords,
+}
+
+impl Shown {
+    fn is_running(&self) -> Option<Snapshot> {
+        self.status.as_ref().map(|status| status.snapshot()).filter(|s| !matches!(s.state, State::Failed | State::Stopped))
+    }
+}
+
+impl Subscriptions {
+    /// Rows of a catalog by its name; none for other tables.
+    pub fn rows(&self, table: &str, viewer: &RowsFor) -> Vec<Json> {
+        let row: fn(&Shown, &RowsFor) -> Json = match table {
+            "pg_subscription" => subscription_row,
+            "pg_stat_subscription" => stat_row,
+            "pg_stat_subscription_stats" => stats_row,
+            "pg_replication_origin" => |shown, _| json!({ "roident": shown.oid, "roname": format!("pg_{}", shown.oid) }),
+            "pg_replication_origin_status" => origin_row,
+            "pg_subscription_rel" => return self.shown().iter().flat_map(|shown| self.table_rows(shown, viewer)).collect(),
+            "strand_replication_conflicts" => return self.shown().iter().flat_map(conflict_rows).collect(),
+            _ => return Vec::new(),
+        };
+        self.shown().iter().map(|shown| row(shown, viewer)).collect()
+    }
+
+    fn shown(&self) -> Vec<Shown> {
+        let mut all = Vec::new();
+        if let (Some(configured), Some(records)) = (&self.configured, self.configured_records()) {
+            let (source, config) = (&configured.source, &configured.config);
+            let definition = Definition {
+                name: config.slot_name.clone(),
+                owner: BOOTSTRAP_ROLE,
+                database: config.replica_database.clone(),
+                branch: config.branch.clone(),
+                // Without the password, which is the file's affair.
+                conninfo: format!(
+                    "host={} port={} user={} dbname={}",
+                    source.postgres_server_address, source.postgres_port, source.postgres_user, source.postgres_database
+                ),
+                slot_name: Some(config.slot_name.clone()),
+                publications: config.publication_names.clone(),
+                streaming: config.streaming,
+                two_phase: config.two_phase,
+                disable_on_error: true,
+                synchronous_commit: "off".into(),
+                origin: "any".into(),
+                create_tables: true,
+            };
+            all.push((CONFIGURED_OID, definition, records));
+        }
+        let defined = Definition::list(&self.store).unwrap_or_else(|error| {
+            tracing::error!(%error, "subscriptions cannot be shown");
+            Vec::new()
+        });
+        all.extend(defined.into_iter().map(|(oid, definition)| (oid, definition, Definition::records(&self.store, oid))));
+        let workers = self.workers.lock();
+        let with_state = |(oid, definition, records): (Oid, Definition, SubscriptionRecords)| {
+            let worker = workers.get(&oid);
+            let status = worker.and_then(|worker| worker.handle.as_ref()).map(|handle| Arc::clone(handle.status()));
+            let snapshot = status.as_ref().map(|status| status.snapshot());
+            let mut counts = worker.map(|worker| worker.before).unwrap_or_default();
+            let has_failed = snapshot.as_ref().is_some_and(|s| s.state == State::Failed);
+            if let Some(snapshot) = &snapshot {
+                counts.add(snapshot);
+            }
+            let tables = if oid == CONFIGURED_OID { records.replicated_tables() } else { records.tables() };
+            Shown {
+                oid,
+                enabled: records.is_enabled() && !(oid == CONFIGURED_OID && has_failed),
+                skip: records.skip().ok().flatten(),
+                tables: tables.unwrap_or_default(),
+                records,
+                definition,
+                status,
+                counts,
+            }
+        };
+        all.into_iter().map(with_state).collect()
+    }
+
+    /// Those of the viewer's database, as in PostgreSQL.
+    fn table_rows(&self, shown: &Shown, viewer: &RowsFor) -> Vec<Json> {
+        let definition = &shown.definition;
+        if definition.database != viewer.database {
+            return Vec::new();
+        }
+        let Ok(branch) = self.store.branch(&definition.database, &definition.branch) else { return Vec::new() };
+        let state = branch.state();
+        let row = |table: &TableRecord| {
+            let find = |root: &strandline_storage::Root| root.catalog().table_by_name(&table.schema, &table.name).map(|local| local.oid);
+            // One that is to be created has no oid here yet.
+            let oid = find(&state.working).or_else(|| find(&state.head_root)).unwrap_or(0);
+            json!({
+                "srsubid": shown.oid,
+                "srrelid": oid,
+                "srsubstate": table.state.to_string(),
+                "srsublsn": table.lsn.map(|lsn| lsn.to_string()),
+            })
+        };
+        shown.tables.iter().map(row).collect()
+    }
+}
+
+fn subscription_row(shown: &Shown, viewer: &RowsFor) -> Json {
+    let definition = &shown.definition;
+    let is_synced = shown.tables.iter().all(|table| table.state == 'r');
+    json!({
+        "oid": shown.oid,
+        "subdbid": database_oid(&definition.database),
+        "subskiplsn": shown.skip.unwrap_or_default().to_string(),
+        "subname": definition.name,
+        "subowner": definition.owner,
+        "subenabled": shown.enabled,
+        "subbinary": false,
+        "substream": definition.streaming,
+        "subtwophasestate": match (definition.two_phase, is_synced) {
+            (false, _) => "d",
+            (true, false) => "p",
+            (true, true) => "e",
+        },
+        "subdisableonerr": definition.disable_on_error,
+        // It may hold a password.
+        "subconninfo": if viewer.superuser { json!(definition.conninfo) } else { Json::Null },
+        "subslotname": definition.slot_name,
+        "subsynccommit": definition.synchronous_commit,
+        "subpublications": array_text(&definition.publications),
+    })
+}
+
+fn stat_row(shown: &Shown, _: &RowsFor) -> Json {
+    let running = shown.is_running();
+    let snapshot = shown.status.as_ref().map(|status| status.snapshot());
+    let of = |value: fn(&Snapshot) -> Json| snapshot.as_ref().map_or(Json::Null, value);
+    json!({
+        "subid": shown.oid,
+        "subname": shown.definition.name,
+        "pid": running.map(|_| std::process::id()),
+        "received_lsn": of(|s| json!(s.received.to_string())),
+        "last_msg_receipt_time": of(|s| time(s.last_message_received)),
+        "latest_end_lsn": of(|s| json!(s.durable.to_string())),
+        "latest_end_time": of(|s| time(s.last_status_sent)),
+        "state": snapshot.as_ref().map_or("disabled", |s| s.state.as_str()),
+        "durable_lsn": of(|s| json!(s.durable.to_string())),
+        "last_error": of(|s| json!(s.last_error.as_ref().map(|e| e.1.as_str()))),
+        "last_error_time": of(|s| time(s.last_error.as_ref().map(|e| e.0))),
+    })
+}
+
+fn stats_row(shown: &Shown, _: &RowsFor) -> Json {
+    let conflicts = |kind: ConflictKind| -> u64 {
+        ConflictKind::ALL.iter().zip(shown.counts.conflicts).filter(|(k, _)| **k == kind).map(|(_, count)| count).sum()
+    };
+    json!({
+        "subid": shown.oid,
+        "subname": shown.definition.name,
+        "apply_error_count": shown.counts.apply_errors,
+        "sync_error_count": shown.counts.copy_errors,
+        "confl_insert_exists": conflicts(ConflictKind::InsertExists),
+        "confl_update_exists": conflicts(ConflictKind::UpdateExists),
+        "confl_update_missing": conflicts(ConflictKind::UpdateMissing),
+        "confl_delete_missing": conflicts(ConflictKind::DeleteMissing),
+    })
+}
+
+/// There is no log of ours with places that one could name, so `local_lsn` stays empty.
+fn origin_row(shown: &Shown, _: &RowsFor) -> Json {
+    let applied = shown.status.as_ref().map(|status| status.snapshot().applied);
+    let stored = || shown.records.position(&shown.definition.database, &shown.definition.branch).ok().flatten();
+    let applied = applied.or_else(stored);
+    json!({
+        "local_id": shown.oid,
+        "external_id": format!("pg_{}", shown.oid),
+        "remote_lsn": applied.unwrap_or_default().to_string(),
+    })
+}
+
+fn conflict_rows(shown: &Shown) -> Vec<Json> {
+    // A row's columns keep their order in the text of a JSON object only if it is written so.
+    let row_text = |row: &[(String, Option<String>)]| {
+        let fields: Vec<String> = row.iter().map(|(name, value)| format!("{}: {}", json!(name), json!(value))).collect();
+        Json::String(format!("{{{}}}", fields.join(", ")))
+    };
+    let row = |conflict: &Conflict| {
+        json!({
+            "subscription": shown.definition.name,
+            "time": time(Some(conflict.time)),
+            "conflict": conflict.kind.as_str(),
+            "resolution": conflict.resolution.as_str(),
+            "table_name": conflict.table,
+            "row_key": conflict.key,
+            "source_lsn": conflict.lsn.to_string(),
+            "source_xid": conflict.xid,
+            "our_row": conflict.local.as_deref().map(row_text),
+            "their_row": conflict.remote.as_deref().map(row_text),
+        })
+    };
+    shown.status.iter().flat_map(|status| status.conflicts()).map(|conflict| row(&conflict)).collect()
+}
+
+/// A moment as a timestamptz's text.
+fn time(time: Option<Timestamp>) -> Json {
+    let (Some(time), Some(data_type)) = (time, DataType::by_name("timestamptz")) else { return Json::Null };
+    let mut text = Vec::new();
+    data_type.format(&Value::Int8(time.0), &TextSettings::default(), &mut text);
+    String::from_utf8(text).map_or(Json::Null, Json::String)
+}
+
+/// The text of a text[] value, quoted only where it must be.
+fn array_text(items: &[String]) -> String {
+    let is_plain = |item: &str| {
+        !item.is_empty()
+            && !item.eq_ignore_ascii_case("null")
+            && !item.contains(|c: char| c.is_ascii_whitespace() || matches!(c, '"' | '\\' | '{' | '}' | ','))
+    };
+    let quote = |item: &String| {
+        if is_plain(item) { item.clone() } else { format!("\"{}\"", item.replace('\\', "\\\\").replace('"', "\\\"")) }
+    };
+    format!("{{{}}}", items.iter().map(quote).collect::<Vec<_>>().join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrays_are_written_as_postgresql_writes_them() {
+        let text = |items: &[&str]| array_text(&items.iter().map(|i| i.to_string()).collect::<Vec<_>>());
+        assert_eq!(text(&["p", "nopub"]), "{p,nopub}");
+        assert_eq!(text(&["a b", "", "NULL", "x\"y\\", "{,}"]), r#"{"a b","","NULL","x\"y\\","{,}"}"#);
+    }
+}

@@ -1,0 +1,361 @@
+//! CREATE, ALTER and DROP SUBSCRIPTION: their options, by PostgreSQL's rules (its `subscriptioncmds.c`) and with its texts.
+//!
+//! Subscriptions belong to the server, not to a branch's catalog: a command is durable when it ends and no transaction can undo it, so none runs in a
+//! transaction block.
+
+use pg_query::protobuf::DropSubscriptionStmt;
+use pg_query::protobuf::{AlterOwnerStmt, AlterSubscriptionStmt, AlterSubscriptionType, CreateSubscriptionStmt, DefElem, Node, RenameStmt};
+use strandline_storage::Lsn;
+
+use crate::context::Revision;
+use crate::error::{ErrorCode, Result, SqlError};
+use crate::session::subscription::{CreateSubscription, SubscriptionCaller, SubscriptionChange, SubscriptionCommand, SubscriptionSettings};
+use crate::session::{Outcome, Session};
+use crate::statement::tree;
+
+/// A slot's name is PostgreSQL's `name`.
+const SLOT_NAME_SIZE_MAX: usize = 63;
+
+/// Options that some form of the commands takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Option_ {
+    Connect,
+    Enabled,
+    CreateSlot,
+    SlotName,
+    CopyData,
+    SynchronousCommit,
+    Refresh,
+    Binary,
+    Streaming,
+    TwoPhase,
+    DisableOnError,
+    Lsn,
+    Origin,
+    CreateTables,
+}
+
+use Option_ as O;
+
+const NAMES: [(&str, Option_); 14] = [
+    ("connect", O::Connect),
+    ("enabled", O::Enabled),
+    ("create_slot", O::CreateSlot),
+    ("slot_name", O::SlotName),
+    ("copy_data", O::CopyData),
+    ("synchronous_commit", O::SynchronousCommit),
+    ("refresh", O::Refresh),
+    ("binary", O::Binary),
+    ("streaming", O::Streaming),
+    ("two_phase", O::TwoPhase),
+    ("disable_on_error", O::DisableOnError),
+    ("lsn", O::Lsn),
+    ("origin", O::Origin),
+    ("create_tables", O::CreateTables),
+];
+
+const FOR_CREATE: &[Option_] = &[
+    O::Connect,
+    O::Enabled,
+    O::CreateSlot,
+    O::SlotName,
+    O::CopyData,
+    O::SynchronousCommit,
+    O::Binary,
+    O::Streaming,
+    O::TwoPhase,
+    O::DisableOnError,
+    O::Origin,
+    O::CreateTables,
+];
+const FOR_SET: &[Option_] = &[O::SlotName, O::SynchronousCommit, O::Binary, O::Streaming, O::DisableOnError, O::Origin, O::CreateTables];
+const FOR_PUBLICATIONS: &[Option_] = &[O::CopyData, O::Refresh];
+
+/// What was said; `None`: nothing.
+#[derive(Default)]
+struct Options {
+    connect: Option<bool>,
+    enabled: Option<bool>,
+    create_slot: Option<bool>,
+    /// The inner `None`: NONE.
+    slot_name: Option<Option<String>>,
+    copy_data: Option<bool>,
+    refresh: Option<bool>,
+    two_phase: Option<bool>,
+    create_tables: Option<bool>,
+    lsn: Option<Option<Lsn>>,
+    settings: SubscriptionSettings,
+}
+
+fn syntax(message: impl Into<String>) -> SqlError {
+    SqlError::new(ErrorCode::SyntaxError, message)
+}
+
+impl Options {
+    fn parse(nodes: &[Node], supported: &[Option_]) -> Result<Options> {
+        let mut options = Options::default();
+        let mut seen = Vec::new();
+        for def in tree::def_elems(nodes) {
+            let name = def.defname.as_str();
+            let option = NAMES.iter().find(|(n, o)| *n == name && supported.contains(o)).map(|(_, option)| *option);
+            let option = option.ok_or_else(|| syntax(format!("unrecognized subscription parameter: \"{name}\"")))?;
+            if seen.contains(&option) {
+                return Err(syntax("conflicting or redundant options").at(def.location + 1));
+            }
+            seen.push(option);
+            options.take(option, def)?;
+        }
+        Ok(options)
+    }
+
+    fn take(&mut self, option: Option_, def: &DefElem) -> Result<()> {
+        match option {
+            O::Connect => self.connect = Some(boolean(def)?),
+            O::Enabled => self.enabled = Some(boolean(def)?),
+            O::CreateSlot => self.create_slot = Some(boolean(def)?),
+            O::CopyData => self.copy_data = Some(boolean(def)?),
+            O::Refresh => self.refresh = Some(boolean(def)?),
+            O::TwoPhase => self.two_phase = Some(boolean(def)?),
+            O::CreateTables => self.create_tables = Some(boolean(def)?),
+            O::DisableOnError => self.settings.disable_on_error = Some(boolean(def)?),
+            O::Streaming => {
+                if text(def)?.eq_ignore_ascii_case("parallel") {
+                    return Err(SqlError::unsupported("streaming = parallel"));
+                }
+                self.settings.streaming = Some(boolean(def)?);
+            }
+            O::Binary => {
+                if boolean(def)? {
+                    return Err(SqlError::unsupported("binary = true"));
+                }
+            }
+            O::SlotName => {
+                let name = text(def)?;
+                self.slot_name = Some(if name == "none" { None } else { Some(slot_name(name)?) });
+            }
+            O::SynchronousCommit => self.settings.synchronous_commit = Some(synchronous_commit(&text(def)?)?),
+            O::Origin => {
+                let origin = text(def)?.to_ascii_lowercase();
+                if !matches!(origin.as_str(), "any" | "none") {
+                    return Err(SqlError::new(ErrorCode::InvalidParameterValue, format!("unrecognized origin value: \"{origin}\"")));
+                }
+                self.settings.origin = Some(origin);
+            }
+            O::Lsn => {
+                let lsn = text(def)?;
+                self.lsn = Some(if lsn == "none" { None } else { Some(wal_location(&lsn)?) });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn boolean(def: &DefElem) -> Result<bool> {
+    if def.arg.is_none() {
+        return Ok(true);
+    }
+    match tree::def_text(def).unwrap_or_default().to_ascii_lowercase().as_str() {
+        "true" | "on" | "1" => Ok(true),
+        "false" | "off" | "0" => Ok(false),
+        _ => Err(syntax(format!("{} requires a Boolean value", def.defname))),
+    }
+}
+
+fn text(def: &DefElem) -> Result<String> {
+    tree::def_text(def).ok_or_else(|| syntax(format!("{} requires a parameter", def.defname)))
+}
+
+fn slot_name(name: String) -> Result<String> {
+    let refuse = |what: &str| SqlError::new(ErrorCode::InvalidName, format!("replication slot name \"{name}\" {what}"));
+    if name.is_empty() {
+        return Err(refuse("is too short"));
+    }
+    if name.len() > SLOT_NAME_SIZE_MAX {
+        return Err(SqlError::new(ErrorCode::NameTooLong, format!("replication slot name \"{name}\" is too long")));
+    }
+    if !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_') {
+        return Err(refuse("contains invalid character")
+            .hint("Replication slot names may only contain lower case letters, numbers, and the underscore character."));
+    }
+    Ok(name)
+}
+
+fn synchronous_commit(value: &str) -> Result<String> {
+    let lower = value.to_ascii_lowercase();
+    match lower.as_str() {
+        "local" | "remote_write" | "remote_apply" | "on" | "off" => Ok(lower),
+        "true" | "yes" | "1" => Ok("on".into()),
+        "false" | "no" | "0" => Ok("off".into()),
+        _ => {
+            Err(SqlError::new(ErrorCode::InvalidParameterValue, format!("invalid value for parameter \"synchronous_commit\": \"{value}\""))
+                .hint("Available values: local, remote_write, remote_apply, on, off."))
+        }
+    }
+}
+
+fn wal_location(text: &str) -> Result<Lsn> {
+    let lsn: Lsn = text
+        .parse()
+        .map_err(|_| SqlError::new(ErrorCode::InvalidTextRepresentation, format!("invalid input syntax for type pg_lsn: \"{text}\"")))?;
+    if lsn == Lsn(0) {
+        return Err(SqlError::new(ErrorCode::InvalidParameterValue, format!("invalid WAL location (LSN): {text}")));
+    }
+    Ok(lsn)
+}
+
+/// Names of publications, each once.
+fn publications(nodes: &[Node]) -> Result<Vec<String>> {
+    let names = tree::strings(nodes);
+    for (at, name) in names.iter().enumerate() {
+        if names[..at].contains(name) {
+            return Err(SqlError::new(ErrorCode::DuplicateObject, format!("publication name \"{name}\" used more than once")));
+        }
+    }
+    Ok(names)
+}
+
+fn exclusive(one: &str, other: &str) -> SqlError {
+    syntax(format!("{one} and {other} are mutually exclusive options"))
+}
+
+/// What CREATE SUBSCRIPTION wants, with PostgreSQL's defaults.
+fn created(create: &CreateSubscriptionStmt) -> Result<CreateSubscription> {
+    let options = Options::parse(&create.options, FOR_CREATE)?;
+    let connect = options.connect.unwrap_or(true);
+    if !connect {
+        for (value, named) in
+            [(options.enabled, "enabled = true"), (options.create_slot, "create_slot = true"), (options.copy_data, "copy_data = true")]
+        {
+            if value == Some(true) {
+                return Err(exclusive("connect = false", named));
+            }
+        }
+    }
+    let enabled = connect && options.enabled.unwrap_or(true);
+    let create_slot = connect && options.create_slot.unwrap_or(true);
+    if options.slot_name == Some(None) {
+        for (value, said, named) in [(enabled, options.enabled, "enabled"), (create_slot, options.create_slot, "create_slot")] {
+            if value && said.is_some() {
+                return Err(exclusive("slot_name = NONE", &format!("{named} = true")));
+            }
+            if value {
+                return Err(syntax(format!("subscription with slot_name = NONE must also set {named} = false")));
+            }
+        }
+    }
+    Ok(CreateSubscription {
+        name: create.subname.clone(),
+        conninfo: create.conninfo.clone(),
+        publications: publications(&create.publication)?,
+        connect,
+        enabled,
+        create_slot,
+        slot_name: options.slot_name.unwrap_or_else(|| Some(create.subname.clone())),
+        copy_data: connect && options.copy_data.unwrap_or(true),
+        two_phase: options.two_phase.unwrap_or(false),
+        create_tables: options.create_tables.unwrap_or(true),
+        settings: options.settings,
+    })
+}
+
+/// What ALTER SUBSCRIPTION wants.
+fn changed(alter: &AlterSubscriptionStmt) -> Result<SubscriptionChange> {
+    use AlterSubscriptionType as T;
+    let with_refresh = || -> Result<(Vec<String>, bool, bool)> {
+        let options = Options::parse(&alter.options, FOR_PUBLICATIONS)?;
+        Ok((publications(&alter.publication)?, options.refresh.unwrap_or(true), options.copy_data.unwrap_or(true)))
+    };
+    Ok(match alter.kind() {
+        T::AlterSubscriptionConnection => SubscriptionChange::Connection(alter.conninfo.clone()),
+        T::AlterSubscriptionOptions => {
+            let options = Options::parse(&alter.options, FOR_SET)?;
+            SubscriptionChange::Set { slot_name: options.slot_name, create_tables: options.create_tables, settings: options.settings }
+        }
+        T::AlterSubscriptionSetPublication => {
+            let (names, refresh, copy_data) = with_refresh()?;
+            SubscriptionChange::SetPublications { names, refresh, copy_data }
+        }
+        T::AlterSubscriptionAddPublication => {
+            let (names, refresh, copy_data) = with_refresh()?;
+            SubscriptionChange::AddPublications { names, refresh, copy_data }
+        }
+        T::AlterSubscriptionDropPublication => {
+            let (names, refresh, copy_data) = with_refresh()?;
+            SubscriptionChange::DropPublications { names, refresh, copy_data }
+        }
+        T::AlterSubscriptionRefresh => {
+            let options = Options::parse(&alter.options, &[O::CopyData])?;
+            SubscriptionChange::Refresh { copy_data: options.copy_data.unwrap_or(true) }
+        }
+        T::AlterSubscriptionEnabled => {
+            SubscriptionChange::Enable(Options::parse(&alter.options, &[O::Enabled])?.enabled.ok_or_else(tree::malformed)?)
+        }
+        T::AlterSubscriptionSkip => SubscriptionChange::Skip(Options::parse(&alter.options, &[O::Lsn])?.lsn.ok_or_else(tree::malformed)?),
+        T::Undefined => return Err(tree::malformed()),
+    })
+}
+
+/// Refuses a transaction block with PostgreSQL's words for the form that it refuses, too.
+fn check_no_block(session: &Session, what: &str) -> Result<()> {
+    if session.core.in_explicit() {
+        return Err(SqlError::new(ErrorCode::ActiveTransaction, format!("{what} cannot run inside a transaction block")));
+    }
+    Ok(())
+}
+
+fn run(session: &Session, command: SubscriptionCommand, tag: &'static str) -> Result<Outcome> {
+    session.core.check_writable(tag)?;
+    let Revision::Branch(branch) = session.core.revision() else { return Err(SqlError::unsupported(format_args!("{tag} on a commit"))) };
+    let role = session.core.user();
+    let caller = SubscriptionCaller { database: session.core.database(), branch, role: role.oid, superuser: role.superuser };
+    let subscriptions = session.core.engine.options.subscriptions.clone();
+    let core = session.core.clone();
+    subscriptions.execute(command, &caller, &mut |notice| core.notice(notice))?;
+    Ok(Outcome::done(tag))
+}
+
+pub fn create(session: &Session, create: &CreateSubscriptionStmt) -> Result<Outcome> {
+    let create = created(create)?;
+    let what = if create.create_slot { "CREATE SUBSCRIPTION ... WITH (create_slot = true)" } else { "CREATE SUBSCRIPTION" };
+    check_no_block(session, what)?;
+    if !session.core.user().superuser {
+        return Err(SqlError::new(ErrorCode::InsufficientPrivilege, "must be superuser to create subscriptions"));
+    }
+    run(session, SubscriptionCommand::Create(Box::new(create)), "CREATE SUBSCRIPTION")
+}
+
+pub fn alter(session: &Session, alter: &AlterSubscriptionStmt) -> Result<Outcome> {
+    let change = changed(alter)?;
+    let what = match &change {
+        SubscriptionChange::SetPublications { refresh: true, .. }
+        | SubscriptionChange::AddPublications { refresh: true, .. }
+        | SubscriptionChange::DropPublications { refresh: true, .. } => "ALTER SUBSCRIPTION with refresh",
+        SubscriptionChange::Refresh { .. } => "ALTER SUBSCRIPTION ... REFRESH",
+        _ => "ALTER SUBSCRIPTION",
+    };
+    check_no_block(session, what)?;
+    run(session, SubscriptionCommand::Alter { name: alter.subname.clone(), change }, "ALTER SUBSCRIPTION")
+}
+
+pub fn rename(session: &Session, rename: &RenameStmt) -> Result<Outcome> {
+    check_no_block(session, "ALTER SUBSCRIPTION")?;
+    let name = rename.object.as_deref().and_then(tree::string).ok_or_else(tree::malformed)?.to_owned();
+    let change = SubscriptionChange::Rename(rename.newname.clone());
+    run(session, SubscriptionCommand::Alter { name, change }, "ALTER SUBSCRIPTION")
+}
+
+pub fn set_owner(session: &Session, alter: &AlterOwnerStmt) -> Result<Outcome> {
+    check_no_block(session, "ALTER SUBSCRIPTION")?;
+    let name = alter.object.as_deref().and_then(tree::string).ok_or_else(tree::malformed)?.to_owned();
+    let role = alter.newowner.as_ref().ok_or_else(tree::malformed)?;
+    let role = tree::role_name(role, &session.core.user().name, session.core.session_user())?;
+    let found = session.core.engine.role(&role)?;
+    let found = found.ok_or_else(|| SqlError::new(ErrorCode::UndefinedObject, format!("role \"{role}\" does not exist")))?;
+    let change = SubscriptionChange::Owner { role: found.oid, superuser: found.superuser };
+    run(session, SubscriptionCommand::Alter { name, change }, "ALTER SUBSCRIPTION")
+}
+
+pub fn drop(session: &Session, drop: &DropSubscriptionStmt) -> Result<Outcome> {
+    check_no_block(session, "DROP SUBSCRIPTION")?;
+    run(session, SubscriptionCommand::Drop { name: drop.subname.clone(), missing_ok: drop.missing_ok }, "DROP SUBSCRIPTION")
+}
