@@ -98,7 +98,8 @@ impl Config {
         self.subscription.is_some()
     }
 
-    pub(crate) fn connection(&self) -> ConnectionConfig {
+    /// Where and as whom to connect.
+    pub fn connection(&self) -> ConnectionConfig {
         ConnectionConfig {
             host: self.host.clone(),
             port: self.port,

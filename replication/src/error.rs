@@ -38,6 +38,9 @@ pub enum Error {
         finished: Lsn,
         what: String,
     },
+    /// A table that was filled before it was published is copied in a new session.
+    #[error("table \"{table}\" has rows from before it was published, which are copied first")]
+    CopyFirst { table: String },
     /// Something local changed at the same time; the stream's transaction is tried again.
     #[error("could not apply transaction {xid} at {lsn}: {what}")]
     Busy { xid: u32, lsn: Lsn, what: String },
@@ -68,7 +71,7 @@ impl Error {
     /// Says whether the failure passes by itself, so that trying again is right.
     pub fn is_passing(&self) -> bool {
         match self {
-            Error::Connection { .. } | Error::Busy { .. } => true,
+            Error::Connection { .. } | Error::Busy { .. } | Error::CopyFirst { .. } => true,
             Error::Primary { code, .. } => is_passing_code(code),
             Error::Protocol(_) | Error::Decode { .. } | Error::Setup(_) | Error::Apply { .. } | Error::Store(_) | Error::File { .. } => {
                 false

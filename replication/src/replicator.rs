@@ -141,6 +141,10 @@ impl Replicator {
                 return;
             }
             let Err(error) = outcome else { continue };
+            if let Error::CopyFirst { table } = &error {
+                tracing::info!(%table, "the table has rows from before it was published, which are copied first");
+                continue;
+            }
             let text = error.to_string();
             status.note_error(text.clone());
             let lasting = !error.is_passing();
@@ -273,10 +277,26 @@ impl Replicator {
         if word.is_some() || context.progress.applied() < start {
             context.progress.start_at(start);
         }
+        context.records.settle_copies(&context.branch)?;
+        self.copy_tables(&mut connection).await?;
         Ok((connection, start, last_commit))
     }
 
-    /// The same for a subscription made by SQL, whose slot was made with it.
+    /// Copies the tables that are to be copied, if there are any.
+    async fn copy_tables(&mut self, connection: &mut Connection) -> Result<()> {
+        let context = &self.context;
+        self.copy_again_at = None;
+        if context.records.tables()?.values().any(|table| table.state == SyncState::Init) {
+            context.status.set_state(State::Copying);
+            let failures = table_copy::copy_subscribed(context, connection).await?;
+            if let Some(subscription) = context.config.subscription.filter(|_| failures > 0) {
+                self.copy_again_at = Some(Instant::now() + subscription.retry_wait);
+            }
+        }
+        Ok(())
+    }
+
+    /// As `prepare`, for a subscription made by SQL, whose slot was made with it.
     async fn prepare_subscription(
         &mut self,
         mut connection: Connection,
@@ -322,14 +342,7 @@ impl Replicator {
         if context.progress.applied() < start {
             context.progress.start_at(start);
         }
-        self.copy_again_at = None;
-        if context.records.tables()?.values().any(|table| table.state == SyncState::Init) {
-            context.status.set_state(State::Copying);
-            let failures = table_copy::copy_subscribed(&context, &mut connection).await?;
-            if let Some(subscription) = config.subscription.filter(|_| failures > 0) {
-                self.copy_again_at = Some(Instant::now() + subscription.retry_wait);
-            }
-        }
+        self.copy_tables(&mut connection).await?;
         Ok((connection, start, last_commit))
     }
 

@@ -13,8 +13,8 @@
 //! stream, a start given by the user. Changes that only go to the working set carry their end LSN in the working set's record.
 //!
 //! The commit in `position` is the last replicated one at that time for a configured source; for a subscription made by SQL, whose commits may be few among those
-//! of others, it is the branch's head: only what lies behind it is searched. The copy of a table is a commit with transaction id 0, which tells nothing of the
-//! stream's position.
+//! of others, it is the branch's head: only what lies behind it is searched. The copy of a table is a commit with transaction id 0 and no end, which tells nothing
+//! of the stream's position; the initial copy of a configured source ends where its stream begins.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -22,14 +22,24 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use strandline_storage::store::{Branch, JournalPosition, Store};
-use strandline_storage::{CommitId, Error as StoreError, Lsn};
+use strandline_storage::{CommitId, Error as StoreError, Lsn, Source as CommitSource, Timestamp};
 
 use crate::apply::KnownRelation;
 use crate::error::{Error, Result};
 use crate::table_state::{SubscribedTable, SyncState};
 
 /// The transaction id of a commit that is a copy.
-pub(crate) const COPY_XID: u32 = 0;
+const COPY_XID: u32 = 0;
+
+/// What the commit of a table's copy says of its source, for a snapshot at this point.
+pub(crate) fn copy_source(point: Lsn, subscription: u32) -> CommitSource {
+    let commit_time = Timestamp::now();
+    CommitSource { end_lsn: Lsn(0), commit_lsn: point, xid: COPY_XID, commit_time, subscription, ..CommitSource::default() }
+}
+
+fn is_table_copy(source: &CommitSource) -> bool {
+    source.xid == COPY_XID && source.end_lsn == Lsn(0)
+}
 
 /// The source that a branch follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,15 +129,11 @@ impl SourceRecords {
     /// The last commit on the branch's first-parent line that came from the configured source, with its end LSN.
     fn last_replicated(&self, branch: &Branch) -> Result<Option<(CommitId, Lsn)>> {
         let Some(id) = self.store.commit_at_lsn(branch.state().head, Lsn(u64::MAX))? else { return Ok(None) };
-        let commit = self.store.commit(id)?;
-        if let Some(source) = commit.meta.source.as_ref().filter(|source| source.subscription == 0) {
-            return Ok(Some((id, source.end_lsn)));
-        }
-        // A subscription made by SQL has written into the branch since.
-        let mut next = commit.parents.first().copied();
+        // The first that is looked at is it, unless a table was copied or a subscription made by SQL has written into the branch since.
+        let mut next = Some(id);
         while let Some(id) = next {
             let commit = self.store.commit(id)?;
-            if let Some(source) = commit.meta.source.as_ref().filter(|source| source.subscription == 0) {
+            if let Some(source) = commit.meta.source.as_ref().filter(|source| source.subscription == 0 && !is_table_copy(source)) {
                 return Ok(Some((id, source.end_lsn)));
             }
             next = commit.parents.first().copied();
@@ -147,7 +153,7 @@ impl SourceRecords {
                 break;
             }
             if let Some(source) = commit.meta.source.as_ref().filter(|source| source.subscription == self.subscription) {
-                if source.xid != COPY_XID {
+                if !is_table_copy(source) {
                     own.last = Some((id, source.end_lsn));
                     break;
                 }

@@ -14,7 +14,7 @@ use crate::catalog::RemoteTypes;
 use crate::client::Connection;
 use crate::copy::{self, PIECE_COUNT_MAX, Pieces, Task};
 use crate::error::{Error, Result};
-use crate::source_record::COPY_XID;
+use crate::source_record::copy_source;
 use crate::status::TableState;
 use crate::table_state::{SubscribedTable, SyncState};
 
@@ -53,7 +53,12 @@ pub(crate) async fn copy_subscribed(context: &Arc<Context>, connection: &mut Con
             }
         }
     }
-    for table in pending.values() {
+    for (oid, table) in &pending {
+        if !config.is_listed() {
+            // Gone from the publication, and with it what was to be copied.
+            context.records.set_table(*oid, None)?;
+            continue;
+        }
         failure_count += 1;
         let shown = format!("{}.{}", table.schema, table.name);
         give_up(context, &shown, Error::Setup(format!("table \"{shown}\" not found on publisher")))?;
@@ -66,7 +71,8 @@ pub(crate) async fn copy_subscribed(context: &Arc<Context>, connection: &mut Con
 
 /// One table's failure is told, and the others go on.
 fn give_up(context: &Context, table: &str, error: Error) -> Result<()> {
-    if error.is_passing() || matches!(error, Error::Store(_)) {
+    // A configured source stops at errors.
+    if error.is_passing() || matches!(error, Error::Store(_)) || context.config.subscription.is_none() {
         return Err(error);
     }
     let text = error.to_string();
@@ -133,14 +139,7 @@ fn write_table(context: &Context, task: &Task, types: &RemoteTypes, receiver: mp
         writer = Writer::begin(&context.branch, config.commit_mode, true)?;
         copy::add_rows(&mut writer, &mapping, &mut pieces, &settings)?
     };
-    let source = Source {
-        end_lsn: point,
-        commit_lsn: point,
-        xid: COPY_XID,
-        commit_time: Timestamp::now(),
-        subscription: config.subscription_oid(),
-        ..Source::default()
-    };
+    let source = copy_source(point, config.subscription_oid());
     writer.commit(meta(&author, format!("copy of table {name} at {point}"), Some(source))).map_err(|error| refused(&name, error))?;
     context.status.update_table(&name, |table| {
         table.state = TableState::Ready;

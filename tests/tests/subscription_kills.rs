@@ -49,6 +49,8 @@ fn a_table_joins_exactly_once_however_often_the_server_is_killed_meanwhile() {
     let mut replica = Replica::start(None, &Options { config: "subscriptions: {retry_interval_ms: 200}".into(), ..Options::default() });
     let conninfo = primary.conninfo().replace('\'', "''");
     replica.db().execute(&format!("CREATE SUBSCRIPTION s CONNECTION '{conninfo}' PUBLICATION p"));
+    // From here on every transaction is one to apply, not a part of the first copy.
+    wait_for_subscription(&replica, &primary, &source, "s");
     let stop = AtomicBool::new(false);
     let written = std::thread::scope(|scope| {
         let writer = scope.spawn(|| write(&primary, table_count, &stop));

@@ -11,10 +11,12 @@ use crate::error::Result;
 use crate::source_record::SourceRecords;
 use crate::table_state::{SubscribedTable, SyncState};
 
-/// Everything is taken where there is no list of tables, as for a configured source.
+/// A configured source takes every table, from where its copy ends if it was copied later than the others.
 #[derive(Debug)]
 pub(super) struct Subscribed {
-    tables: Option<BTreeMap<u32, SubscribedTable>>,
+    tables: BTreeMap<u32, SubscribedTable>,
+    /// Other tables are not taken.
+    listed_only: bool,
     /// Some tables wait for the stream to reach their copies.
     has_synced: bool,
     skip: Option<Lsn>,
@@ -24,18 +26,15 @@ pub(super) struct Subscribed {
 impl Subscribed {
     pub(super) fn open(config: &Config, records: &SourceRecords) -> Result<Self> {
         let skip = records.skip()?;
-        let Some(subscription) = config.subscription else {
-            return Ok(Subscribed { tables: None, has_synced: false, skip, only_local: false });
-        };
         let tables = records.tables()?;
         let has_synced = tables.values().any(|table| matches!(table.state, SyncState::Synced { .. }));
-        Ok(Subscribed { tables: Some(tables), has_synced, skip, only_local: subscription.only_local })
+        let only_local = config.subscription.is_some_and(|subscription| subscription.only_local);
+        Ok(Subscribed { tables, listed_only: config.is_listed(), has_synced, skip, only_local })
     }
 
     /// The subscribed table that a relation is: by its oid, whose name may have changed; else by name, as a table that was made again has another oid.
     pub(super) fn find(&mut self, source: &SourceRelation, records: &SourceRecords) -> Result<Option<u32>> {
-        let Some(tables) = &mut self.tables else { return Ok(None) };
-        if let Some(table) = tables.get_mut(&source.oid) {
+        if let Some(table) = self.tables.get_mut(&source.oid) {
             if table.schema != source.schema || table.name != source.name {
                 table.schema.clone_from(&source.schema);
                 table.name.clone_from(&source.name);
@@ -43,13 +42,14 @@ impl Subscribed {
             }
             return Ok(Some(source.oid));
         }
-        Ok(tables.iter().find(|(_, table)| table.schema == source.schema && table.name == source.name).map(|(oid, _)| *oid))
+        let mut tables = self.tables.iter();
+        Ok(tables.find(|(_, table)| table.schema == source.schema && table.name == source.name).map(|(oid, _)| *oid))
     }
 
     /// Says whether a change of a transaction whose commit record lies at `commit` is taken.
     pub(super) fn takes(&self, listed: Option<u32>, commit: Lsn) -> bool {
-        let Some(tables) = &self.tables else { return true };
-        listed.and_then(|oid| tables.get(&oid)).is_some_and(|table| table.state.takes(commit))
+        let table = listed.and_then(|oid| self.tables.get(&oid));
+        table.map_or(!self.listed_only, |table| table.state.takes(commit))
     }
 
     /// The stream has been applied up to here.
@@ -58,7 +58,7 @@ impl Subscribed {
             return Ok(());
         }
         self.has_synced = false;
-        for (oid, table) in self.tables.iter_mut().flatten() {
+        for (oid, table) in &mut self.tables {
             match table.state {
                 SyncState::Synced { point } if point <= reached => {
                     table.state = SyncState::Ready { point: Some(point) };

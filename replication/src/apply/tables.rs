@@ -13,6 +13,7 @@ use crate::catalog::{self, CatalogClient, RemoteTable};
 use crate::config::{CommitMode, CreateTables};
 use crate::error::{Error, Result};
 use crate::pgoutput::Relation;
+use crate::table_state::{SubscribedTable, SyncState};
 
 impl Applier {
     /// A large transaction's writer edits a clone, so the branch may be asked.
@@ -157,6 +158,9 @@ impl Applier {
             if let (Some(table), Some(catalog)) = (table, &self.catalog)
                 && self.context.runtime.block_on(catalog::has_older_rows(&catalog.client, &table, xid))
             {
+                if self.context.config.commit_mode == CommitMode::EachTransaction {
+                    return self.copy_first(source);
+                }
                 let what = format!(
                     "table \"{}\" has rows on the primary from before it was published, and they are not here: changes are replicated from now on",
                     source.qualified_name()
@@ -166,6 +170,13 @@ impl Applier {
             }
         }
         Ok(())
+    }
+
+    /// The rows that the primary has of a table already come first: in the next session, before the stream goes on.
+    fn copy_first(&self, source: &SourceRelation) -> Result<()> {
+        let table = SubscribedTable { schema: source.schema.clone(), name: source.name.clone(), state: SyncState::Init };
+        self.context.records.set_table(source.oid, Some(&table))?;
+        Err(Error::CopyFirst { table: source.qualified_name() })
     }
 
     /// Reads what the primary's catalog says of a table after the transaction.

@@ -72,9 +72,4 @@ impl Publisher {
     pub fn drop_slot(&mut self, name: &str) -> Result<()> {
         self.runtime.block_on(self.connection.drop_slot(name))
     }
-
-    /// The server's major version.
-    pub fn major_version(&self) -> u32 {
-        self.connection.server_major_version()
-    }
 }

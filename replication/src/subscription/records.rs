@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use strandline_storage::store::Store;
-use strandline_storage::{Lsn, Oid};
+use strandline_storage::store::{Branch, Store};
+use strandline_storage::{Lsn, Oid, Root};
 
 use super::publisher::PublishedName;
 use crate::error::Result;
@@ -53,11 +53,12 @@ impl SubscriptionRecords {
     /// # Errors
     /// `Store` for damaged records.
     pub fn replicated_tables(&self) -> Result<Vec<TableRecord>> {
-        let relations = self.records.relations()?;
-        let mut tables: Vec<TableRecord> = relations
-            .into_values()
-            .map(|relation| TableRecord { schema: relation.schema, name: relation.name, state: 'r', lsn: None })
-            .collect();
+        let mut tables = self.tables()?;
+        for relation in self.records.relations()?.into_values() {
+            if !tables.iter().any(|table| table.schema == relation.schema && table.name == relation.name) {
+                tables.push(TableRecord { schema: relation.schema, name: relation.name, state: 'r', lsn: None });
+            }
+        }
         tables.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
         Ok(tables)
     }
@@ -86,6 +87,29 @@ impl SubscriptionRecords {
             }
         }
         Ok((added, removed))
+    }
+
+    /// Has tables of a configured source copied that it does not know yet: those of these that are not here, or have no rows here. Returns them.
+    /// # Errors
+    /// `Store`.
+    pub fn copy_unknown(&self, published: &[PublishedName], branch: &Branch) -> Result<Vec<PublishedName>> {
+        let known = self.records.relations()?;
+        let waiting = self.records.tables()?;
+        let state = branch.state();
+        let has_rows = |table: &PublishedName| {
+            let has_rows_in = |root: &Root| {
+                let local = root.catalog().table_by_name(&table.schema, &table.name);
+                local.and_then(|local| root.table(local.oid)).is_some_and(|data| !data.is_empty())
+            };
+            has_rows_in(&state.working) || has_rows_in(&state.head_root)
+        };
+        let is_unknown = |table: &&PublishedName| !known.contains_key(&table.oid) && !waiting.contains_key(&table.oid) && !has_rows(table);
+        let unknown: Vec<PublishedName> = published.iter().filter(is_unknown).cloned().collect();
+        for table in &unknown {
+            let record = SubscribedTable { schema: table.schema.clone(), name: table.name.clone(), state: SyncState::Init };
+            self.records.set_table(table.oid, Some(&record))?;
+        }
+        Ok(unknown)
     }
 
     pub fn is_enabled(&self) -> bool {

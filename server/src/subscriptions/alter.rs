@@ -242,6 +242,23 @@ impl Subscriptions {
                 self.stop_worker(CONFIGURED_OID);
                 records.set_skip(lsn).map_err(stored)?;
             }
+            SubscriptionChange::Refresh { copy_data } => {
+                let configured = self.configured.as_ref().ok_or_else(|| missing(name))?;
+                if !records.is_enabled() {
+                    return Err(state_error("ALTER SUBSCRIPTION ... REFRESH is not allowed for disabled subscriptions"));
+                }
+                let config = &configured.config;
+                let tables = published_tables(&mut connect(&config.connection())?, &config.publication_names)?;
+                if !copy_data {
+                    // It takes every published table in any case.
+                    return Ok(());
+                }
+                let branch = self.store.branch(&config.replica_database, &config.branch)?;
+                self.stop_worker(CONFIGURED_OID);
+                for table in records.copy_unknown(&tables, &branch).map_err(stored)? {
+                    tracing::info!(table = %format_args!("{}.{}", table.schema, table.name), "table to be copied");
+                }
+            }
             _ => return Err(defined_by_file(name)),
         }
         if records.is_enabled() {

@@ -52,7 +52,6 @@ impl Subscriptions {
         }
         let slot = definition.slot_name.clone().filter(|_| create.create_slot);
         if let (Some(publisher), Some(slot)) = (&mut publisher, &slot) {
-            check_slot_name(slot)?;
             if let Err(error) = publisher.create_slot(slot) {
                 Definition::remove(&self.store, oid)?;
                 let text = primary_text(&error);
@@ -98,14 +97,6 @@ impl Subscriptions {
         }
         Ok(())
     }
-}
-
-/// The default, the subscription's own name, may be no slot's name: the primary says so in its words.
-fn check_slot_name(slot: &str) -> Result<()> {
-    if slot.contains('\0') {
-        return Err(SqlError::new(ErrorCode::InvalidName, "a slot's name with a zero byte"));
-    }
-    Ok(())
 }
 
 pub(super) fn connect(connection: &ConnectionConfig) -> Result<Publisher> {

@@ -264,7 +264,7 @@ fn exists(name: &str) -> SqlError {
 
 fn defined_by_file(name: &str) -> SqlError {
     SqlError::new(ErrorCode::ObjectNotInPrerequisiteState, format!("subscription \"{name}\" is defined by the configuration file"))
-        .hint("Change the file and restart the server. ENABLE, DISABLE and SKIP work here.")
+        .hint("Change the file and restart the server. ENABLE, DISABLE, REFRESH PUBLICATION and SKIP work here.")
 }
 
 fn internal(what: impl Into<String>) -> SqlError {

@@ -16,9 +16,9 @@ use crate::statement::tree;
 /// A slot's name is PostgreSQL's `name`.
 const SLOT_NAME_SIZE_MAX: usize = 63;
 
-/// Options that some form of the commands takes.
+/// What PostgreSQL calls subscription parameters: options that some form of the commands takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Option_ {
+enum Parameter {
     Connect,
     Enabled,
     CreateSlot,
@@ -35,41 +35,41 @@ enum Option_ {
     CreateTables,
 }
 
-use Option_ as O;
+use Parameter as P;
 
-const NAMES: [(&str, Option_); 14] = [
-    ("connect", O::Connect),
-    ("enabled", O::Enabled),
-    ("create_slot", O::CreateSlot),
-    ("slot_name", O::SlotName),
-    ("copy_data", O::CopyData),
-    ("synchronous_commit", O::SynchronousCommit),
-    ("refresh", O::Refresh),
-    ("binary", O::Binary),
-    ("streaming", O::Streaming),
-    ("two_phase", O::TwoPhase),
-    ("disable_on_error", O::DisableOnError),
-    ("lsn", O::Lsn),
-    ("origin", O::Origin),
-    ("create_tables", O::CreateTables),
+const NAMES: [(&str, Parameter); 14] = [
+    ("connect", P::Connect),
+    ("enabled", P::Enabled),
+    ("create_slot", P::CreateSlot),
+    ("slot_name", P::SlotName),
+    ("copy_data", P::CopyData),
+    ("synchronous_commit", P::SynchronousCommit),
+    ("refresh", P::Refresh),
+    ("binary", P::Binary),
+    ("streaming", P::Streaming),
+    ("two_phase", P::TwoPhase),
+    ("disable_on_error", P::DisableOnError),
+    ("lsn", P::Lsn),
+    ("origin", P::Origin),
+    ("create_tables", P::CreateTables),
 ];
 
-const FOR_CREATE: &[Option_] = &[
-    O::Connect,
-    O::Enabled,
-    O::CreateSlot,
-    O::SlotName,
-    O::CopyData,
-    O::SynchronousCommit,
-    O::Binary,
-    O::Streaming,
-    O::TwoPhase,
-    O::DisableOnError,
-    O::Origin,
-    O::CreateTables,
+const FOR_CREATE: &[Parameter] = &[
+    P::Connect,
+    P::Enabled,
+    P::CreateSlot,
+    P::SlotName,
+    P::CopyData,
+    P::SynchronousCommit,
+    P::Binary,
+    P::Streaming,
+    P::TwoPhase,
+    P::DisableOnError,
+    P::Origin,
+    P::CreateTables,
 ];
-const FOR_SET: &[Option_] = &[O::SlotName, O::SynchronousCommit, O::Binary, O::Streaming, O::DisableOnError, O::Origin, O::CreateTables];
-const FOR_PUBLICATIONS: &[Option_] = &[O::CopyData, O::Refresh];
+const FOR_SET: &[Parameter] = &[P::SlotName, P::SynchronousCommit, P::Binary, P::Streaming, P::DisableOnError, P::Origin, P::CreateTables];
+const FOR_PUBLICATIONS: &[Parameter] = &[P::CopyData, P::Refresh];
 
 /// What was said; `None`: nothing.
 #[derive(Default)]
@@ -92,7 +92,7 @@ fn syntax(message: impl Into<String>) -> SqlError {
 }
 
 impl Options {
-    fn parse(nodes: &[Node], supported: &[Option_]) -> Result<Options> {
+    fn parse(nodes: &[Node], supported: &[Parameter]) -> Result<Options> {
         let mut options = Options::default();
         let mut seen = Vec::new();
         for def in tree::def_elems(nodes) {
@@ -108,40 +108,40 @@ impl Options {
         Ok(options)
     }
 
-    fn take(&mut self, option: Option_, def: &DefElem) -> Result<()> {
+    fn take(&mut self, option: Parameter, def: &DefElem) -> Result<()> {
         match option {
-            O::Connect => self.connect = Some(boolean(def)?),
-            O::Enabled => self.enabled = Some(boolean(def)?),
-            O::CreateSlot => self.create_slot = Some(boolean(def)?),
-            O::CopyData => self.copy_data = Some(boolean(def)?),
-            O::Refresh => self.refresh = Some(boolean(def)?),
-            O::TwoPhase => self.two_phase = Some(boolean(def)?),
-            O::CreateTables => self.create_tables = Some(boolean(def)?),
-            O::DisableOnError => self.settings.disable_on_error = Some(boolean(def)?),
-            O::Streaming => {
+            P::Connect => self.connect = Some(boolean(def)?),
+            P::Enabled => self.enabled = Some(boolean(def)?),
+            P::CreateSlot => self.create_slot = Some(boolean(def)?),
+            P::CopyData => self.copy_data = Some(boolean(def)?),
+            P::Refresh => self.refresh = Some(boolean(def)?),
+            P::TwoPhase => self.two_phase = Some(boolean(def)?),
+            P::CreateTables => self.create_tables = Some(boolean(def)?),
+            P::DisableOnError => self.settings.disable_on_error = Some(boolean(def)?),
+            P::Streaming => {
                 if text(def)?.eq_ignore_ascii_case("parallel") {
                     return Err(SqlError::unsupported("streaming = parallel"));
                 }
                 self.settings.streaming = Some(boolean(def)?);
             }
-            O::Binary => {
+            P::Binary => {
                 if boolean(def)? {
                     return Err(SqlError::unsupported("binary = true"));
                 }
             }
-            O::SlotName => {
+            P::SlotName => {
                 let name = text(def)?;
                 self.slot_name = Some(if name == "none" { None } else { Some(slot_name(name)?) });
             }
-            O::SynchronousCommit => self.settings.synchronous_commit = Some(synchronous_commit(&text(def)?)?),
-            O::Origin => {
+            P::SynchronousCommit => self.settings.synchronous_commit = Some(synchronous_commit(&text(def)?)?),
+            P::Origin => {
                 let origin = text(def)?.to_ascii_lowercase();
                 if !matches!(origin.as_str(), "any" | "none") {
                     return Err(SqlError::new(ErrorCode::InvalidParameterValue, format!("unrecognized origin value: \"{origin}\"")));
                 }
                 self.settings.origin = Some(origin);
             }
-            O::Lsn => {
+            P::Lsn => {
                 let lsn = text(def)?;
                 self.lsn = Some(if lsn == "none" { None } else { Some(wal_location(&lsn)?) });
             }
@@ -284,13 +284,13 @@ fn changed(alter: &AlterSubscriptionStmt) -> Result<SubscriptionChange> {
             SubscriptionChange::DropPublications { names, refresh, copy_data }
         }
         T::AlterSubscriptionRefresh => {
-            let options = Options::parse(&alter.options, &[O::CopyData])?;
+            let options = Options::parse(&alter.options, &[P::CopyData])?;
             SubscriptionChange::Refresh { copy_data: options.copy_data.unwrap_or(true) }
         }
         T::AlterSubscriptionEnabled => {
-            SubscriptionChange::Enable(Options::parse(&alter.options, &[O::Enabled])?.enabled.ok_or_else(tree::malformed)?)
+            SubscriptionChange::Enable(Options::parse(&alter.options, &[P::Enabled])?.enabled.ok_or_else(tree::malformed)?)
         }
-        T::AlterSubscriptionSkip => SubscriptionChange::Skip(Options::parse(&alter.options, &[O::Lsn])?.lsn.ok_or_else(tree::malformed)?),
+        T::AlterSubscriptionSkip => SubscriptionChange::Skip(Options::parse(&alter.options, &[P::Lsn])?.lsn.ok_or_else(tree::malformed)?),
         T::Undefined => return Err(tree::malformed()),
     })
 }
