@@ -308,6 +308,35 @@ pub(crate) fn touched_mask(bytes: &[u8]) -> Decoded<u32> {
     Ok(mask)
 }
 
+/// The trees that an encoded change set names: those of tables that it replaces as a whole.
+pub(crate) fn replaced_trees(bytes: &[u8]) -> Decoded<Vec<ChunkAddress>> {
+    let mut reader = ByteReader::new(bytes);
+    let mut trees = Vec::new();
+    for _ in 0..reader.count()? {
+        reader.varint_u32()?;
+        if reader.bool()? {
+            reader.bytes()?;
+        }
+    }
+    let table_count = reader.count()?;
+    for i in 0..table_count {
+        reader.varint_u32()?;
+        match reader.u8()? {
+            // Nothing but its rows follows.
+            TABLE_ROWS if i + 1 == table_count => return Ok(trees),
+            TABLE_ROWS => {
+                for _ in 0..reader.count()? {
+                    skip_row_change(&mut reader)?;
+                }
+            }
+            TABLE_REPLACED => trees.push(ChunkAddress(reader.array()?)),
+            TABLE_EMPTIED | TABLE_DROPPED => {}
+            _ => return Err(Malformed("unknown kind of table change")),
+        }
+    }
+    Ok(trees)
+}
+
 fn skip_row_change(reader: &mut ByteReader<'_>) -> Decoded<()> {
     reader.bytes()?;
     match reader.u8()? {
@@ -371,6 +400,7 @@ mod tests {
             assert_eq!(ChangeSet::decode_rows_of(&out, table).unwrap().as_deref(), expected);
         }
         assert_eq!(ChangeSet::decode_rows_of(&out, 20000).unwrap(), None);
+        assert_eq!(replaced_trees(&out).unwrap(), [ChunkAddress([9; 32])]);
     }
 
     #[test]
@@ -394,6 +424,7 @@ mod tests {
                 let _ = ChangeSet::decode(&bytes);
                 let _ = touched_mask(&bytes);
                 let _ = ChangeSet::decode_rows_of(&bytes, 16384);
+                let _ = replaced_trees(&bytes);
             }
         }
     }

@@ -176,6 +176,19 @@ impl CheckedFile {
     }
 }
 
+/// Says of a file that it is about another subject; the contents stay, and so do their checksums.
+pub(crate) fn change_subject(disk: &dyn Disk, path: &Path, kind: u8, from: &Subject, to: &Subject) -> Result<(), String> {
+    let found = CheckedFile::open(disk, path, kind, from)?;
+    let mut bytes = found.bytes.to_vec();
+    bytes[16..48].copy_from_slice(to);
+    let crc = crc32c::crc32c(&bytes[..HEADER_CRC_AT]);
+    bytes[HEADER_CRC_AT..HEADER_SIZE].copy_from_slice(&crc.to_le_bytes());
+    write(disk, path, &bytes).map_err(|error| {
+        let _ = disk.remove(path);
+        error.to_string()
+    })
+}
+
 /// A file that is there already is replaced, not overwritten: it may be mapped. The header comes last.
 fn write(disk: &dyn Disk, path: &Path, encoded: &[u8]) -> io::Result<()> {
     match disk.remove(path) {

@@ -10,8 +10,11 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
+use crate::chunk::ChunkReader;
 use crate::error::{Error, Result};
-use crate::record::{BranchCheckpoint, Checkpoint, Record, RootSpec};
+use crate::gc::epochs::StoreChunks;
+use crate::gc::kept;
+use crate::record::{BranchCheckpoint, Checkpoint, KeptRoots, Record, RootSpec};
 use crate::root::Root;
 use crate::store::registry::Registry;
 use crate::store::shared::{Shared, Wish};
@@ -66,31 +69,55 @@ pub(crate) fn make(shared: &Arc<Shared>, registry: &Mutex<Registry>) -> Result<(
     if shared.cache.held() > shared.cache.held_max() {
         shared.cache.make_room_for(shared.cache.held());
     }
-    let made = if shared.pace.is_changed() { write(shared, registry) } else { Ok(()) };
+    let made = if shared.pace.is_changed() { write(shared, registry, None) } else { Ok(()) };
     // While all tables fit, their nodes stay as they are: a stored leaf costs a look-up a little more than one that nobody evicts.
     if shared.cache.held() > shared.cache.held_max() {
         shared.release_roots();
     }
     shared.pace.end();
+    shared.compaction.checkpoint_made();
     made
 }
 
-fn write(shared: &Arc<Shared>, registry: &Mutex<Registry>) -> Result<()> {
+/// Makes a checkpoint, also when nothing has changed, that says which root values of old commits are kept: as few as `spacing` allows
+/// (see [`kept`]). The caller has the turn.
+/// # Errors
+/// `Stopped`, `Io`, `Damaged`; then all are kept that were.
+pub(crate) fn decide(shared: &Arc<Shared>, registry: &Mutex<Registry>, spacing: u64) -> Result<()> {
+    write(shared, registry, Some(spacing))
+}
+
+fn write(shared: &Arc<Shared>, registry: &Mutex<Registry>, spacing: Option<u64>) -> Result<()> {
     // Before the snapshots: what comes while they are taken counts for the next checkpoint.
     let begun = shared.pace.begin();
-    let written = write_roots(shared, registry);
+    // And so does an epoch: what is in none of the snapshots, and is referred to later, was put since.
+    let door = shared.epochs.begin();
+    let mut former = Vec::new();
+    let written = write_roots(shared, registry, spacing, &door, &mut former);
+    if written.is_err() {
+        door.keep(former);
+    }
     shared.pace.written(begun);
     written
 }
 
-fn write_roots(shared: &Arc<Shared>, registry: &Mutex<Registry>) -> Result<()> {
+/// `former` gets the doors that branches had before this one.
+fn write_roots(
+    shared: &Arc<Shared>,
+    registry: &Mutex<Registry>,
+    spacing: Option<u64>,
+    door: &Arc<StoreChunks>,
+    former: &mut Vec<Arc<dyn ChunkReader>>,
+) -> Result<()> {
     let started = std::time::Instant::now();
+    let chunks: Arc<dyn ChunkReader> = door.clone();
     let (mut checkpoint, branches) = {
         let registry = registry.lock();
         let mut checkpoint = Checkpoint {
             sequence: shared.journal.next_sequence(),
             next_number: registry.next_number,
             oid_limit: registry.oid_limit,
+            cost: shared.pace.cost(),
             state: registry.state.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
             ..Checkpoint::default()
         };
@@ -105,24 +132,28 @@ fn write_roots(shared: &Arc<Shared>, registry: &Mutex<Registry>) -> Result<()> {
     for (name, cell) in branches {
         let snapshot = {
             let mut inner = cell.lock();
-            if let Some(root) = &mut inner.head_root {
-                root.normalise()?;
-            }
+            // As they are written, so that what their trees refer to is what is written.
+            inner.normalise()?;
+            inner.set_reader(&chunks, former);
             // Under the branch's lock: its later records have larger numbers.
             let rest = (inner.conflicts.clone(), inner.applied);
             (inner.head, inner.root().clone(), inner.dirty.clone(), rest, shared.journal.next_sequence())
         };
         let (head, mut root, dirty, (conflicts, applied), sequence) = snapshot;
         let head_root = root.write(&mut &*shared.journal)?;
+        door.pin(&head_root);
         let (mut staged, mut working) = (RootSpec::Head, RootSpec::Head);
         if let Some(dirty) = dirty {
             let spec = |local: &Root, others: &[(RootSpec, &Root)]| -> Result<RootSpec> {
+                // Also what is the same: its trees may have other nodes.
+                let address = local.clone().write(&mut &*shared.journal)?;
+                door.pin(&address);
                 for (spec, other) in others {
                     if local.same(other)? {
                         return Ok(spec.clone());
                     }
                 }
-                Ok(RootSpec::Written(local.clone().write(&mut &*shared.journal)?))
+                Ok(RootSpec::Written(address))
             };
             staged = spec(&dirty.staged, &[(RootSpec::Head, &root)])?;
             working = spec(&dirty.working, &[(RootSpec::Head, &root), (RootSpec::Staged, &dirty.staged)])?;
@@ -140,14 +171,22 @@ fn write_roots(shared: &Arc<Shared>, registry: &Mutex<Registry>) -> Result<()> {
             sequence,
         });
     }
-    let roots = checkpoint.roots();
+    checkpoint.kept = match (spacing, shared.checkpoints.read().kept_at) {
+        (Some(_), _) | (None, None) => KeptRoots::All,
+        (None, Some(sequence)) => KeptRoots::OfRecord(sequence),
+    };
+    if let Some(spacing) = spacing {
+        let refs = checkpoint.branches.iter().filter_map(|branch| branch.head).chain(checkpoint.tags.iter().map(|tag| tag.commit));
+        checkpoint.kept = KeptRoots::These(kept::choose(shared, refs, &checkpoint.roots(), checkpoint.cost, spacing)?);
+    }
+    let (roots, kept) = (checkpoint.roots(), checkpoint.kept.clone());
     let branch_count = checkpoint.branches.len();
     let record = Record::Checkpoint(Box::new(checkpoint)).encode();
     {
         // With the index locked, so that the file of the segment, if it is made meanwhile, does not miss it.
         let index = shared.index.write();
         let sequence = shared.journal.append(&record)?;
-        shared.enter_checkpoint(&index, sequence, &roots)?;
+        shared.enter_checkpoint(&index, sequence, &roots, &kept)?;
     }
     shared.row_index.save_soon();
     tracing::debug!(branches = branch_count, ms = started.elapsed().as_millis() as u64, "made a checkpoint");

@@ -19,6 +19,14 @@ pub trait ChunkReader: Send + Sync + std::fmt::Debug {
     /// `Damaged` when it is missing or does not hash to its address; `Io`.
     fn read(&self, address: &ChunkAddress) -> Result<Vec<u8>>;
 
+    /// Says that what lies at this address, with all that it refers to, is to stay as long as anybody holds this door.
+    fn pin(&self, _address: &ChunkAddress) {}
+
+    /// The period of the store in which this door was made; later ones have larger numbers. 0 for what has none.
+    fn epoch(&self) -> u64 {
+        0
+    }
+
     /// What bounds the memory of nodes read from here. `None`: a node that was read stays with its tree.
     fn cache(&self) -> Option<&Arc<NodeCache>> {
         None

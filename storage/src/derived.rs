@@ -45,17 +45,26 @@ impl Derived {
         opened.as_ref()
     }
 
-    pub fn root(&self, commit: &CommitId) -> Option<ChunkAddress> {
+    /// `kept_at`: the record that said last which root values are kept (see `Checkpoints::kept_at`). What was written before that
+    /// does not count any more.
+    pub fn root(&self, commit: &CommitId, kept_at: Option<u64>) -> Option<ChunkAddress> {
         let found = self.roots()?.tree.get(commit.0).ok()??;
-        Some(ChunkAddress(found.as_ref().try_into().ok()?))
+        let (address, noted) = found.split_first_chunk::<32>()?;
+        (*noted == kept_bytes(kept_at)[..]).then_some(ChunkAddress(*address))
     }
 
-    pub fn put_root(&self, commit: &CommitId, address: &ChunkAddress) {
+    pub fn put_root(&self, commit: &CommitId, address: &ChunkAddress, kept_at: Option<u64>) {
         if let Some(roots) = self.roots() {
+            let value = [&address.0[..], &kept_bytes(kept_at)].concat();
             // Forgetting a fact costs time only. It took longer to find than it takes to sync.
-            let _ = roots.tree.insert(commit.0, &address.0).and_then(|_| roots.tree.flush());
+            let _ = roots.tree.insert(commit.0, value).and_then(|_| roots.tree.flush());
         }
     }
+}
+
+/// Nothing as long as nothing was removed.
+fn kept_bytes(kept_at: Option<u64>) -> Vec<u8> {
+    kept_at.map_or_else(Vec::new, |sequence| sequence.to_le_bytes().to_vec())
 }
 
 /// Opens the cache. Without a thread that flushes it, which would hold its lock for a while after it is closed. sled panics on some damaged files; that is no more than an error here.
@@ -80,16 +89,29 @@ mod tests {
         let path = folder.path().join("derived");
         let (commit, address) = (CommitId([1; 32]), ChunkAddress([2; 32]));
         let derived = Derived::new(Some(path.clone()));
-        derived.put_root(&commit, &address);
-        assert_eq!(derived.root(&commit), Some(address));
+        derived.put_root(&commit, &address, None);
+        assert_eq!(derived.root(&commit, None), Some(address));
         drop(derived);
-        assert_eq!(Derived::new(Some(path.clone())).root(&commit), Some(address));
+        assert_eq!(Derived::new(Some(path.clone())).root(&commit, None), Some(address));
         for name in ["conf", "db"] {
             std::fs::write(path.join(name), vec![0xAA; 3000]).unwrap();
         }
         let derived = Derived::new(Some(path));
-        assert_eq!(derived.root(&commit), None);
-        derived.put_root(&commit, &address);
-        assert_eq!(derived.root(&commit), Some(address));
+        assert_eq!(derived.root(&commit, None), None);
+        derived.put_root(&commit, &address, None);
+        assert_eq!(derived.root(&commit, None), Some(address));
+    }
+
+    #[test]
+    fn what_was_written_before_others_were_removed_does_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let derived = Derived::new(Some(folder.path().join("derived")));
+        let (commit, address) = (CommitId([1; 32]), ChunkAddress([2; 32]));
+        for kept_at in [None, Some(7), Some(300)] {
+            assert_eq!(derived.root(&commit, kept_at), None);
+            derived.put_root(&commit, &address, kept_at);
+            assert_eq!(derived.root(&commit, kept_at), Some(address));
+        }
+        assert_eq!(derived.root(&commit, Some(7)), None);
     }
 }

@@ -24,6 +24,7 @@ pub mod error;
 #[cfg(test)]
 mod fixture;
 mod fsck;
+mod gc;
 pub mod id;
 mod interpolation;
 mod journal;

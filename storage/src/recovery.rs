@@ -44,6 +44,8 @@ pub(crate) fn recover(shared: &Arc<Shared>) -> Result<Registry> {
         let record = Record::decode_at(&shared.journal.read_record(sequence)?, place)?;
         let Record::Checkpoint(checkpoint) = record else { return Err(Malformed("not a checkpoint").at(place())) };
         start = checkpoint.sequence;
+        shared.forget_roots(sequence, &checkpoint.kept)?;
+        shared.pace.set_cost(checkpoint.cost);
         recovery.restore(*checkpoint)?;
     }
     let mut count = 0u64;
@@ -123,7 +125,7 @@ impl<'a> Recovery<'a> {
             }
         }
         for branch in checkpoint.branches {
-            let open = |address| Root::open(&address, self.shared.chunks.clone());
+            let open = |address| Root::open(&address, self.shared.chunks());
             let head = branch.head.map(|id| self.shared.head_of(id)).transpose()?;
             let mut inner = Inner::new(head, open(branch.head_root)?);
             let staged = self.root_of(&inner, &branch.staged, None)?;
@@ -143,7 +145,7 @@ impl<'a> Recovery<'a> {
         Ok(match spec {
             RootSpec::Head => inner.root().clone(),
             RootSpec::Staged => staged.unwrap_or_else(|| inner.staged()).clone(),
-            RootSpec::Written(address) => Root::open(address, self.shared.chunks.clone())?,
+            RootSpec::Written(address) => Root::open(address, self.shared.chunks())?,
             RootSpec::Unchanged if staged.is_some() => inner.working().clone(),
             RootSpec::Unchanged => inner.staged().clone(),
         })
@@ -170,7 +172,7 @@ impl<'a> Recovery<'a> {
                 // A branch that the checkpoint has was made between the look at the registry and the look at branches.
                 if !self.branches.contains_key(&branch) {
                     let (head, root) = match head {
-                        None => (None, Root::empty_in(&self.shared.chunks)),
+                        None => (None, Root::empty_in(&self.shared.chunks())),
                         Some(id) => (Some(self.shared.head_of(id)?), self.shared.root(id)?),
                     };
                     let cell = BranchCell::new(self.shared.clone(), branch, database, Inner::new(head, root));
@@ -190,7 +192,7 @@ impl<'a> Recovery<'a> {
                 self.branches.remove(&branch);
             }
             Record::Commit { branch, mode, commit } => {
-                let commit = Commit::decode(&commit, &self.shared.chunks)?;
+                let commit = Commit::decode(&commit, &self.shared.chunks())?;
                 let head = self.shared.head_of(commit.id)?;
                 // Of every commit, or there would be gaps.
                 self.shared.row_index.enter(head.number, &hashes_of(commit.changes()?, commit.meta.source.as_ref()));
@@ -209,7 +211,7 @@ impl<'a> Recovery<'a> {
                     let changes = changes.load(&*self.shared.journal)?;
                     let mut inner = cell.lock();
                     let mut working = inner.working().clone();
-                    working.apply(&changes, &self.shared.chunks)?;
+                    working.apply(&changes, &self.shared.chunks())?;
                     let staged = inner.staged().clone();
                     inner.set_working_set(staged, working);
                     inner.applied = inner.applied.max(applied);
@@ -272,7 +274,7 @@ impl<'a> Recovery<'a> {
                 // On a clean branch nobody else has the root, so that it is changed in place.
                 drop(root);
                 let mut root = inner.head_root.take().expect("BUG: the head's root is taken");
-                root.apply(changes, &self.shared.chunks)?;
+                root.apply(changes, &self.shared.chunks())?;
                 root
             }
         };

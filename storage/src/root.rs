@@ -122,11 +122,44 @@ impl Root {
         writer.put_bytes(&out)
     }
 
+    /// Says whether a chunk is a root value, and not a node of a tree.
+    pub(crate) fn is_root(chunk: &[u8]) -> bool {
+        // Nodes begin with their level, which is far below.
+        chunk.first() == Some(&ROOT_MAGIC)
+    }
+
+    /// The chunks that a written root value names: its catalog objects' and its trees' topmost nodes.
+    /// # Errors
+    /// `Damaged`.
+    pub(crate) fn names(address: &ChunkAddress, bytes: &[u8]) -> Result<RootNames> {
+        let damaged = |what: &str| Error::Damaged { place: format!("root value {address:.12}"), what: what.into() };
+        let cut = || damaged("cut short");
+        let mut fields = Fields { rest: bytes };
+        if fields.array() != Some([ROOT_MAGIC, ROOT_FORMAT]) {
+            return Err(damaged("not a root value, or of an unknown format"));
+        }
+        let mut names = RootNames::default();
+        for _ in 0..fields.u32().ok_or_else(cut)? {
+            fields.u32().ok_or_else(cut)?;
+            names.objects.push(ChunkAddress(fields.array().ok_or_else(cut)?));
+        }
+        for _ in 0..fields.u32().ok_or_else(cut)? {
+            fields.u32().ok_or_else(cut)?;
+            for _ in 0..fields.u32().ok_or_else(cut)? {
+                fields.array::<12>().ok_or_else(cut)?;
+                let top: [u8; 32] = fields.array().ok_or_else(cut)?;
+                names.trees.extend((top != NO_ADDRESS).then_some(ChunkAddress(top)));
+            }
+        }
+        if fields.rest.is_empty() { Ok(names) } else { Err(damaged("has bytes after its end")) }
+    }
+
     /// Opens a written root value: reads the catalog; nodes of trees are read when they are needed.
     /// # Errors
     /// `Damaged`.
     pub fn open(address: &ChunkAddress, reader: Arc<dyn ChunkReader>) -> Result<Root> {
         let damaged = |what: &str| Error::Damaged { place: format!("root value {address:.12}"), what: what.into() };
+        reader.pin(address);
         let bytes = reader.read(address)?;
         let mut fields = Fields { rest: &bytes };
         let cut = || damaged("cut short");
@@ -213,6 +246,32 @@ impl Root {
         }
     }
 
+    /// Lets all trees read through another door of the same store, and adds the doors that they had to `former`. `done` is as for
+    /// [`Root::release`].
+    pub(crate) fn set_reader(
+        &mut self,
+        reader: &Arc<dyn ChunkReader>,
+        done: &mut Vec<(Arc<TableData>, Arc<TableData>)>,
+        former: &mut Vec<Arc<dyn ChunkReader>>,
+    ) {
+        let mut replaced = |old: Option<Arc<dyn ChunkReader>>| {
+            if let Some(old) = old.filter(|old| former.iter().all(|other| !Arc::ptr_eq(old, other))) {
+                former.push(old);
+            }
+        };
+        replaced(self.chunks.replace(reader.clone()));
+        for table in Arc::make_mut(&mut self.tables).values_mut() {
+            if let Some((_, renewed)) = done.iter().find(|(before, _)| Arc::ptr_eq(before, table)) {
+                *table = renewed.clone();
+                continue;
+            }
+            let before = (Arc::strong_count(table) > 1).then(|| table.clone());
+            let data = Arc::make_mut(table);
+            std::iter::once(&mut data.rows).chain(&mut data.indexes).for_each(|tree| replaced(tree.set_reader(reader)));
+            done.extend(before.map(|before| (before, table.clone())));
+        }
+    }
+
     /// Writes what is not written and lets the cache evict it: for a root value in the making that has grown large.
     pub(crate) fn spill(&mut self, writer: &mut dyn ChunkWriter) -> Result<()> {
         let is_held = |table: &TableData| std::iter::once(&table.rows).chain(&table.indexes).any(Tree::is_held);
@@ -283,6 +342,14 @@ impl Root {
         }
         Ok(changes)
     }
+}
+
+/// What a written root value refers to.
+#[derive(Debug, Default)]
+pub(crate) struct RootNames {
+    pub objects: Vec<ChunkAddress>,
+    /// The topmost nodes.
+    pub trees: Vec<ChunkAddress>,
 }
 
 /// What happened to a table that still exists; `None`: nothing.

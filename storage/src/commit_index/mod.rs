@@ -123,6 +123,12 @@ impl CommitIndex {
         self.parts.iter().rev().find_map(|part| part.commits().last_id)
     }
 
+    /// The first commit of a segment's file, and the last one before it; `None` while the segment has none.
+    pub fn part_begin(&self, part: usize) -> Option<(CommitNumber, Option<CommitId>)> {
+        let before = self.parts[..part.min(self.parts.len())].iter().rev().find_map(|part| part.commits().last_id);
+        Some((self.parts.get(part)?.commits.first, before))
+    }
+
     /// Asks a part; one that is damaged is made again first.
     fn ask<T>(&self, part: usize, question: impl Fn(&SealedCommits) -> Result<T>) -> Result<T> {
         let found = &self.parts[part];

@@ -213,6 +213,11 @@ impl SealedCommits {
         Self::of_file(CheckedFile::write(disk, &commits_path(folder, segment), encoded))
     }
 
+    /// Says of a segment's file that it is about another subject, which has the same commits.
+    pub fn change_subject(disk: &dyn Disk, folder: &Path, segment: u32, from: &Subject, to: &Subject) -> Result<(), String> {
+        checked_file::change_subject(disk, &commits_path(folder, segment), KIND, from, to)
+    }
+
     fn of_file(file: CheckedFile) -> Result<SealedCommits> {
         let meta = file.bytes(META, 0, META_SIZE)?;
         let (first, count, first_sequence) = (u32_at(meta, 0), u32_at(meta, 4), u64_at(meta, 8));

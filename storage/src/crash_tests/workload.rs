@@ -21,7 +21,7 @@ use crate::journal::{JournalOptions, JournalPosition};
 use crate::row_index::RowIndexOptions;
 use crate::schema::Oid;
 use crate::store::tests::{meta, table};
-use crate::store::{Branch, OpenWith, Store, Tag};
+use crate::store::{Branch, GcMode, OpenWith, Store, Tag};
 
 pub const DATABASE: &str = "postgres";
 const OTHER_DATABASE: &str = "other";
@@ -46,6 +46,7 @@ pub fn open_on(disk: &SimulatedDisk) -> Result<Arc<Store>> {
         disk: Arc::new(disk.clone()),
         journal: JournalOptions { group_commit: Duration::from_secs(86_400), segment_size: SEGMENT_SIZE, index_thread: false },
         checkpoint_row_count: u64::MAX,
+        compaction: None,
         derived: false,
         row_index: Some(RowIndexOptions { entry_count: RUN_ENTRY_COUNT, thread: false }),
     };
@@ -181,7 +182,8 @@ impl Workload {
             }
             74..76 => self.take_oid(&store),
             76..78 => self.change_databases(&store),
-            78..84 => store.checkpoint(),
+            78..82 => store.checkpoint(),
+            82..84 => self.collect_garbage(&store),
             84..88 => store.shared.row_index.work(&store.shared, RUN_ENTRY_COUNT),
             88..98 => store.sync(),
             _ => self.reopen(store),
@@ -522,6 +524,13 @@ impl Workload {
         self.put(store, model);
         self.run.oids.push((self.run.states.len() - 1, oid));
         Ok(())
+    }
+
+    /// Gives space back, with few or many old root values kept.
+    fn collect_garbage(&mut self, store: &Store) -> Result<()> {
+        let mode = *[GcMode::Shallow, GcMode::Normal, GcMode::Full].choose(&mut self.random).expect("a mode");
+        let spacing = *[0, 20, 1 << 20].choose(&mut self.random).expect("a spacing");
+        crate::gc::run::run(&store.shared, &store.registry, mode, spacing).map(drop)
     }
 
     fn change_row(&mut self, edit: &mut Edit, tables: &mut Tables, oid: Oid, id: i32) -> Result<()> {

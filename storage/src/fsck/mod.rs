@@ -275,22 +275,22 @@ impl ChunkWriter for NoChunks {
 
 /// Replays from checkpoint to checkpoint and compares.
 fn verify_checkpoints(shared: &Shared, report: &mut FsckReport) -> Result<()> {
-    let mut roots: Vec<(CommitNumber, ChunkAddress)> = shared.checkpoints.read().roots.iter().map(|(n, a)| (*n, *a)).collect();
+    let mut roots: Vec<(CommitNumber, ChunkAddress)> = shared.checkpoints.read().roots.iter().map(|(n, root)| (*n, root.address)).collect();
     roots.sort_unstable();
     let known: HashMap<CommitNumber, ChunkAddress> = roots.iter().copied().collect();
     for (number, address) in roots {
         let id = shared.index.read().entry(number)?.id;
         let verified = (|| {
-            let root = Root::open(&address, shared.chunks.clone())?;
+            let root = Root::open(&address, shared.chunks())?;
             verify_root(&root, &format!("checkpoint of commit {id:.12}"))?;
             let (base, steps) = steps_to(shared, number, &known)?;
             let mut replayed = match base {
-                Some(address) => Root::open(&address, shared.chunks.clone())?,
+                Some(address) => Root::open(&address, shared.chunks())?,
                 None => Root::new(Catalog::default()),
             };
             for step in steps {
                 let commit = shared.commit_numbered(step)?;
-                replayed.apply(commit.changes()?, &shared.chunks).map_err(|error| Error::Damaged {
+                replayed.apply(commit.changes()?, &shared.chunks()).map_err(|error| Error::Damaged {
                     place: format!("commit {:.12}", commit.id),
                     what: format!("does not apply to its parent's root value: {error}"),
                 })?;

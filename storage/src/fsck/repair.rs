@@ -250,7 +250,7 @@ impl Repair<'_> {
         if replaced.is_empty() {
             return Ok(());
         }
-        root.apply(changes, &self.shared.chunks).map_err(|error| error.to_string())?;
+        root.apply(changes, &self.shared.chunks()).map_err(|error| error.to_string())?;
         let whole = replaced.iter().filter_map(|change| root.table(change.table)).try_for_each(|table| table.verify());
         whole.map_err(|error| error.to_string())
     }
@@ -268,7 +268,7 @@ impl Repair<'_> {
             },
             Record::Roots { staged, working, .. } => [staged, working].into_iter().try_for_each(|spec| match spec {
                 RootSpec::Written(address) => {
-                    Root::open(address, self.shared.chunks.clone()).and_then(|root| verify_root(&root, "")).map_err(text)
+                    Root::open(address, self.shared.chunks()).and_then(|root| verify_root(&root, "")).map_err(text)
                 }
                 _ => Ok(()),
             }),
@@ -316,7 +316,7 @@ impl Repair<'_> {
 
     fn take_commit(&mut self, sequence: u64, branch: u32, mode: CommitMode, bytes: Bytes) -> Result<Refused> {
         let old = CommitId::of(&bytes);
-        let commit = match Commit::decode(&bytes, &self.shared.chunks) {
+        let commit = match Commit::decode(&bytes, &self.shared.chunks()) {
             Ok(commit) => commit,
             Err(error) => return Ok(Err(error.to_string())),
         };
@@ -428,11 +428,11 @@ impl Repair<'_> {
     /// Gives a branch the state that a checkpoint tells; `false` when that cannot be read.
     fn heal(&mut self, branch: &BranchCheckpoint) -> Result<bool> {
         let open = |spec: &RootSpec, head: &Root, staged: &Root| match spec {
-            RootSpec::Written(address) => Root::open(address, self.shared.chunks.clone()),
+            RootSpec::Written(address) => Root::open(address, self.shared.chunks()),
             RootSpec::Staged => Ok(staged.clone()),
             RootSpec::Head | RootSpec::Unchanged => Ok(head.clone()),
         };
-        let opened = Root::open(&branch.head_root, self.shared.chunks.clone()).and_then(|root| {
+        let opened = Root::open(&branch.head_root, self.shared.chunks()).and_then(|root| {
             let staged = open(&branch.staged, &root, &root)?;
             let working = open(&branch.working, &root, &staged)?;
             Ok((root, staged, working))
@@ -477,10 +477,10 @@ impl Repair<'_> {
         let mut kept = Vec::new();
         let mut before = root.clone();
         let mut at = head;
-        while let Some(commit) = self.orphans.get(&at).and_then(|bytes| Commit::decode(bytes, &self.shared.chunks).ok()) {
+        while let Some(commit) = self.orphans.get(&at).and_then(|bytes| Commit::decode(bytes, &self.shared.chunks()).ok()) {
             let mut undone = before.clone();
             let Some(inverted) = commit.changes().ok().and_then(|changes| changes.clone().inverted()) else { break };
-            if commit.parents.is_empty() || undone.apply(&inverted, &self.shared.chunks).is_err() {
+            if commit.parents.is_empty() || undone.apply(&inverted, &self.shared.chunks()).is_err() {
                 break;
             }
             before = undone;

@@ -82,7 +82,12 @@ impl Core {
         }
     }
 
-    fn index_segment(&self, number: u32) {
+    /// Makes a segment's index, unless somebody else has done it.
+    pub(super) fn index_segment(&self, number: u32) {
+        let turn = self.rewriting.lock();
+        if self.places.read().is_sealed(number) {
+            return;
+        }
         let indexed = (|| {
             let subject = self.subject(number)?;
             let encoded = {
@@ -97,6 +102,7 @@ impl Core {
             self.places.write().set_sealed(number, Arc::new(index));
             Ok::<(), crate::error::Error>(())
         })();
+        drop(turn);
         match indexed {
             Ok(()) => self.tell_sealed(),
             Err(error) => {
@@ -124,7 +130,13 @@ impl Core {
     /// Makes the index of a segment anew, because what is there has given an error.
     pub(super) fn renew_index(&self, damaged: IndexError) -> Result<()> {
         let IndexError { number, error } = damaged;
+        let _turn = self.rewriting.lock();
         tracing::warn!(%error, segment = number, "the index of a segment is damaged and is made anew");
+        self.write_index(number)
+    }
+
+    /// Makes a segment's index from its frames. The caller has the turn.
+    pub(super) fn write_index(&self, number: u32) -> Result<()> {
         let path = segment_path(&self.folder, number);
         let bytes = read_all(&*self.file(number)?).map_err(io_error("read", &path))?;
         let place = |offset: u64| format!("{} at offset {offset}", path.display());

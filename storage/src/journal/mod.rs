@@ -20,12 +20,14 @@
 //! system may have dropped the pages, so trying again would report a success that is none.
 
 mod chunk_filter;
+mod claims;
 mod frame;
 mod indexer;
 mod open;
 mod pack;
 mod places;
 mod reader;
+mod rewrite;
 mod segment;
 mod segment_index;
 mod writer;
@@ -40,11 +42,13 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
+pub(crate) use claims::Epoch;
 pub(crate) use frame::{FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FRAME_MAGIC, FrameHeader, FrameKind};
 pub(crate) use indexer::SealedSegment;
 #[cfg(any(test, fuzzing))]
 pub(crate) use pack::unpack;
 pub(crate) use reader::LogFrame;
+pub(crate) use rewrite::{Rewritten, SegmentShare};
 #[cfg(test)]
 pub(crate) use segment::as_format_1;
 pub(crate) use segment::{FORMAT_VERSION, SEGMENT_HEADER_SIZE, ScanEnd, scan};
@@ -53,6 +57,7 @@ use crate::disk::Disk;
 use crate::encoding::put_varint;
 use crate::error::{Error, Result};
 use crate::id::{ChunkAddress, CommitId};
+use claims::Claims;
 use indexer::Indexer;
 use pack::FrameCommit;
 use places::{OpenFiles, Places};
@@ -129,6 +134,9 @@ struct Core {
     callbacks: Mutex<Vec<DurableCallback>>,
     indexer: Indexer,
     frames: FrameCache,
+    /// Held by whoever rewrites a segment or makes its index.
+    rewriting: Mutex<()>,
+    claims: Claims,
 }
 
 /// What was appended and is not yet written.
@@ -142,6 +150,8 @@ struct Pending {
     log_size: usize,
     chunk_size: usize,
     waiter_count: usize,
+    /// The segment is to be sealed, however small it is.
+    seal: bool,
     closing: bool,
     /// Why nothing is written any more.
     stopped: Option<Arc<str>>,
@@ -291,7 +301,7 @@ impl Journal {
         if bytes.len() > FRAME_BODY_SIZE_MAX {
             return Err(Error::Limit { what: "size of a chunk", limit: FRAME_BODY_SIZE_MAX as u64 });
         }
-        if self.core.find_chunk(&address)?.is_some() {
+        if self.core.claim_chunk(&address)? {
             return Ok(());
         }
         let mut pending = self.core.pending.lock();

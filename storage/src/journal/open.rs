@@ -16,6 +16,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::frame::FRAME_HEADER_SIZE;
 use super::places::{Place, Places, Recent};
+use super::rewrite::remove_unfinished;
 use super::segment::{
     Contents, FramesHash, SEGMENT_HEADER_SIZE, ScanEnd, TRAILER_SIZE, decode_header, decode_trailer, encode_header, read_all, scan,
     segment_number, segment_path, subject_of, synced_after,
@@ -33,6 +34,9 @@ const SETTLE_SIZE: u64 = 1 << 20;
 pub(super) fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions, access: Access) -> Result<(Arc<Core>, Writer)> {
     if access != Access::Read {
         create_dirs(&*disk, folder).map_err(io_error("create", folder))?;
+    }
+    if access != Access::Read {
+        remove_unfinished(&*disk, folder).map_err(io_error("clear", folder))?;
     }
     let mut numbers: Vec<u32> = disk.list(folder).map_err(io_error("list", folder))?.iter().filter_map(|n| segment_number(n)).collect();
     numbers.sort_unstable();
@@ -115,6 +119,8 @@ pub(super) fn open(disk: Arc<dyn Disk>, folder: &Path, options: JournalOptions, 
         callbacks: Mutex::new(Vec::new()),
         indexer: Default::default(),
         frames: Default::default(),
+        rewriting: Mutex::default(),
+        claims: Default::default(),
     };
     Ok((Arc::new(core), writer))
 }

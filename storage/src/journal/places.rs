@@ -99,6 +99,22 @@ impl Places {
         self.recent.retain(|recent| *recent != number);
     }
 
+    /// The number of the segment that is being written.
+    pub fn last_number(&self) -> u32 {
+        self.segments.len() as u32
+    }
+
+    pub fn index(&self, number: u32) -> Option<Arc<SegmentIndex>> {
+        match self.segments.get((number as usize).checked_sub(1)?)? {
+            Place::Sealed(index) => Some(index.clone()),
+            Place::Recent(_) => None,
+        }
+    }
+
+    pub fn is_sealed(&self, number: u32) -> bool {
+        matches!((number as usize).checked_sub(1).and_then(|at| self.segments.get(at)), Some(Place::Sealed(_)))
+    }
+
     /// A segment that is in memory.
     pub fn recent(&self, number: u32) -> Option<&Recent> {
         match self.segments.get(number as usize - 1)? {
@@ -171,6 +187,11 @@ impl OpenFiles {
         files.push_front((number, file.clone()));
         files.truncate(OPEN_FILE_COUNT_MAX);
         Ok(file)
+    }
+
+    /// Forgets a segment's file, which another one replaces.
+    pub fn forget(&self, number: u32) {
+        self.files.lock().retain(|(n, _)| *n != number);
     }
 }
 

@@ -175,9 +175,20 @@ impl FrameCache {
     }
 }
 
+/// A segment, with the file that its places are about.
+struct InSegment {
+    number: u32,
+    file: Arc<dyn DiskFile>,
+}
+
 impl Core {
     /// A segment's file, for reading.
     pub(super) fn file(&self, number: u32) -> Result<Arc<dyn DiskFile>> {
+        self.file_of(&self.places.read(), number)
+    }
+
+    /// The same with the places looked at: they and the file change together.
+    fn file_of(&self, _places: &Places, number: u32) -> Result<Arc<dyn DiskFile>> {
         self.files.get(number, || {
             let path = self.segment_path(number);
             self.disk.open_read(&path).map_err(io_error("open", &path))
@@ -196,20 +207,50 @@ impl Core {
         }
     }
 
+    /// Says whether a chunk is there, and sees to it that it stays as long as the current epoch lives.
+    pub(super) fn claim_chunk(&self, address: &ChunkAddress) -> Result<bool> {
+        let Some((segment, _)) = self.find_chunk(address)? else { return Ok(false) };
+        if !self.claims.note(address, segment) {
+            return Ok(true);
+        }
+        // A rewriting that did not know of the note has taken the segment's place by now.
+        Ok(self.find_chunk(address)?.is_some())
+    }
+
     pub(super) fn find_chunk(&self, address: &ChunkAddress) -> Result<Option<(u32, ChunkAt)>> {
         self.find(|places| places.find_chunk(address))
     }
 
-    fn find_log_frame(&self, sequence: u64) -> Result<Option<(u32, LogFrameAt)>> {
-        self.find(|places| places.find_log_frame(sequence))
+    /// The same with the file, which a rewriting does not take away from whoever has it.
+    fn locate<T>(&self, find: impl Fn(&Places) -> Found<(u32, T)>) -> Result<Option<(InSegment, T)>> {
+        let look = || {
+            let places = self.places.read();
+            let Some((number, at)) = find(&places)? else { return Ok(Ok(None)) };
+            Ok(self.file_of(&places, number).map(|file| Some((InSegment { number, file }, at))))
+        };
+        match look() {
+            Ok(found) => found,
+            Err(damaged) => {
+                self.renew_index(damaged)?;
+                look().unwrap_or_else(|damaged| Err(damaged.error))
+            }
+        }
+    }
+
+    fn locate_log_frame(&self, sequence: u64) -> Result<Option<(InSegment, LogFrameAt)>> {
+        self.locate(|places| places.find_log_frame(sequence))
+    }
+
+    fn locate_chunk(&self, address: &ChunkAddress) -> Result<Option<(InSegment, ChunkAt)>> {
+        self.locate(|places| places.find_chunk(address))
     }
 
     fn segment_path(&self, number: u32) -> PathBuf {
         segment_path(&self.folder, number)
     }
 
-    fn read_frame(&self, number: u32, offset: u32, size: Option<u32>) -> Result<(FrameHeader, Vec<u8>)> {
-        let file = self.file(number)?;
+    fn read_frame(&self, segment: &InSegment, offset: u32, size: Option<u32>) -> Result<(FrameHeader, Vec<u8>)> {
+        let (number, file) = (segment.number, &segment.file);
         let damaged = |what: &str| {
             let place = format!("{} at offset {offset}", self.segment_path(number).display());
             Error::Damaged { place, what: what.into() }
@@ -244,10 +285,10 @@ impl Core {
     }
 
     /// A log frame's header and payload.
-    fn read_log_payload(&self, at: LogFrameAt, number: u32) -> Result<(FrameHeader, Vec<u8>)> {
-        let (header, payload) = self.read_frame(number, at.offset, None)?;
+    fn read_log_payload(&self, at: LogFrameAt, segment: &InSegment) -> Result<(FrameHeader, Vec<u8>)> {
+        let (header, payload) = self.read_frame(segment, at.offset, None)?;
         if header.kind != FrameKind::Log || header.sequence != at.sequence {
-            return Err(Malformed("another frame than expected").at(self.place(number, at.offset)));
+            return Err(Malformed("another frame than expected").at(self.place(segment.number, at.offset)));
         }
         Ok((header, payload))
     }
@@ -256,15 +297,15 @@ impl Core {
         format!("{} at offset {offset}", self.segment_path(number).display())
     }
 
-    fn read_log_frame(&self, at: LogFrameAt, number: u32) -> Result<Arc<LogFrame>> {
+    fn read_log_frame(&self, at: LogFrameAt, segment: &InSegment) -> Result<Arc<LogFrame>> {
         if let Some(frame) = self.frames.whole(at.sequence) {
             return Ok(frame);
         }
-        let (header, payload) = self.read_log_payload(at, number)?;
+        let (header, payload) = self.read_log_payload(at, segment)?;
         let frame = header
             .body(&payload)
             .and_then(|body| LogFrame::decode(header.sequence, header.record_count, body))
-            .map_err(|e| e.at(self.place(number, at.offset)))?;
+            .map_err(|e| e.at(self.place(segment.number, at.offset)))?;
         let frame = Arc::new(frame);
         self.frames.put(CachedFrame::Whole(frame.clone()));
         Ok(frame)
@@ -272,8 +313,8 @@ impl Core {
 
     /// The record of a commit from its frame in the file, of which no more is unpacked than it takes; `None` where that cannot be done.
     fn read_commit_record(&self, sequence: u64, before: Option<CommitId>) -> Result<Option<CommitRecord>> {
-        let Some((number, at)) = self.find_log_frame(sequence)? else { return Ok(None) };
-        let (header, payload) = self.read_log_payload(at, number)?;
+        let Some((segment, at)) = self.locate_log_frame(sequence)? else { return Ok(None) };
+        let (header, payload) = self.read_log_payload(at, &segment)?;
         if !header.packed {
             return Ok(None);
         }
@@ -292,12 +333,12 @@ impl Core {
             let (record, hole) = pack::unpack_record(&packed, record_count, size, index)?;
             Ok::<_, Malformed>(fill(record, hole, before))
         };
-        read().map_err(|e| e.at(self.place(number, at.offset)))
+        read().map_err(|e| e.at(self.place(segment.number, at.offset)))
     }
 
-    fn read_chunk_at(&self, address: &ChunkAddress, number: u32, at: ChunkAt) -> Result<Vec<u8>> {
-        let (header, payload) = self.read_frame(number, at.offset, Some(at.size))?;
-        let place = || self.place(number, at.offset);
+    fn read_chunk_at(&self, address: &ChunkAddress, segment: &InSegment, at: ChunkAt) -> Result<Vec<u8>> {
+        let (header, payload) = self.read_frame(segment, at.offset, Some(at.size))?;
+        let place = || self.place(segment.number, at.offset);
         if header.kind != FrameKind::Chunk {
             return Err(Malformed("another frame than expected").at(place()));
         }
@@ -338,8 +379,8 @@ impl Journal {
             return Ok(record);
         }
         let missing = || Error::Damaged { place: format!("journal record {sequence}"), what: "missing".into() };
-        let (number, at) = self.core.find_log_frame(sequence)?.ok_or_else(missing)?;
-        self.core.read_log_frame(at, number)?.record(sequence).ok_or_else(missing)
+        let (segment, at) = self.core.locate_log_frame(sequence)?.ok_or_else(missing)?;
+        self.core.read_log_frame(at, &segment)?.record(sequence).ok_or_else(missing)
     }
 
     /// The record of a commit, of which the commit entered before it is known: mostly its parent, whose id is not stored. Unpacks no more
@@ -366,10 +407,10 @@ impl Journal {
     pub fn log_frames_from(&self, sequence: u64) -> impl Iterator<Item = Result<Arc<LogFrame>>> + '_ {
         let mut next = Some(sequence);
         std::iter::from_fn(move || {
-            let frame = self.core.find_log_frame(next?).transpose()?;
-            let frame = frame.and_then(|(number, at)| {
+            let frame = self.core.locate_log_frame(next?).transpose()?;
+            let frame = frame.and_then(|(segment, at)| {
                 next = Some(at.sequence + u64::from(at.record_count));
-                self.core.read_log_frame(at, number)
+                self.core.read_log_frame(at, &segment)
             });
             if frame.is_err() {
                 next = None;
@@ -380,7 +421,7 @@ impl Journal {
 
     /// The file and the offset of a record's frame, for error messages.
     pub fn place_of(&self, sequence: u64) -> String {
-        match self.core.find_log_frame(sequence) {
+        match self.core.find(|places| places.find_log_frame(sequence)) {
             Ok(Some((number, at))) => {
                 format!("{} at offset {}, record {sequence}", self.core.segment_path(number).display(), at.offset)
             }
@@ -398,15 +439,15 @@ impl Journal {
     /// # Errors
     /// `Damaged`, `Io`.
     pub fn read_chunk(&self, address: &ChunkAddress) -> Result<Vec<u8>> {
-        if let Some((number, at)) = self.core.find_chunk(address)? {
-            return self.core.read_chunk_at(address, number, at);
+        if let Some((segment, at)) = self.core.locate_chunk(address)? {
+            return self.core.read_chunk_at(address, &segment, at);
         }
         if let Some(bytes) = self.core.pending.lock().chunks.get(address) {
             return Ok(bytes.to_vec());
         }
         // Written between the two looks.
-        match self.core.find_chunk(address)? {
-            Some((number, at)) => self.core.read_chunk_at(address, number, at),
+        match self.core.locate_chunk(address)? {
+            Some((segment, at)) => self.core.read_chunk_at(address, &segment, at),
             None => Err(Error::Damaged { place: format!("chunk {address}"), what: "missing".into() }),
         }
     }

@@ -135,6 +135,15 @@ impl SegmentIndex {
         Ok(None)
     }
 
+    /// All chunks with the sizes of their frames, in the order of their addresses.
+    pub fn chunks(&self) -> impl Iterator<Item = Result<(ChunkAddress, u32)>> + '_ {
+        (0..self.chunk_count).map(|index| {
+            let address = self.file.bytes(ADDRESSES, index * 32, 32)?;
+            let place = self.file.bytes(PLACES, index * PLACE_SIZE, PLACE_SIZE)?;
+            Ok((ChunkAddress(address.try_into().expect("BUG: 32 bytes are an address")), u32_at(place, 4)))
+        })
+    }
+
     /// The filter's bytes.
     /// # Errors
     /// `Damaged`.

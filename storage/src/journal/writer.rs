@@ -64,16 +64,22 @@ impl Writer {
         let _guard = Guard(core);
         let mut last_sync: Option<Instant> = None;
         loop {
-            let Some((items, next_sequence)) = take_group(core, last_sync) else { return };
+            let Some(Group { items, next_sequence, seal }) = take_group(core, last_sync) else { return };
             last_sync = Some(Instant::now());
-            match self.write_group(core, &items) {
-                Ok(()) => publish(core, next_sequence),
+            let written = self.write_group(core, &items).and_then(|()| if seal { self.seal_early(core) } else { Ok(()) });
+            match written {
+                Ok(()) => publish(core, next_sequence, seal),
                 Err((path, error)) => {
                     stop(core, &path, &error);
                     return;
                 }
             }
         }
+    }
+
+    /// Seals a segment that is not full, if there is anything in it.
+    fn seal_early(&mut self, core: &Core) -> Result<(), (PathBuf, io::Error)> {
+        if self.already_sealed || self.offset > SEGMENT_HEADER_SIZE as u64 { self.seal(core, &mut Placed::default()) } else { Ok(()) }
     }
 
     fn write_group(&mut self, core: &Core, items: &[Written]) -> Result<(), (PathBuf, io::Error)> {
@@ -203,11 +209,23 @@ enum Written {
     Chunk(crate::id::ChunkAddress, Arc<[u8]>),
 }
 
+/// What is written together.
+struct Group {
+    items: Vec<Written>,
+    /// The sequence number after its last record.
+    next_sequence: u64,
+    /// The segment is to be sealed behind it.
+    seal: bool,
+}
+
 /// Waits for something to write and takes it; `None` when the journal closes. An idle journal writes at once; under load
 /// groups follow each other at the set distance, unless somebody waits.
-fn take_group(core: &Core, last_sync: Option<Instant>) -> Option<(Vec<Written>, u64)> {
+fn take_group(core: &Core, last_sync: Option<Instant>) -> Option<Group> {
     let mut pending = core.pending.lock();
     loop {
+        if pending.seal {
+            break;
+        }
         if pending.items.is_empty() {
             if pending.closing {
                 return None;
@@ -234,7 +252,7 @@ fn take_group(core: &Core, last_sync: Option<Instant>) -> Option<(Vec<Written>, 
             Item::Chunk(address, bytes) => Written::Chunk(address, bytes),
         });
     }
-    Some((items, pending.next_sequence))
+    Some(Group { items, next_sequence: pending.next_sequence, seal: pending.seal })
 }
 
 /// Enters where things are now.
@@ -250,9 +268,10 @@ fn place(core: &Core, placed: Placed) {
     }
 }
 
-fn publish(core: &Core, next_sequence: u64) {
+fn publish(core: &Core, next_sequence: u64, sealed: bool) {
     {
         let mut pending = core.pending.lock();
+        pending.seal &= !sealed;
         pending.writing.clear();
         // Those put since the group was taken are still among the items.
         let mut chunks = std::mem::take(&mut pending.chunks);

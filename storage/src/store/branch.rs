@@ -12,6 +12,7 @@ use super::apply::Apply;
 use super::shared::{Shared, new_commit};
 use super::working_set;
 use crate::change_set::ChangeSet;
+use crate::chunk::ChunkReader;
 use crate::commit::{self, CommitMeta};
 use crate::commit_index::CommitNumber;
 use crate::edit::Edit;
@@ -157,6 +158,21 @@ impl Inner {
             self.note_conflicts(followed.conflicts, head.id);
             self.set_working_set(followed.working_set.staged, followed.working_set.working);
         }
+    }
+
+    /// Brings the trees of all root values into their canonical shape.
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn normalise(&mut self) -> Result<()> {
+        let dirty = self.dirty.iter_mut().flat_map(|dirty| [&mut dirty.staged, &mut dirty.working]);
+        self.head_root.iter_mut().chain(dirty).try_for_each(Root::normalise)
+    }
+
+    /// Lets the trees of all root values read through another door, and adds the doors that they had to `former`.
+    pub fn set_reader(&mut self, reader: &Arc<dyn ChunkReader>, former: &mut Vec<Arc<dyn ChunkReader>>) {
+        let mut done = Vec::new();
+        let dirty = self.dirty.iter_mut().flat_map(|dirty| [&mut dirty.staged, &mut dirty.working]);
+        self.head_root.iter_mut().chain(dirty).for_each(|root| root.set_reader(reader, &mut done, former));
     }
 
     /// Lets the cache evict the written nodes of the root values.
@@ -393,7 +409,8 @@ impl Branch {
         let mut inner = cell.lock_for_writing().map_err(|e| self.named(e))?;
         let moved = inner.version != base.version;
         let Some(meta) = commit else {
-            let mut edit = if moved { working_set::rebase(&base.working, inner.working(), edit.changes(), &shared.chunks)? } else { edit };
+            let mut edit =
+                if moved { working_set::rebase(&base.working, inner.working(), edit.changes(), &shared.chunks())? } else { edit };
             edit.seal(&mut &*shared.journal)?;
             let changes = StoredChangeSet::store(edit.changes(), &mut &*shared.journal)?;
             let position = shared.append(&Record::Working { branch: cell.number, applied, changes })?;
@@ -407,10 +424,10 @@ impl Branch {
         };
         // On a clean branch the edit is the next head; otherwise its changes go onto HEAD and the working set follows.
         let as_is = !moved && inner.dirty.is_none();
-        let mut edit = if as_is { edit } else { working_set::rebase(&base.working, inner.root(), edit.changes(), &shared.chunks)? };
+        let mut edit = if as_is { edit } else { working_set::rebase(&base.working, inner.root(), edit.changes(), &shared.chunks())? };
         if !as_is && inner.dirty.is_some() {
             // The working set must still have the rows as the transaction found them.
-            working_set::rebase(&base.working, inner.working(), edit.changes(), &shared.chunks)?;
+            working_set::rebase(&base.working, inner.working(), edit.changes(), &shared.chunks())?;
         }
         edit.seal(&mut &*shared.journal)?;
         let head = inner.head.expect("BUG: a branch without a commit");

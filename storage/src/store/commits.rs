@@ -33,7 +33,7 @@ impl Shared {
         let place = || self.journal.place_of(sequence);
         let decode = |record: &Bytes| -> Result<Commit> {
             let bytes = record::commit_bytes(record).map_err(|e| e.at(place()))?.ok_or_else(|| Malformed("not a commit").at(place()))?;
-            Commit::decode(&bytes, &self.chunks)
+            Commit::decode(&bytes, &self.chunks())
         };
         let record = self.journal.read_commit_record(sequence, before)?;
         let mut commit = decode(&record.bytes)?;

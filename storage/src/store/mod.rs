@@ -8,7 +8,6 @@ mod apply;
 pub(crate) mod branch;
 #[cfg(test)]
 mod cache_tests;
-mod chunks;
 mod commits;
 mod history;
 mod near_diff;
@@ -41,11 +40,13 @@ pub use registry::Tag;
 pub use table_at::TableAt;
 
 pub use crate::fsck::{Finding, FsckReport, RepairReport, fsck, repair};
+pub use crate::gc::run::{GcMode, GcReport};
 pub use crate::journal::JournalPosition;
 
 use crate::checkpoint::Checkpointer;
 use crate::disk::{Disk, RealDisk, create_dirs};
 use crate::error::{Error, Result};
+use crate::gc::automatic::Compactor;
 use crate::journal::{Access, FORMAT_VERSION, Journal, JournalOptions, SEGMENT_SIZE, is_unmade};
 use crate::recovery;
 use crate::row_index::{RowIndex, RowIndexOptions, RowIndexer};
@@ -66,6 +67,7 @@ pub struct Store {
     pub(crate) shared: Arc<Shared>,
     pub(crate) registry: Arc<Mutex<Registry>>,
     checkpointer: Checkpointer,
+    compactor: Compactor,
     pub(crate) row_indexer: RowIndexer,
 }
 
@@ -75,6 +77,8 @@ pub(crate) struct OpenWith {
     pub journal: JournalOptions,
     /// Row changes after which a checkpoint is made in the background.
     pub checkpoint_row_count: u64,
+    /// So many bytes of garbage are given back in the background; `None`: garbage is given back when that is asked for.
+    pub compaction: Option<u64>,
     /// Keep sled's cache of derived facts beside the journal.
     pub derived: bool,
     /// Keep the row index beside the journal.
@@ -92,6 +96,7 @@ impl Store {
             disk: Arc::new(RealDisk),
             journal,
             checkpoint_row_count: crate::checkpoint::CHECKPOINT_ROW_COUNT,
+            compaction: options.auto_compaction.then_some(crate::gc::automatic::GAIN_MIN),
             derived: true,
             row_index: Some(RowIndexOptions { entry_count: crate::row_index::RUN_ENTRY_COUNT, thread: true }),
         };
@@ -137,8 +142,9 @@ impl Store {
         shared.follow_seals();
         shared.row_index.open(&shared);
         let checkpointer = Checkpointer::start(shared.clone(), registry.clone())?;
+        let compactor = Compactor::start(shared.clone(), registry.clone(), with.compaction)?;
         let row_indexer = RowIndexer::start(shared.clone(), with.row_index.is_some_and(|options| options.thread))?;
-        Ok(Arc::new(Store { shared, registry, checkpointer, row_indexer }))
+        Ok(Arc::new(Store { shared, registry, checkpointer, compactor, row_indexer }))
     }
 
     /// Writes out everything, a checkpoint included, and stops the threads.
@@ -146,6 +152,7 @@ impl Store {
     /// `Stopped`, `Io`.
     pub fn close(&self) -> Result<()> {
         self.row_indexer.stop();
+        self.compactor.stop();
         self.checkpointer.stop();
         let checkpoint = crate::checkpoint::make(&self.shared, &self.registry);
         if let Err(error) = self.shared.row_index.save(&self.shared) {
@@ -168,6 +175,14 @@ impl Store {
     /// `Stopped`, `Io`.
     pub fn checkpoint(&self) -> Result<()> {
         crate::checkpoint::make(&self.shared, &self.registry)
+    }
+
+    /// Gives back the space of what nothing refers to any more. Commits and queries go on meanwhile; what snapshots that are still held
+    /// may refer to stays.
+    /// # Errors
+    /// `Stopped`, `Damaged`, `Io`; nothing is lost then.
+    pub fn gc(&self, mode: GcMode) -> Result<GcReport> {
+        crate::gc::run::run(&self.shared, &self.registry, mode, crate::gc::kept::SPACING)
     }
 
     pub fn durable(&self) -> JournalPosition {
@@ -204,6 +219,7 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         self.row_indexer.stop();
+        self.compactor.stop();
         self.checkpointer.stop();
         // Branches that are still held elsewhere keep the journal's memory, but nothing is written any more. An error was
         // logged where it happened.

@@ -15,11 +15,13 @@ pub struct StoreOptions {
     /// Bytes of nodes (of tables and indexes) in memory: what is above is written, if need be, and read again when it is used.
     /// Tables may be larger.
     pub cache_size_max: u64,
+    /// The space of what nothing refers to any more is given back in the background, when there is enough of it.
+    pub auto_compaction: bool,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        StoreOptions { group_commit_ms_max: 5, cache_size_max: default_cache_size() }
+        StoreOptions { group_commit_ms_max: 5, cache_size_max: default_cache_size(), auto_compaction: true }
     }
 }
 

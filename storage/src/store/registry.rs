@@ -137,12 +137,12 @@ impl Store {
         let shared = &self.shared;
         let created = Record::DatabaseCreated { database: number, name: name.into() }.encode();
         let branch_created = Record::BranchCreated { database: number, branch, name: FIRST_BRANCH.into(), head: None }.encode();
-        let cell = BranchCell::new(shared.clone(), branch, number, Inner::new(None, Root::empty_in(&shared.chunks)));
+        let cell = BranchCell::new(shared.clone(), branch, number, Inner::new(None, Root::empty_in(&shared.chunks())));
         let catalog = Catalog::initial(PUBLIC_SCHEMA_OWNER);
         let objects = catalog.objects.iter().map(|(oid, object)| CatalogChange { oid: *oid, object: Some(object.clone()) });
         let objects = ChangeSet { catalog: objects.collect(), tables: Vec::new() };
-        let mut root = Root::empty_in(&shared.chunks);
-        root.apply(&objects, &shared.chunks)?;
+        let mut root = Root::empty_in(&shared.chunks());
+        root.apply(&objects, &shared.chunks())?;
         let meta = |message: &str| CommitMeta { message: message.into(), ..meta.clone() };
         let first = cell.prepare(&[], &meta("Initialize data repository"), &objects, CommitMode::Follow)?;
         // Numbers of parents are known when they are appended.

@@ -7,8 +7,11 @@
 #[cfg(test)]
 mod tests;
 
-use super::shared::Shared;
+use std::sync::Arc;
+
+use super::shared::{Shared, WrittenRoot};
 use crate::change_set::ChangeSet;
+use crate::chunk::ChunkReader;
 use crate::commit_index::CommitNumber;
 use crate::error::{Error, Result};
 use crate::id::{ChunkAddress, CommitId};
@@ -27,7 +30,17 @@ pub(super) enum Base {
     /// No commit: an empty database.
     Empty,
     Known(Root),
-    Written(ChunkAddress),
+    /// One at this address, which the door has pinned.
+    Written(ChunkAddress, Arc<dyn ChunkReader>),
+}
+
+impl Base {
+    /// To be called with the checkpoints locked that name the address: otherwise they may be forgotten, and their chunks go, before
+    /// it is pinned.
+    fn written(address: ChunkAddress, chunks: Arc<dyn ChunkReader>) -> Base {
+        chunks.pin(&address);
+        Base::Written(address, chunks)
+    }
 }
 
 impl Shared {
@@ -51,8 +64,11 @@ impl Shared {
                 let (mut root, row_count) = self.replay(base, &steps)?;
                 if row_count >= WRITTEN_ROW_COUNT_MIN && self.journal.is_writable() {
                     let address = root.write(&mut &*self.journal)?;
-                    self.checkpoints.write().roots.insert(number, address);
-                    self.derived.put_root(&id, &address);
+                    let mut checkpoints = self.checkpoints.write();
+                    checkpoints.roots.entry(number).or_insert(WrittenRoot { address, told: None });
+                    let kept_at = checkpoints.kept_at;
+                    drop(checkpoints);
+                    self.derived.put_root(&id, &address, kept_at);
                 }
                 root
             }
@@ -80,15 +96,19 @@ impl Shared {
                 base = Base::Known(root.clone());
                 break;
             }
-            let written = checkpoints.roots.get(&number).copied();
+            let written = checkpoints.roots.get(&number).map(|root| root.address);
             // Written ones that only the cache knows count if they are really there.
-            let derived = if written.is_none() && steps.len() % 64 == 0 { self.derived.root(&index.entry(number)?.id) } else { None };
+            let derived = if written.is_none() && steps.len() % 64 == 0 {
+                self.derived.root(&index.entry(number)?.id, checkpoints.kept_at)
+            } else {
+                None
+            };
             let derived = match derived {
                 Some(address) if self.journal.has_chunk(&address)? => Some(address),
                 _ => None,
             };
             if let Some(address) = written.or(derived) {
-                base = Base::Written(address);
+                base = Base::written(address, self.chunks());
                 break;
             }
             steps.push(number);
@@ -115,9 +135,9 @@ impl Shared {
         let checkpoints = self.checkpoints.read();
         let from = nearest.as_ref().map_or(0, |(n, _)| n + 1);
         if from <= number {
-            for (candidate, address) in checkpoints.roots.range(from..=number).rev() {
+            for (candidate, root) in checkpoints.roots.range(from..=number).rev() {
                 if on_line(*candidate)? {
-                    return Ok(Some((*candidate, Base::Written(*address))));
+                    return Ok(Some((*candidate, Base::written(root.address, self.chunks()))));
                 }
             }
         }
@@ -154,10 +174,10 @@ impl Shared {
             }
         }
         let checkpoints = self.checkpoints.read();
-        for (candidate, address) in checkpoints.roots.range(number + 1..) {
+        for (candidate, root) in checkpoints.roots.range(number + 1..) {
             let Some(distance) = index.line_distance(*candidate, number)? else { continue };
             if distance < nearest.as_ref().map_or(limit as u64, |(nearest, ..)| *nearest) {
-                nearest = Some((distance, *candidate, Base::Written(*address)));
+                nearest = Some((distance, *candidate, Base::written(root.address, self.chunks())));
             }
             // The first on the line is the nearest of them.
             break;
@@ -173,9 +193,9 @@ impl Shared {
 
     fn open_base(&self, base: Base) -> Result<Root> {
         match base {
-            Base::Empty => Ok(Root::empty_in(&self.chunks)),
+            Base::Empty => Ok(Root::empty_in(&self.chunks())),
             Base::Known(root) => Ok(root),
-            Base::Written(address) => Root::open(&address, self.chunks.clone()),
+            Base::Written(address, chunks) => Root::open(&address, chunks),
         }
     }
 
@@ -245,7 +265,7 @@ impl<'a> Making<'a> {
 
     /// Applies changes, and writes nodes out when they take too much memory.
     fn apply(&mut self, commit: CommitId, changes: &ChangeSet) -> Result<()> {
-        self.root.apply(changes, &self.shared.chunks).map_err(|e| not_replayable(commit, e))?;
+        self.root.apply(changes, &self.shared.chunks()).map_err(|e| not_replayable(commit, e))?;
         if self.pace.begin(&self.shared.cache) {
             self.root.spill(&mut &*self.shared.journal)?;
             self.pace.done(&self.shared.cache);

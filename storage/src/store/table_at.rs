@@ -263,8 +263,8 @@ impl Shared {
         Ok(Some(match self.nearest_before(number)? {
             Some((base, _)) if base == number => return Ok(None),
             Some((base, Base::Known(root))) => Before { base: Some(base), root, is_cold: false },
-            Some((base, Base::Written(address))) => {
-                let root = Root::open(&address, self.chunks.clone())?;
+            Some((base, Base::Written(address, chunks))) => {
+                let root = Root::open(&address, chunks)?;
                 self.put_cached_root(base, root.clone());
                 Before { base: Some(base), root, is_cold: true }
             }

@@ -12,11 +12,12 @@ use bytes::Bytes;
 use super::roots::{Making, WRITTEN_ROW_COUNT_MIN};
 use super::shared::Shared;
 use crate::change_set::{ChangeSet, RowChange, RowsChange, TableChange};
+use crate::chunk::ChunkReader;
 use crate::commit::Commit;
 use crate::commit_index::CommitNumber;
 use crate::encoding::Malformed;
 use crate::error::Result;
-use crate::id::CommitId;
+use crate::id::{ChunkAddress, CommitId};
 use crate::record;
 use crate::root::{Root, TableData};
 use crate::schema::{Catalog, CatalogObject, Oid, TableSchema};
@@ -44,7 +45,8 @@ struct Base {
 
 enum BaseTable {
     Known(Arc<TableData>),
-    Written(crate::id::ChunkAddress),
+    /// In a root value at this address, which the door has pinned.
+    Written(ChunkAddress, Arc<dyn ChunkReader>),
 }
 
 impl Shared {
@@ -61,7 +63,7 @@ impl Shared {
             }
             let table = match base.from {
                 BaseTable::Known(table) => Some(table),
-                BaseTable::Written(address) => Root::open(&address, self.chunks.clone())?.table(schema.oid).cloned(),
+                BaseTable::Written(address, chunks) => Root::open(&address, chunks)?.table(schema.oid).cloned(),
             };
             let Some(table) = table.filter(|table| table.schema() == schema) else { continue };
             let (newer, older) = if base.is_after { (base.number, number) } else { (number, base.number) };
@@ -90,22 +92,22 @@ impl Shared {
             }
         }
         let checkpoints = self.checkpoints.read();
-        let written = |base: CommitNumber, address, distance| Base {
-            distance,
-            is_after: base > number,
-            number: base,
-            from: BaseTable::Written(address),
+        let written = |base: CommitNumber, address: ChunkAddress, distance| {
+            // While the checkpoints that name it are locked.
+            let chunks = self.chunks();
+            chunks.pin(&address);
+            Base { distance, is_after: base > number, number: base, from: BaseTable::Written(address, chunks) }
         };
         // The first on the line is the nearest, on either side.
-        for (base, address) in checkpoints.roots.range(..=number).rev() {
+        for (base, root) in checkpoints.roots.range(..=number).rev() {
             if let Some(distance) = distance(*base)? {
-                bases.push(written(*base, *address, distance));
+                bases.push(written(*base, root.address, distance));
                 break;
             }
         }
-        for (base, address) in checkpoints.roots.range(number + 1..) {
+        for (base, root) in checkpoints.roots.range(number + 1..) {
             if let Some(distance) = distance(*base)? {
-                bases.push(written(*base, *address, distance));
+                bases.push(written(*base, root.address, distance));
                 break;
             }
         }
@@ -136,7 +138,7 @@ impl Shared {
         let oid = table.schema().oid;
         let mut catalog = Catalog::default();
         catalog.objects.insert(oid, Arc::new(CatalogObject::Table(table.schema().clone())));
-        let mut making = Making::new(self, Root::of_table(catalog, oid, table, self.chunks.clone()));
+        let mut making = Making::new(self, Root::of_table(catalog, oid, table, self.chunks()));
         let mut stretches: Vec<&[Step]> = steps.chunks(READ_COMMIT_COUNT).collect();
         if backwards {
             stretches.reverse();
@@ -189,11 +191,14 @@ impl Shared {
         if CommitId::of(&bytes) != step.id {
             return Err(Malformed("commit does not hash to its id").at(place()));
         }
-        Commit::table_changes(&bytes, table, &self.chunks)
+        Commit::table_changes(&bytes, table, &self.chunks())
     }
 
     fn put_cached_table(&self, number: CommitNumber, table: Arc<TableData>) {
         let mut cached = self.cached_tables.lock();
+        if table.rows.reader().is_some_and(|chunks| self.is_forgotten(&**chunks)) {
+            return;
+        }
         cached.retain(|(n, other)| *n != number || other.schema().oid != table.schema().oid);
         // As with roots: inner nodes stay, so with little memory there are few.
         if self.cache.held() > self.cache.held_max() {

@@ -56,6 +56,7 @@ pub use splice::TreeBuilder;
 pub use verify::TreeSize;
 
 use boundary::{LEAF_TARGET_MAX, LEAF_TARGET_MIN, Rule};
+pub(crate) use node::chunks_below;
 use node::{Child, KeyBytes, Node, NodeRef, Slot, Source};
 
 /// The longest key, PostgreSQL's limit for an index row being lower.
@@ -97,6 +98,7 @@ impl Tree {
     /// `Damaged`.
     pub fn open(address: ChunkAddress, layout: Arc<Layout>, reader: Arc<dyn ChunkReader>) -> Result<Self> {
         let damaged = || Error::Damaged { place: format!("chunk {address:.12}"), what: "not a node of a tree".into() };
+        reader.pin(&address);
         let target = node::target_of(&reader.read(&address)?).ok_or_else(damaged)?;
         let source = Source { layout, reader: Some(reader) };
         let slot = Slot::stored(address);
@@ -128,6 +130,11 @@ impl Tree {
     /// Where the tree's nodes are read from.
     pub(crate) fn reader(&self) -> Option<&Arc<dyn ChunkReader>> {
         self.source.reader.as_ref()
+    }
+
+    /// Lets the tree read through another door of the same store; returns the one that it had.
+    pub(crate) fn set_reader(&mut self, reader: &Arc<dyn ChunkReader>) -> Option<Arc<dyn ChunkReader>> {
+        self.source.reader.replace(reader.clone())
     }
 
     /// The number of rows that leaves are aimed at.

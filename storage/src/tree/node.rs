@@ -377,6 +377,17 @@ impl Inner {
     }
 }
 
+/// The level of a node's chunk and the chunks that it names; a leaf names none.
+/// # Errors
+/// `Damaged`.
+pub(crate) fn chunks_below(bytes: &[u8], address: &ChunkAddress) -> Result<(u8, Vec<ChunkAddress>)> {
+    if bytes.first() == Some(&0) {
+        return Ok((0, Vec::new()));
+    }
+    let (inner, _) = Inner::decode(bytes, None, address)?;
+    Ok((inner.level, inner.children.iter().filter_map(|child| child.slot.address().copied()).collect()))
+}
+
 /// The target that a node's chunk states.
 pub(crate) fn target_of(bytes: &[u8]) -> Option<u32> {
     let at = if *bytes.first()? == 0 { 16 } else { 4 };

@@ -13,8 +13,8 @@ use crate::commit::Header;
 use crate::commit_index::{CheckpointRoot, CommitIndex, NewCommit, PartContents, RemakePart, SealedCommits, subject};
 use crate::encoding::Malformed;
 use crate::error::{Error, Result};
-use crate::id::CommitId;
-use crate::journal::{Journal, SealedSegment};
+use crate::id::{ChunkAddress, CommitId};
+use crate::journal::{Journal, Rewritten, SealedSegment};
 use crate::record::{self, Record};
 
 /// Commits that are copied before others may have the index.
@@ -62,6 +62,30 @@ impl Shared {
         self.checkpoints.write().tail.retain(|checkpoint| checkpoint.sequence >= end);
         drop(forgotten);
         Ok(())
+    }
+
+    /// Rewrites a segment without the chunks that are not live; `None` where there is nothing to gain. The file of its commits stays, and is
+    /// said to be about the new one.
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn rewrite_segment(&self, number: u32, is_live: &dyn Fn(&ChunkAddress) -> bool) -> Result<Option<Rewritten>> {
+        // Nobody writes that file meanwhile.
+        let _turn = self.sealing.lock();
+        let segment = || self.journal.sealed_from(number).into_iter().next();
+        let before = segment();
+        let rewritten = self.journal.rewrite_segment(number, is_live)?;
+        if rewritten.is_some()
+            && let (Some(before), Some(after)) = (before, segment())
+            && let Some((first, last)) = self.index.read().part_begin(number as usize - 1)
+        {
+            let subject = |segment: &SealedSegment| subject(&segment.subject, first, last);
+            let (disk, folder) = (&**self.journal.disk(), self.journal.folder());
+            if let Err(error) = SealedCommits::change_subject(disk, folder, number, &subject(&before), &subject(&after)) {
+                // Opening makes it again.
+                tracing::warn!(error, segment = number, "could not keep the commits of a rewritten segment");
+            }
+        }
+        Ok(rewritten)
     }
 
     /// Fills the empty index: with the files of sealed segments, and from the records of those without and of the tail.
