@@ -133,11 +133,19 @@ pub struct Behavior {
 }
 
 /// The store.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Storage {
     /// What parts of tables and indexes may take in memory; a quarter of the machine's memory when absent.
     pub cache_size: Option<ByteSize>,
+    /// Space is given back in the background.
+    pub auto_compaction: Switch,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Storage { cache_size: None, auto_compaction: Switch(true) }
+    }
 }
 
 /// What holds for every subscription made by SQL.
@@ -638,6 +646,7 @@ mod tests {
             ("user: x\n", "user: invalid value, expected a mapping of settings"),
             ("listener:\n  port: 99999\n", "listener.port: invalid value, expected a number from 0 to 65535"),
             ("storage:\n  cache_size: much\n", "config.yaml:2: storage.cache_size: invalid value, expected a size like 512MiB or 4GB"),
+            ("storage: {auto_compaction: 2}\n", "storage.auto_compaction: invalid value, expected on or off"),
             ("storage: {cache_size: 1MiB}\n", "config.yaml:1: setting \"storage.cache_size\" must be at least 16MiB"),
             (
                 "postgres_replication:\n  slot_name: a\n  sslmode: maybe\n",

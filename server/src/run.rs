@@ -37,6 +37,7 @@ pub fn run(config: Config) -> Result<()> {
     if let Some(size) = config.storage.cache_size {
         options.cache_size_max = size.0;
     }
+    options.auto_compaction = config.storage.auto_compaction.0;
     let store = Store::open(&config.data_dir, options).map_err(|error| point_to_fsck(error, &config.data_dir))?;
     ensure_database(&store, DEFAULT_DATABASE, &config.user.name)?;
 

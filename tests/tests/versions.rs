@@ -129,6 +129,16 @@ fn a_day_of_commits_branches_tags_and_resets() {
     assert_eq!(db.lines("SELECT tag_name, message FROM dolt_tags"), ["v1|a tag"]);
     assert_eq!(db.lines("SELECT v FROM t AS OF 'v1'"), ["one"]);
 
+    // Space is given back; there is nothing to see of it.
+    assert_eq!(db.lines("SELECT dolt_gc()"), ["0"]);
+    assert_eq!(db.lines("SELECT status FROM dolt_gc('--shallow')"), ["0"]);
+    assert_eq!(db.lines("SELECT dolt_gc('--full')"), ["0"]);
+    for wrong in ["'--shallow', '--full'", "'--deep'", "'main'"] {
+        assert_eq!(db.sqlstate(&format!("SELECT dolt_gc({wrong})")), "22023");
+    }
+    assert_eq!(db.sqlstate("CALL dolt_gc()"), "42809");
+    assert_eq!(db.lines("SELECT v FROM t AS OF 'v1'"), ["one"]);
+
     // Another connection to the branch, to a commit, and to main.
     let on_b = replica.try_db("postgres/b").unwrap();
     assert_eq!(on_b.value("SELECT count(*) FROM t"), "2");

@@ -262,7 +262,7 @@ fn procedure(call: &Call, a: &[Datum<'_>]) -> Result<Value> {
 /// Set-returning functions of this family.
 pub fn set_function(source: &str) -> Option<sets::Run> {
     Some(match source {
-        "dolt_add" | "dolt_commit" | "dolt_branch" | "dolt_checkout" | "dolt_tag" | "dolt_reset" => {
+        "dolt_add" | "dolt_commit" | "dolt_branch" | "dolt_checkout" | "dolt_tag" | "dolt_reset" | "dolt_gc" => {
             |c, a| Ok(Box::new(std::iter::once(Ok(call_procedure(c, a)?))))
         }
         // No relation is a partition or partitioned; psql's \d asks for every table with a foreign key.
@@ -486,6 +486,7 @@ pub const FUNCTIONS: &[Entry] = &[
     ("dolt_checkout", procedure),
     ("dolt_tag", procedure),
     ("dolt_reset", procedure),
+    ("dolt_gc", procedure),
     ("active_branch", version_function),
     ("dolt_version", version_function),
     ("dolt_storage_format", version_function),

@@ -1,4 +1,4 @@
-//! The version procedures: `dolt_add`, `dolt_commit`, `dolt_branch`, `dolt_checkout`, `dolt_tag`, `dolt_reset`.
+//! The version procedures: `dolt_add`, `dolt_commit`, `dolt_branch`, `dolt_checkout`, `dolt_tag`, `dolt_reset`, `dolt_gc`.
 //!
 //! They are functions in SQL (`SELECT dolt_commit('-Am', 'x')`) that act on their session: they put the open transaction's
 //! changes into the branch's working set first, work on the branch, and let the session go on from what they left.
@@ -8,6 +8,7 @@ mod branch;
 mod checkout;
 mod commit;
 mod flags;
+mod gc;
 mod reset;
 mod tag;
 
@@ -48,6 +49,7 @@ const PROCEDURES: &[(&str, &[(&str, Oid)])] = &[
     ("dolt_branch", &[("status", oid::INT8)]),
     ("dolt_checkout", &[("status", oid::INT8), ("message", oid::TEXT)]),
     ("dolt_commit", &[("hash", oid::TEXT)]),
+    ("dolt_gc", &[("status", oid::INT8)]),
     ("dolt_reset", &[("status", oid::INT8)]),
     ("dolt_tag", &[("status", oid::INT8)]),
 ];
@@ -87,8 +89,9 @@ pub fn call_procedure(
     }
     session.flush()?;
     match name.as_str() {
-        // Branches and tags can be made while the session is on a commit.
+        // Branches and tags can be made, and space given back, while the session is on a commit.
         "dolt_branch" => return branch::branch(&arguments, context, session),
+        "dolt_gc" => return gc::gc(&arguments, context),
         "dolt_tag" => return tag::tag(&arguments, context, session),
         _ => {}
     }
