@@ -82,6 +82,7 @@ pub(crate) async fn initial_copy(context: &Arc<Context>, connection: &mut Connec
     // It would hold the primary's log back for as long as we stay connected.
     connection.query(&format!("DROP_REPLICATION_SLOT {}", quote_identifier(&temporary))).await?;
     source.phase = Phase::Streaming;
+    context.records.set_copied()?;
     context.records.set_source(&source)?;
     context.store.sync()?;
     tracing::info!(tables = count, rows, lsn = %start, slot = %config.slot_name, "initial copy complete");

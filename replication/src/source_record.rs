@@ -8,6 +8,7 @@
 //! | `location` | the LSNs that `pg_wal_location` may hold by our own hand: the last written and the one before |
 //! | `table/OID` | a subscribed table of the primary and how far it has come (`table_state`) |
 //! | `skip` | the LSN of the transaction to skip |
+//! | `copied` | there if the configured source's tables were copied by us, not filled by hand |
 //!
 //! A replicated commit carries its end LSN and its subscription, so position and data move in one record. `position` is for progress without a commit: an idle
 //! stream, a start given by the user. Changes that only go to the working set carry their end LSN in the working set's record.
@@ -219,6 +220,15 @@ impl SourceRecords {
     pub(crate) fn set_skip(&self, lsn: Option<Lsn>) -> Result<JournalPosition> {
         let value = lsn.map(|lsn| lsn.to_string());
         Ok(self.store.put_state(&format!("{}skip", self.prefix), value.as_deref().map(str::as_bytes))?)
+    }
+
+    /// The beginning was an initial copy of ours. Where it was made by hand, what is missing here is missing on purpose.
+    pub(crate) fn was_copied(&self) -> bool {
+        self.store.get_state(&format!("{}copied", self.prefix)).is_some()
+    }
+
+    pub(crate) fn set_copied(&self) -> Result<JournalPosition> {
+        Ok(self.store.put_state(&format!("{}copied", self.prefix), Some(b"t"))?)
     }
 
     /// Whether the subscription is enabled. A configured one is unless somebody disabled it.

@@ -158,7 +158,7 @@ impl Applier {
             if let (Some(table), Some(catalog)) = (table, &self.catalog)
                 && self.context.runtime.block_on(catalog::has_older_rows(&catalog.client, &table, xid))
             {
-                if self.context.config.commit_mode == CommitMode::EachTransaction {
+                if self.context.config.commit_mode == CommitMode::EachTransaction && self.context.records.was_copied() {
                     return self.copy_first(source);
                 }
                 let what = format!(
