@@ -1,6 +1,13 @@
 # Sourced by the scripts that need a throw-away PostgreSQL. Sets PGBIN; defines as_postgres, start_postgres, stop_postgres, free_port.
 
 PGBIN=${STRANDLINE_TEST_PG_BIN:-}
+if [ -z "$PGBIN" ] && [ -n "${STRANDLINE_TEST_PG:-}" ]; then
+    . "$(dirname "${BASH_SOURCE[0]}")/postgres-18-folder.sh"
+    for candidate in "/usr/lib/postgresql/$STRANDLINE_TEST_PG/bin" "${postgres_18%-18}-$STRANDLINE_TEST_PG/bin"; do
+        [ -x "$candidate/postgres" ] && { PGBIN=$candidate; break; }
+    done
+    [ -n "$PGBIN" ] || { echo "PostgreSQL $STRANDLINE_TEST_PG is not installed (make postgres-18 builds 18)" >&2; exit 1; }
+fi
 if [ -z "$PGBIN" ]; then
     for candidate in /usr/lib/postgresql/15/bin $(ls -d /usr/lib/postgresql/*/bin | sort -V); do
         [ -x "$candidate/postgres" ] && { PGBIN=$candidate; break; }

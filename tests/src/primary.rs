@@ -179,10 +179,25 @@ impl Drop for Primary {
     }
 }
 
-/// The folder with PostgreSQL's programs: STRANDLINE_TEST_PG_BIN, or the newest of Debian's that is not newer than 15, or any.
+/// The folder with PostgreSQL's programs: STRANDLINE_TEST_PG_BIN; or that of the version STRANDLINE_TEST_PG (Debian's package, or what
+/// `make postgres-18` built); or the newest of Debian's that is not newer than 15, or any.
 pub fn bin_folder() -> PathBuf {
     if let Ok(folder) = std::env::var("STRANDLINE_TEST_PG_BIN") {
         return folder.into();
+    }
+    let packaged = |version: &str| Path::new("/usr/lib/postgresql").join(version).join("bin");
+    if let Ok(version) = std::env::var("STRANDLINE_TEST_PG") {
+        let built = match unprivileged_user() {
+            Some(_) => PathBuf::from("/var/cache"),
+            None => std::env::var_os("XDG_CACHE_HOME")
+                .map(PathBuf::from)
+                .unwrap_or_else(|| Path::new(&std::env::var_os("HOME").expect("HOME")).join(".cache")),
+        };
+        let folders = [packaged(&version), built.join(format!("strandline/postgresql-{version}/bin"))];
+        return folders
+            .into_iter()
+            .find(|folder| folder.join("postgres").exists())
+            .unwrap_or_else(|| panic!("PostgreSQL {version} is not installed (make postgres-18 builds 18)"));
     }
     let mut versions: Vec<u32> = std::fs::read_dir("/usr/lib/postgresql")
         .expect("PostgreSQL is not installed: run make setup")
@@ -190,7 +205,7 @@ pub fn bin_folder() -> PathBuf {
         .collect();
     versions.sort_unstable();
     let version = versions.iter().rfind(|v| **v <= 15).or(versions.first()).expect("PostgreSQL is not installed: run make setup");
-    Path::new("/usr/lib/postgresql").join(version.to_string()).join("bin")
+    packaged(&version.to_string())
 }
 
 /// PostgreSQL refuses to run as root: then the package's own user runs it.

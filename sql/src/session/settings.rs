@@ -174,6 +174,8 @@ static DEFINITIONS: &[Definition] = &[
         "read committed",
     ),
     def("transaction_read_only", Accepts::Bool, "off"),
+    // Dumps of version 17 and later switch it off; what would end a transaction is not there.
+    def("transaction_timeout", Accepts::Int(0, 0, "ms"), "0"),
     def("transform_null_equals", Accepts::Enum(&["off"]), "off"),
     def("vacuum_cost_delay", Accepts::Float, "0"),
     def("wal_block_size", Accepts::Fixed, "8192"),
