@@ -169,6 +169,15 @@ fn main() -> Outcome<()> {
     sizes.iter().for_each(|size| print!(" {size:>10}"));
     println!(" {:>10}", "max/first");
     ask(&all, samples)?;
+    for (what, with_commits) in [("the whole log, ns a commit", true), ("the same from the index alone", false)] {
+        let mut times = Vec::new();
+        for asked in &all {
+            let started = Instant::now();
+            let count = asked.store.log_entries(&[asked.head], &[], with_commits)?.try_fold(0, |count, entry| entry.map(|_| count + 1))?;
+            times.push(started.elapsed().as_secs_f64() * 1e9 / f64::from(count));
+        }
+        print_line(what, &times);
+    }
     for (what, clean) in [("after a kill", false), ("after a clean stop", true)] {
         let mut lines = vec![Vec::new(); 4];
         for asked in std::mem::take(&mut all) {

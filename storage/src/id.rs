@@ -21,13 +21,12 @@ macro_rules! hash_id {
         /// 64 hex digits; a precision shortens: `{id:.12}`.
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let digits = f.precision().unwrap_or(64).min(64);
-                for i in 0..digits {
-                    let byte = self.0[i / 2];
-                    let nibble = if i % 2 == 0 { byte >> 4 } else { byte & 15 };
-                    write!(f, "{nibble:x}")?;
+                let mut digits = [0; 64];
+                for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
+                    pair.copy_from_slice(&[byte >> 4, byte & 15].map(|nibble| b"0123456789abcdef"[usize::from(nibble)]));
                 }
-                Ok(())
+                let shown = &digits[..f.precision().unwrap_or(64).min(64)];
+                f.write_str(std::str::from_utf8(shown).expect("BUG: digits are not ASCII"))
             }
         }
 

@@ -70,28 +70,6 @@ fn reaches(index: &CommitIndex, from: CommitNumber, ancestor: CommitNumber) -> R
     Ok(index.line_distance(from, ancestor)?.is_some() || index.is_ancestor(ancestor, from)?)
 }
 
-/// The log as an iterator: it holds no lock between commits.
-struct Log {
-    shared: Arc<Shared>,
-    walk: LogWalk,
-}
-
-impl Log {
-    fn next_id(&mut self) -> Result<Option<CommitId>> {
-        let index = self.shared.index.read();
-        self.walk.next(&index)?.map(|number| Ok(index.entry(number)?.id)).transpose()
-    }
-}
-
-impl Iterator for Log {
-    type Item = Result<Arc<Commit>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let next = self.walk.next(&self.shared.index.read());
-        Some(next.transpose()?.and_then(|number| self.shared.commit_numbered(number)))
-    }
-}
-
 impl Store {
     /// # Errors
     /// `NotFound`, `Damaged`.
@@ -102,29 +80,6 @@ impl Store {
     /// Commits whose id begins with these hex digits, two at most.
     pub fn commits_by_prefix(&self, hex: &str) -> Result<Vec<CommitId>> {
         self.shared.index.read().by_prefix(hex, PREFIX_MATCHES_MAX)
-    }
-
-    /// All commits reachable from `heads` and not from `hidden`: every commit before its parents, higher first, then newer.
-    /// # Errors
-    /// `NotFound`.
-    pub fn log(&self, heads: &[CommitId], hidden: &[CommitId]) -> Result<Box<dyn Iterator<Item = Result<Arc<Commit>>> + Send>> {
-        Ok(Box::new(self.walk(heads, hidden)?))
-    }
-
-    /// The ids of the commits of [`Self::log`], without reading the commits.
-    /// # Errors
-    /// `NotFound`.
-    pub fn log_ids(&self, heads: &[CommitId], hidden: &[CommitId]) -> Result<Box<dyn Iterator<Item = Result<CommitId>> + Send>> {
-        let mut log = self.walk(heads, hidden)?;
-        Ok(Box::new(std::iter::from_fn(move || log.next_id().transpose())))
-    }
-
-    fn walk(&self, heads: &[CommitId], hidden: &[CommitId]) -> Result<Log> {
-        let number = |id: &CommitId| self.shared.number_of(*id);
-        let heads: Vec<CommitNumber> = heads.iter().map(number).collect::<Result<_>>()?;
-        let hidden: Vec<CommitNumber> = hidden.iter().map(number).collect::<Result<_>>()?;
-        let walk = LogWalk::new(&self.shared.index.read(), &heads, &hidden)?;
-        Ok(Log { shared: self.shared.clone(), walk })
     }
 
     /// The commits reachable from `heads` that came from a transaction with this xid or commit LSN of a source (both where

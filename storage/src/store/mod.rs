@@ -10,6 +10,7 @@ pub(crate) mod branch;
 mod cache_tests;
 mod commits;
 mod history;
+mod log;
 mod near_diff;
 #[cfg(test)]
 mod near_diff_tests;
@@ -34,6 +35,7 @@ use parking_lot::Mutex;
 pub use apply::Apply;
 pub use branch::{Branch, BranchState};
 pub use history::RowVersion;
+pub use log::{LogEntry, WholeChanges};
 pub use near_diff::NearDiff;
 pub use options::StoreOptions;
 pub use registry::Tag;

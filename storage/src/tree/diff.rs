@@ -5,7 +5,8 @@
 //! one, or both), and what remains in the end are leaves that may differ, a queue of them for each side. A *merge* takes leaves off these queues and
 //! compares them, as many rows at a time as have the same keys (see `leaf_diff`).
 //!
-//! The plan is made a little ahead of the merge, the more the longer the diff goes on: so it is known which leaves will be read.
+//! The plan is made a little ahead of the merge, the more the longer the diff goes on: so it is known which leaves will be read, and another
+//! thread can read some of them (see `read_ahead`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::tree::Tree;
 use crate::tree::leaf::Leaf;
 use crate::tree::leaf_diff::ChangedRows;
 use crate::tree::node::{Child, Inner, NodeRef, Source};
+use crate::tree::read_ahead::ReadAhead;
 
 /// The plan is ahead of the merge by so many leaves at most.
 const AHEAD_COUNT_MAX: usize = 64;
@@ -35,6 +37,8 @@ impl TreeDiffRow {
 
 /// An iterator over the differences of two trees of the same layout.
 pub struct TreeDiff {
+    /// Dropped first: its thread reads for the two sides.
+    read_ahead: ReadAhead,
     from: Side,
     to: Side,
     /// Rows with the same keys, of which some differ.
@@ -55,7 +59,7 @@ impl Tree {
     /// Keys that differ between `self` and `to`, which must have the same layout.
     pub fn diff(&self, to: &Tree) -> TreeDiff {
         let (from, to) = (Side::new(self), Side::new(to));
-        TreeDiff { from, to, alike: None, changed: ChangedRows::default(), ahead_count: 1, failed: false }
+        TreeDiff { from, to, alike: None, read_ahead: ReadAhead::default(), changed: ChangedRows::default(), ahead_count: 1, failed: false }
     }
 }
 
@@ -125,11 +129,12 @@ impl Side {
     }
 
     /// Goes into the inner node, or takes the leaf, that the plan stands before.
-    fn open(&mut self) -> Result<()> {
+    fn open(&mut self, read_ahead: &mut ReadAhead) -> Result<()> {
         let level = self.level()?;
         let Some(child) = self.subtree().cloned() else { return Ok(()) };
         self.skip();
         if level == 0 {
+            read_ahead.offer(&child.slot, &self.source);
             self.leaves.push_back(child);
             return Ok(());
         }
@@ -192,10 +197,10 @@ impl TreeDiff {
             (from, to) => (from.is_some(), to.is_some()),
         };
         if from {
-            self.from.open()?;
+            self.from.open(&mut self.read_ahead)?;
         }
         if to {
-            self.to.open()?;
+            self.to.open(&mut self.read_ahead)?;
         }
         Ok(())
     }

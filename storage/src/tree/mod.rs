@@ -32,6 +32,7 @@ mod leaf_chunk;
 mod leaf_diff;
 mod leaf_edit;
 mod node;
+mod read_ahead;
 mod splice;
 mod verify;
 

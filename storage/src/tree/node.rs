@@ -163,6 +163,14 @@ impl Slot {
         }
     }
 
+    /// Says whether the node is in memory, or about to be.
+    pub fn is_loaded(&self) -> bool {
+        match self {
+            Slot::Loaded(_) => true,
+            Slot::Stored(stored) => stored.inner.get().is_some() || stored.leaf.try_lock().is_none_or(|leaf| leaf.is_some()),
+        }
+    }
+
     /// The node for editing, read if need be.
     pub fn node_mut(&mut self, source: &Source) -> Result<&mut Node> {
         if let Slot::Stored(stored) = self {

@@ -3,13 +3,13 @@
 //! Trees of old commits are not read. The walk starts from HEAD's rows and undoes, commit by commit, what the row history
 //! says that the commit changed: the rows of a commit's parent are the commit's own with its changes taken back. So a key's
 //! history costs its output, and a LIMIT stops it early. Only where that cannot be done (the table was rewritten, a
-//! second parent) is a root made from the store.
+//! second parent) is a root made from the store. Commits are read only for the columns that the commit index does not have.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use strandline_storage::store::RowVersion;
-use strandline_storage::{Commit, CommitId, Edit, Root, Row, TableData, TableSchema, Value};
+use strandline_storage::store::{LogEntry, RowVersion, WholeChanges};
+use strandline_storage::{Catalog, CommitId, Edit, Root, Row, TableData, TableSchema, Value};
 
 use super::diff::{WantedKey, data_for_keys, everything, versions_of, wanted_key};
 use super::mapping::Mapper;
@@ -62,7 +62,7 @@ pub fn history_table(table: &Arc<TableSchema>) -> VersionTable {
 #[derive(Clone)]
 enum Rows {
     /// The one row with the wanted key.
-    One(Option<(Arc<TableSchema>, Row)>),
+    One(Option<Arc<(Arc<TableSchema>, Row)>>),
     /// A root that has the table's rows as the commit has them (other tables as some later commit).
     All(Root),
 }
@@ -75,7 +75,7 @@ struct Changes {
 
 impl Changes {
     /// What a commit changed. Versions and the log come newest first, so all that is higher was read before.
-    fn take(&mut self, commit: &Commit) -> Result<Vec<RowVersion>> {
+    fn take(&mut self, commit: &LogEntry) -> Result<Vec<RowVersion>> {
         loop {
             match self.versions.peek() {
                 Some(Ok(version)) if version.commit.height >= commit.height => {
@@ -97,10 +97,14 @@ struct History {
     table: Arc<TableSchema>,
     key: Option<WantedKey>,
     slots: Vec<Slot>,
-    log: Box<dyn Iterator<Item = strandline_storage::Result<Arc<Commit>>> + Send>,
+    log: Box<dyn Iterator<Item = strandline_storage::Result<LogEntry>> + Send>,
     changes: Changes,
-    /// The rows at commits that the walk has not reached yet.
-    states: HashMap<CommitId, Rows>,
+    /// The commits before which the table may have had another definition.
+    whole_changes: WholeChanges,
+    /// The rows at commits that the walk has not reached yet, by their numbers...
+    states: HashMap<u32, Rows>,
+    /// ... and at the first parent of the last one, which mostly comes next.
+    next: Option<(u32, Rows)>,
     mapper: Mapper,
     /// The commit whose rows are being given, and its constant columns.
     current: Option<Current>,
@@ -119,8 +123,31 @@ struct Constants {
     source: [Value; 5],
 }
 
+impl Constants {
+    /// The columns of a commit that are wanted; the others are NULL.
+    fn of(commit: &LogEntry, slots: &[Slot]) -> Constants {
+        let mut columns = Constants { hash: Value::Null, committer: Value::Null, date: Value::Null, source: source_values(None) };
+        if slots.iter().any(|slot| matches!(slot, Slot::Hash)) {
+            columns.hash = hash(commit.id);
+        }
+        if let Some(commit) = commit.commit.as_deref().filter(|_| reads_commits(slots)) {
+            columns.committer = text(&commit.meta.committer.name);
+            columns.date = timestamp(commit.meta.commit_time);
+            if slots.iter().any(|slot| matches!(slot, Slot::Source(_))) {
+                columns.source = source_values(Some(commit));
+            }
+        }
+        columns
+    }
+}
+
+/// Whether a column is wanted that only the commit itself has.
+fn reads_commits(slots: &[Slot]) -> bool {
+    slots.iter().any(|slot| matches!(slot, Slot::Committer | Slot::Date | Slot::Source(_)))
+}
+
 enum CurrentRows {
-    One(Option<(Arc<TableSchema>, Row)>),
+    One(Option<Arc<(Arc<TableSchema>, Row)>>),
     Table(Arc<TableSchema>, strandline_storage::tree::Cursor),
 }
 
@@ -133,7 +160,8 @@ impl History {
         slots: Vec<Slot>,
     ) -> Result<History> {
         let versions = versions_of(context, head, table.oid, key.as_ref())?;
-        let log = context.store.log(&[head], &[])?;
+        let log = context.store.log_entries(&[head], &[], reads_commits(&slots))?;
+        let number = context.store.log_entry(head)?.number;
         let root = Resolver::new(context).root(crate::system::refs::Target::Commit(head))?;
         let state = rows_of(&root, table.oid, key.as_ref())?;
         Ok(History {
@@ -143,7 +171,9 @@ impl History {
             slots,
             log,
             changes: Changes { versions: versions.peekable(), by_commit: HashMap::new() },
-            states: HashMap::from([(head, state)]),
+            whole_changes: context.store.whole_changes(table.oid),
+            states: HashMap::new(),
+            next: Some((number, state)),
             mapper: Mapper::new(table),
             current: None,
             failed: false,
@@ -159,14 +189,16 @@ impl History {
         slots: Vec<Slot>,
         id: &str,
     ) -> Result<History> {
-        let mut commits: Vec<strandline_storage::Result<Arc<Commit>>> = Vec::new();
-        let mut states = HashMap::new();
+        let mut commits: Vec<strandline_storage::Result<LogEntry>> = Vec::new();
+        let mut next = None;
         if let Ok(id) = id.parse::<CommitId>() {
             match context.store.commit(id) {
                 Ok(commit) => {
                     if id == head || context.store.is_ancestor(id, head)? {
-                        states.insert(id, rows_of(&context.store.root(id)?, table.oid, key.as_ref())?);
-                        commits.push(Ok(commit));
+                        let mut entry = context.store.log_entry(id)?;
+                        entry.commit = Some(commit);
+                        next = Some((entry.number, rows_of(&context.store.root(id)?, table.oid, key.as_ref())?));
+                        commits.push(Ok(entry));
                     }
                 }
                 Err(strandline_storage::Error::NotFound { .. }) => {}
@@ -181,7 +213,9 @@ impl History {
             slots,
             log: Box::new(commits.into_iter()),
             changes: Changes { versions: none.peekable(), by_commit: HashMap::new() },
-            states,
+            whole_changes: context.store.whole_changes(table.oid),
+            states: HashMap::new(),
+            next,
             mapper: Mapper::new(table),
             current: None,
             failed: false,
@@ -192,30 +226,25 @@ impl History {
     fn advance(&mut self) -> Result<bool> {
         let Some(commit) = self.log.next().transpose()? else { return Ok(false) };
         self.context.check_cancel()?;
-        let state = match self.states.remove(&commit.id) {
+        let known = match self.next.take() {
+            Some((number, state)) if number == commit.number => Some(state),
+            other => {
+                self.states.extend(other);
+                self.states.remove(&commit.number)
+            }
+        };
+        let state = match known {
             Some(state) => state,
             // No child gave it: reached by a way that the walk does not undo.
             None => rows_of(&self.context.store.root(commit.id)?, self.table.oid, self.key.as_ref())?,
         };
         let changes = self.changes.take(&commit)?;
-        for (i, parent) in commit.parents.iter().enumerate() {
-            if i == 0 && !self.states.contains_key(parent) {
-                // Rows are taken back into the definition that they had, not into a later one.
-                let before = if self.context.store.redefines(&commit, self.table.oid)? {
-                    rows_of(&self.context.store.root(*parent)?, self.table.oid, self.key.as_ref())?
-                } else {
-                    self.undo(&state, &changes, *parent)?
-                };
-                self.states.insert(*parent, before);
-            }
+        if let Some(parent) = commit.first_parent
+            && !self.states.contains_key(&parent)
+        {
+            self.next = Some((parent, self.before(&commit, &state, &changes)?));
         }
-        let meta = &commit.meta;
-        let columns = Constants {
-            hash: hash(commit.id),
-            committer: text(&meta.committer.name),
-            date: timestamp(meta.commit_time),
-            source: source_values(Some(&commit)),
-        };
+        let columns = Constants::of(&commit, &self.slots);
         let rows = match state {
             Rows::One(row) => CurrentRows::One(row),
             Rows::All(root) => match root.table(self.table.oid) {
@@ -227,8 +256,27 @@ impl History {
         Ok(true)
     }
 
+    /// The rows at a commit's first parent.
+    fn before(&self, commit: &LogEntry, state: &Rows, changes: &[RowVersion]) -> Result<Rows> {
+        // Rows are taken back into the definition that they had, not into a later one.
+        let store = &self.context.store;
+        if self.whole_changes.may_contain(commit) {
+            let commit_read = store.commit(commit.id)?;
+            if store.redefines(&commit_read, self.table.oid)? {
+                return rows_of(&self.root_before(commit)?, self.table.oid, self.key.as_ref());
+            }
+        }
+        self.undo(state, changes, commit)
+    }
+
+    /// The root of a commit's first parent.
+    fn root_before(&self, commit: &LogEntry) -> Result<Root> {
+        let parent = self.context.store.commit(commit.id)?.parents.first().copied();
+        Ok(parent.map_or_else(|| Ok(Root::new(Catalog::default())), |parent| self.context.store.root(parent))?)
+    }
+
     /// The rows before a commit's changes.
-    fn undo(&self, state: &Rows, changes: &[RowVersion], parent: CommitId) -> Result<Rows> {
+    fn undo(&self, state: &Rows, changes: &[RowVersion], commit: &LogEntry) -> Result<Rows> {
         if changes.is_empty() {
             return Ok(state.clone());
         }
@@ -238,16 +286,16 @@ impl History {
                 // Before a change of the key, rows have other keys: from there on all are given, and the query picks its own.
                 let schemas = changes.iter().flat_map(|c| c.from.iter().chain(&c.to)).map(|(schema, _)| schema);
                 if !schemas.clone().all(|schema| wanted.fits(schema)) {
-                    return rows_of(&self.context.store.root(parent)?, self.table.oid, Some(wanted));
+                    return rows_of(&self.root_before(commit)?, self.table.oid, Some(wanted));
                 }
                 Ok(match changes.iter().find(|c| c.key == wanted.key) {
-                    Some(change) => Rows::One(change.from.clone()),
+                    Some(change) => Rows::One(change.from.clone().map(Arc::new)),
                     None => state.clone(),
                 })
             }
             Rows::All(root) => match undo_rows(root, self.table.oid, changes) {
                 Some(root) => Ok(Rows::All(root)),
-                None => rows_of(&self.context.store.root(parent)?, self.table.oid, None),
+                None => rows_of(&self.root_before(commit)?, self.table.oid, None),
             },
         }
     }
@@ -262,16 +310,16 @@ impl History {
             };
             let next = match &mut current.rows {
                 CurrentRows::One(row) => row.take(),
-                CurrentRows::Table(schema, cursor) => cursor.next_row()?.map(|(_, row)| (Arc::clone(schema), row)),
+                CurrentRows::Table(schema, cursor) => cursor.next_row()?.map(|(_, row)| Arc::new((Arc::clone(schema), row))),
             };
-            let Some((schema, row)) = next else {
+            let Some((schema, row)) = next.as_deref() else {
                 self.current = None;
                 continue;
             };
-            let mapping = self.mapper.from(&schema);
+            let mapping = self.mapper.from(schema);
             let columns = &current.columns;
             let values = self.slots.iter().map(|slot| match slot {
-                Slot::Column(i) => mapping.value(&row, *i),
+                Slot::Column(i) => mapping.value(row, *i),
                 Slot::Hash => columns.hash.clone(),
                 Slot::Committer => columns.committer.clone(),
                 Slot::Date => columns.date.clone(),
@@ -298,7 +346,7 @@ impl Iterator for History {
 fn rows_of(root: &Root, table: u32, wanted: Option<&WantedKey>) -> Result<Rows> {
     Ok(match (wanted, root.table(table)) {
         (Some(wanted), Some(data)) if wanted.fits(data.schema()) => {
-            Rows::One(data.get(&wanted.key)?.map(|row| (Arc::clone(data.schema()), row)))
+            Rows::One(data.get(&wanted.key)?.map(|row| Arc::new((Arc::clone(data.schema()), row))))
         }
         (Some(_), None) => Rows::One(None),
         _ => Rows::All(root.clone()),
