@@ -4,14 +4,15 @@
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/strandline/target
 CARGO ?= cargo
 
-.PHONY: help demo test build bench setup postgres-18
+.PHONY: help demo test build bench setup postgres-18 test-18
 
 help:
 	@echo "make demo    follow a throw-away primary and show log, diff, history and AS OF in psql (KEEP=1 leaves both servers up)"
 	@echo "make test    run all tests: unit tests, and end-to-end tests against a real PostgreSQL"
 	@echo "make build   build a release binary at bin/strandline"
 	@echo "make bench   measure against PostgreSQL's own subscriber and print the table (SIZE=tiny for a quick look)"
-	@echo "make postgres-18   build PostgreSQL 18 from Debian's source package; from then on make test runs the end-to-end tests on it, too"
+	@echo "make postgres-18   build PostgreSQL 18 from Debian's source package"
+	@echo "make test-18   run the end-to-end tests against PostgreSQL 18 (builds it if it is not there)"
 	@echo "make setup   only install the Debian packages that are missing"
 
 setup:
@@ -29,10 +30,10 @@ test: setup
 	@echo "==> building (the first build takes about thirteen minutes on two cores, later ones seconds)"
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
-	@. scripts/postgres-18-folder.sh; if [ -x "$$postgres_18/bin/postgres" ]; then \
-		echo "==> the end-to-end tests again, on PostgreSQL 18"; \
-		STRANDLINE_TEST_PG=18 $(CARGO) test -p strandline-tests; \
-	fi
+
+# The end-to-end tests on PostgreSQL 18, which `make postgres-18` builds.
+test-18: setup postgres-18
+	STRANDLINE_TEST_PG=18 $(CARGO) test -p strandline-tests
 
 build: setup
 	$(CARGO) build --release --bin strandline

@@ -10,7 +10,7 @@ cargo=${CARGO:-cargo}
 
 case "${SIZE:-full}" in
 tiny) profile=dev transactions=400 scale=1 rounds=1 rows=2000 big_rows=3000 full_rows=500 full_transactions=40 ;;
-full) profile=release transactions=60000 scale=10 rounds=3 rows= big_rows=1000000 full_rows=100000 full_transactions=2000 ;;
+full) profile=release transactions=60000 scale=10 rounds=3 rows= big_rows=1000000 full_rows=100000 full_transactions=6000 ;;
 *) echo "bench: SIZE is tiny or full" >&2; exit 2 ;;
 esac
 transactions=${TRANSACTIONS:-$transactions}
