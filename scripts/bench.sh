@@ -274,3 +274,7 @@ for bench in storage/benches/*.rs; do
     [ "$(basename "$bench")" = sizes.rs ] && continue
     $cargo bench -q --profile "$profile" -p strandline-storage --bench "$(basename "$bench" .rs)"
 done
+
+echo
+echo "==> questions about the past, in SQL"
+STRANDLINE_TEST_BIN=$strandline $cargo bench -q --profile "$profile" -p strandline-tests --bench history
