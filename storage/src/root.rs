@@ -73,6 +73,11 @@ impl Root {
     }
 
     /// The rows of a table; `None` when there is no such table.
+    /// The definitions alone, for who keeps them for long and must not keep rows with them.
+    pub fn definitions(&self) -> Root {
+        Root { catalog: self.catalog.clone(), tables: Arc::default(), chunks: None }
+    }
+
     pub fn table(&self, oid: Oid) -> Option<&Arc<TableData>> {
         self.tables.get(&oid)
     }

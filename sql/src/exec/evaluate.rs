@@ -12,6 +12,7 @@ use super::subplan::Subplan;
 use crate::bound::ColumnId;
 use crate::error::Result;
 use crate::functions::{self, arrays, casts, compare};
+use crate::statement::DomainConditions;
 
 /// What an expression is evaluated in.
 pub(super) struct Env<'a, R: ?Sized> {
@@ -88,6 +89,7 @@ impl Node {
             Node::Subscript { input, input_type, subscripts, result } => env.subscript(input, input_type, subscripts, result),
             Node::InOut { input, from, to } => env.in_out(input, from, to),
             Node::Modifier { input, data_type, explicit } => env.modifier(input, data_type, *explicit),
+            Node::Domain { input, conditions } => env.domain(input, conditions),
             Node::ArrayCast { input, from, to, element } => env.array_cast(input, from, to, element),
             Node::Subplan { plan, params, test } => env.subplan(plan, params, test),
             Node::SortKey { input, data_type } => env.sort_key(input, data_type),
@@ -306,6 +308,13 @@ impl<'a, R: RowAccess + ?Sized> Env<'a, R> {
     fn modifier(&self, input: &'a Node, data_type: &'a DataType, explicit: bool) -> Result<Datum<'a>> {
         let value = input.eval(self)?;
         Ok(if value.is_null() { Datum::Null } else { casts::apply_modifier(data_type, value, explicit)? })
+    }
+
+    #[inline(never)]
+    fn domain(&self, input: &'a Node, conditions: &'a DomainConditions) -> Result<Datum<'a>> {
+        let value = input.eval(self)?.into_value();
+        conditions.check(&value)?;
+        Ok(Datum::from(value))
     }
 
     #[inline(never)]

@@ -20,6 +20,7 @@ use crate::exec::subplan::{Subplan, Test};
 use crate::functions::compare::Comparison;
 use crate::functions::{self, Call, Run, Scalar, arrays, casts, compare};
 use crate::lower::walk;
+use crate::statement::DomainConditions;
 use crate::types::{Oid, SqlType, arrow_type};
 
 /// How often long loops look at the cancel flag.
@@ -216,6 +217,10 @@ pub(super) enum Node {
         input: Box<Node>,
         data_type: DataType,
         explicit: bool,
+    },
+    Domain {
+        input: Box<Node>,
+        conditions: Arc<DomainConditions>,
     },
     ArrayCast {
         input: Box<Node>,
@@ -539,17 +544,10 @@ impl Compiler<'_> {
             }
             CastMethod::InOut => Node::InOut { input: Box::new(node), from: self.data_type(input.ty())?, to: self.data_type(ty)? },
             CastMethod::Modifier { explicit } => Node::Modifier { input: Box::new(node), data_type: self.data_type(ty)?, explicit },
-            CastMethod::Domain => {
-                use strandline_storage::schema::{CatalogObject, TypeDefinition, UserType};
-                match self.context.root.catalog().get(ty.oid).map(|o| &**o) {
-                    Some(CatalogObject::Type(UserType { definition: TypeDefinition::Domain { not_null: false, checks, .. }, .. }))
-                        if checks.is_empty() =>
-                    {
-                        node
-                    }
-                    _ => return Err(SqlError::unsupported("a cast to a domain with constraints")),
-                }
-            }
+            CastMethod::Domain => match DomainConditions::of(self.context, ty.oid)? {
+                Some(conditions) => Node::Domain { input: Box::new(node), conditions: Arc::new(conditions) },
+                None => node,
+            },
             CastMethod::Array => {
                 let (from, to) = (self.data_type(input.ty())?, self.data_type(ty)?);
                 let (a, b) = (arrays::element_type(self.context, &from)?, arrays::element_type(self.context, &to)?);

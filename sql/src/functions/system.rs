@@ -10,6 +10,7 @@ use crate::functions::{Call, Entry, arrays, invalid, sets, text_value};
 use crate::session::role;
 use crate::system::definitions;
 use crate::system::identifier::{parse_qualified, quote_identifier};
+use crate::system::pretty;
 use crate::types::{Oid, oid};
 
 /// The text of an oid of one of the reg types; plain oids and unknown objects are numbers.
@@ -355,9 +356,15 @@ pub const FUNCTIONS: &[Entry] = &[
     ("pg_ts_parser_is_visible", |_, _| Ok(Value::Null)),
     ("pg_ts_template_is_visible", |_, _| Ok(Value::Null)),
     ("pg_get_expr", |c, a| Ok(text_value(definitions::expression_text(&c.context, a[0].str())))),
-    ("pg_get_expr_ext", |c, a| Ok(text_value(definitions::expression_text(&c.context, a[0].str())))),
+    ("pg_get_expr_ext", |c, a| {
+        let text = definitions::expression_text(&c.context, a[0].str());
+        Ok(text_value(if a[2].bool() { pretty::casts(&text) } else { text }))
+    }),
     ("pg_get_indexdef", |c, a| optional(definitions::index_definition(&c.context, oid_of(&a[0]), 0))),
-    ("pg_get_indexdef_ext", |c, a| optional(definitions::index_definition(&c.context, oid_of(&a[0]), a[1].int4()))),
+    ("pg_get_indexdef_ext", |c, a| {
+        let definition = definitions::index_definition(&c.context, oid_of(&a[0]), a[1].int4());
+        optional(if a[2].bool() { definition.map(|text| pretty::casts(&pretty::condition(&text))) } else { definition })
+    }),
     ("pg_get_constraintdef", |c, a| optional(definitions::constraint_definition(&c.context, oid_of(&a[0]), false))),
     ("pg_get_constraintdef_ext", |c, a| {
         let pretty = a[1].bool();

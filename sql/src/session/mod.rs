@@ -43,6 +43,8 @@ pub use role::Role;
 pub use sequence::SequenceState;
 pub use transaction::TransactionStatus;
 
+pub use crate::statement::{StoredExpressions, StoredValues};
+
 /// A message beside the results: NOTICE, WARNING, INFO.
 #[derive(Clone, Debug)]
 pub struct Notice {

@@ -86,10 +86,6 @@ impl RowExpressions {
             None => Ok(Value::Null),
         }
     }
-
-    pub fn len(&self) -> usize {
-        self.evaluators.len()
-    }
 }
 
 /// Compiles an expression over a table's row, whose column ids are positions + 1.
@@ -208,6 +204,18 @@ pub fn conversion(
     at: usize,
     target: &DataType,
 ) -> Result<RowExpressions> {
+    RowExpressions::of(context, &[bound_conversion(context, source, using, table, at, target)?])
+}
+
+/// As [`conversion`], not compiled.
+pub fn bound_conversion(
+    context: &Arc<StatementContext>,
+    source: &Arc<Source>,
+    using: Option<&Node>,
+    table: &TableSchema,
+    at: usize,
+    target: &DataType,
+) -> Result<Expr> {
     let column = &table.columns[at];
     let own;
     let node = match using {
@@ -218,7 +226,7 @@ pub fn conversion(
             &own
         }
     };
-    let expr = bind(context, source, node, Some(table), &Wanted::Assigned(target.clone())).map_err(|error| {
+    bind(context, source, node, Some(table), &Wanted::Assigned(target.clone())).map_err(|error| {
         if error.code != ErrorCode::DatatypeMismatch {
             return error;
         }
@@ -237,8 +245,7 @@ pub fn conversion(
             ),
         };
         SqlError::new(ErrorCode::DatatypeMismatch, what).hint(hint)
-    })?;
-    RowExpressions::of(context, &[expr])
+    })
 }
 
 /// A view's query as it is kept: its text with every relation's schema, and with columns in the place of stars and NATURAL.

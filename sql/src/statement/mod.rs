@@ -10,7 +10,9 @@ mod copy;
 mod cursors;
 mod ddl;
 mod dml;
+mod domain;
 mod query;
+mod stored;
 mod tree;
 mod variables;
 
@@ -24,7 +26,9 @@ use crate::session::{Outcome, OutputColumn, ParameterValue, Session, SessionCore
 use crate::types::{Oid, SqlType};
 use crate::wire::{self, Format};
 
+pub(crate) use domain::{DomainConditions, plain_type};
 pub(crate) use query::batch_of as rows_batch;
+pub use stored::{StoredExpressions, StoredValues};
 
 /// Runs a statement.
 pub fn execute(session: &mut Session, statement: &Statement, params: Vec<Value>) -> Result<Outcome> {

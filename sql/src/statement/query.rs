@@ -28,11 +28,10 @@ pub fn output_columns(context: &StatementContext, columns: &[Column]) -> Result<
             let mut data_type = casts::data_type(context, column.ty)?;
             let mut ty = column.ty;
             // A domain's values are told as those of its base type.
-            if let Some(strandline_storage::CatalogObject::Type(user)) = context.root.catalog().get(ty.oid).map(|o| &**o)
-                && let strandline_storage::schema::TypeDefinition::Domain { base, .. } = &user.definition
-            {
-                data_type = base.clone();
-                ty = SqlType { oid: base.oid, typmod: base.typmod };
+            let plain = super::plain_type(context, &data_type);
+            if plain.oid != data_type.oid {
+                ty = SqlType { oid: plain.oid, typmod: plain.typmod };
+                data_type = plain;
             }
             let type_len = type_len(&data_type);
             Ok(OutputColumn { name: column.name.clone(), ty, data_type, origin: column.origin, type_len })

@@ -440,7 +440,7 @@ pub fn constraint_definition(context: &StatementContext, oid: Oid, pretty: bool)
     let table = context.root.catalog().tables().find(|t| t.constraints.iter().any(|c| c.oid == oid));
     let expression = &rest[1..end];
     let shown = table.map_or_else(|| expression.to_string(), |t| super::check_text::with_implied_casts(t, expression));
-    Some(format!("CHECK ({shown}{}", &rest[end + 1..]))
+    Some(format!("CHECK ({}{}", super::pretty::casts(&shown), &rest[end + 1..]))
 }
 
 /// What follows the referenced columns in a FOREIGN KEY's definition: MATCH, actions, DEFERRABLE, NOT VALID.

@@ -9,6 +9,7 @@ pub mod definitions;
 pub mod identifier;
 pub mod information_schema;
 pub mod pg_catalog;
+pub mod pretty;
 pub mod procedures;
 pub mod refs;
 pub mod scalars;

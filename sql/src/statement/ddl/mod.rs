@@ -20,6 +20,8 @@ mod subscription;
 mod types;
 mod view;
 
+pub(super) use rename::{names_column, rename_in_expression};
+
 use std::sync::Arc;
 
 use pg_query::NodeEnum;

@@ -89,7 +89,7 @@ fn column(ddl: &Ddl, rename: &RenameStmt) -> Result<&'static str> {
 }
 
 /// Renames a column in a stored expression of its table, through the parse tree.
-fn rename_in_expression(text: &str, old: &str, new: &str) -> Result<String> {
+pub fn rename_in_expression(text: &str, old: &str, new: &str) -> Result<String> {
     let (_, mut node) = crate::parse::parse_expression(text)?;
     walk_column_refs(&mut node, &mut |fields| {
         if let [field] = fields
@@ -103,7 +103,7 @@ fn rename_in_expression(text: &str, old: &str, new: &str) -> Result<String> {
 }
 
 /// Says whether a stored expression of a table names one of its columns.
-pub(super) fn names_column(text: &str, column: &str) -> bool {
+pub fn names_column(text: &str, column: &str) -> bool {
     let mut found = false;
     if let Ok((_, mut node)) = crate::parse::parse_expression(text) {
         walk_column_refs(&mut node, &mut |fields| found |= matches!(fields, [field] if tree::string(field) == Some(column)));

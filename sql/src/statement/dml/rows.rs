@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use strandline_storage::schema::{ConstraintKind, Identity, Sequence, TypeDefinition};
+use strandline_storage::schema::{ConstraintKind, Identity, Sequence, TypeDefinition, UserType};
 use strandline_storage::{Catalog, CatalogObject, DataType, Oid, Row, TableSchema, Value};
 
 use crate::context::StatementContext;
@@ -10,6 +10,7 @@ use crate::error::{ErrorCode, Result, SqlError};
 use crate::exec::datum::Datum;
 use crate::exec::{Evaluator, Execution};
 use crate::functions::casts;
+use crate::statement::DomainConditions;
 use crate::statement::binding::{RowExpressions, Wanted, stored_default};
 
 /// How much of a value an error's detail shows, as in PostgreSQL.
@@ -23,6 +24,7 @@ pub fn identity_sequence(catalog: &Catalog, table: Oid, attnum: i16) -> Option<S
     })
 }
 
+#[derive(Debug)]
 enum Source {
     Null,
     Constant(Value),
@@ -35,6 +37,7 @@ enum Source {
 }
 
 /// Fills columns that a statement does not name.
+#[derive(Debug)]
 pub struct Filler {
     context: Arc<StatementContext>,
     sources: Vec<(usize, Source)>,
@@ -99,24 +102,11 @@ fn integer(value: i64, data_type: &DataType) -> Result<Value> {
     })
 }
 
-fn domain<'a>(context: &'a StatementContext, data_type: &DataType) -> Option<(&'a str, &'a TypeDefinition)> {
-    match context.root.catalog().get(data_type.oid).map(|o| &**o) {
-        Some(CatalogObject::Type(t)) if matches!(t.definition, TypeDefinition::Domain { .. }) => Some((&t.name, &t.definition)),
-        _ => None,
-    }
-}
-
 pub fn domain_default(context: &StatementContext, data_type: &DataType) -> Option<String> {
-    match domain(context, data_type)?.1 {
-        TypeDefinition::Domain { default, .. } => default.clone(),
+    match context.root.catalog().get(data_type.oid).map(|o| &**o) {
+        Some(CatalogObject::Type(UserType { definition: TypeDefinition::Domain { default, .. }, .. })) => default.clone(),
         _ => None,
     }
-}
-
-struct Check {
-    name: String,
-    /// The column and the domain whose check this is; `None`: the table's own.
-    domain: Option<(usize, String)>,
 }
 
 /// Generated columns and all conditions on a row of a table.
@@ -126,10 +116,11 @@ pub struct Checks {
     schema_name: String,
     generated: Vec<usize>,
     generated_values: RowExpressions,
-    checks: Vec<Check>,
+    /// Names of the table's own CHECK constraints.
+    checks: Vec<String>,
     conditions: RowExpressions,
-    domain_conditions: Vec<RowExpressions>,
-    domain_not_null: Vec<(usize, String)>,
+    /// By the columns that are of a domain.
+    domains: Vec<(usize, DomainConditions)>,
 }
 
 impl Checks {
@@ -150,35 +141,14 @@ impl Checks {
         own.sort_by(|a, b| a.name.cmp(&b.name));
         for constraint in own {
             if let ConstraintKind::Check { expression } = &constraint.kind {
-                checks.push(Check { name: constraint.name.clone(), domain: None });
+                checks.push(constraint.name.clone());
                 texts.push((expression.as_str(), Wanted::Boolean));
             }
         }
         let conditions = RowExpressions::stored(context, table, &texts)?;
-        let mut domain_conditions = Vec::new();
-        let mut domain_not_null = Vec::new();
+        let mut domains = Vec::new();
         for (at, column) in table.columns.iter().enumerate() {
-            let Some((name, TypeDefinition::Domain { base, not_null, checks: domain_checks, .. })) = domain(context, &column.data_type)
-            else {
-                continue;
-            };
-            if *not_null {
-                domain_not_null.push((at, name.to_owned()));
-            }
-            for (check, expression) in domain_checks {
-                // The condition sees the value as the only column of a row, named `value`.
-                let mut value_table = table.clone();
-                value_table.columns = vec![strandline_storage::schema::Column {
-                    name: "value".into(),
-                    data_type: base.clone(),
-                    default: None,
-                    identity: None,
-                    generated: None,
-                    ..column.clone()
-                }];
-                domain_conditions.push(RowExpressions::stored(context, &value_table, &[(expression.as_str(), Wanted::Boolean)])?);
-                checks.push(Check { name: check.clone(), domain: Some((at, name.to_owned())) });
-            }
+            domains.extend(DomainConditions::of(context, column.data_type.oid)?.map(|conditions| (at, conditions)));
         }
         Ok(Checks {
             context: context.clone(),
@@ -188,8 +158,7 @@ impl Checks {
             generated_values,
             checks,
             conditions,
-            domain_conditions,
-            domain_not_null,
+            domains,
         })
     }
 
@@ -208,26 +177,8 @@ impl Checks {
     /// # Errors
     /// `NotNullViolation`, `CheckViolation`, as PostgreSQL words them.
     pub fn check(&self, row: &[Value]) -> Result<()> {
-        for (at, domain) in &self.domain_not_null {
-            if row.get(*at).is_none_or(Value::is_null) {
-                let mut error = SqlError::new(ErrorCode::NotNullViolation, format!("domain {domain} does not allow null values"));
-                error.data_type = Some(domain.clone());
-                return Err(error);
-            }
-        }
-        let (own, domains) = self.checks.split_at(self.conditions.len());
-        for (check, condition) in domains.iter().zip(&self.domain_conditions) {
-            let Some((at, domain)) = &check.domain else { continue };
-            let value = row.get(*at).cloned().unwrap_or_default();
-            if matches!(condition.value(0, &[value])?, Value::Bool(false)) {
-                let mut error = SqlError::new(
-                    ErrorCode::CheckViolation,
-                    format!("value for domain {domain} violates check constraint \"{}\"", check.name),
-                );
-                error.data_type = Some(domain.clone());
-                error.constraint = Some(check.name.clone());
-                return Err(error);
-            }
+        for (at, conditions) in &self.domains {
+            conditions.check(row.get(*at).unwrap_or(&Value::Null))?;
         }
         for (at, column) in self.table.columns.iter().enumerate() {
             if column.not_null && row.get(at).is_none_or(Value::is_null) {
@@ -245,16 +196,16 @@ impl Checks {
                 return Err(error);
             }
         }
-        for (i, check) in own.iter().enumerate() {
+        for (i, check) in self.checks.iter().enumerate() {
             if matches!(self.conditions.value(i, row)?, Value::Bool(false)) {
                 let mut error = self.located(
                     SqlError::new(
                         ErrorCode::CheckViolation,
-                        format!("new row for relation \"{}\" violates check constraint \"{}\"", self.table.name, check.name),
+                        format!("new row for relation \"{}\" violates check constraint \"{check}\"", self.table.name),
                     )
                     .detail(format!("Failing row contains ({}).", self.shown(row)?)),
                 );
-                error.constraint = Some(check.name.clone());
+                error.constraint = Some(check.clone());
                 return Err(error);
             }
         }
