@@ -1,10 +1,12 @@
 //! What a replicator has to be told.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::{ConnectionConfig, TlsOptions};
 use crate::conflict::ConflictPolicies;
+use crate::expressions::Expressions;
 
 /// Which primary to follow, with which slot, into which branch.
 #[derive(Clone)]
@@ -40,6 +42,8 @@ pub struct Config {
     pub prepared_folder: PathBuf,
     /// What a subscription made by SQL has beyond a configured one; `None` for the latter.
     pub subscription: Option<SubscriptionConfig>,
+    /// Evaluates the expressions of tables' definitions here.
+    pub expressions: Option<Arc<dyn Expressions>>,
 }
 
 /// What makes a replicator that of a subscription made by SQL: it follows the tables that were subscribed (`pg_subscription_rel`) and no others, and tries

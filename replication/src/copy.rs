@@ -215,6 +215,8 @@ fn write_tables(context: &Context, tasks: &[Task], types: &RemoteTypes, receiver
         });
         tracing::info!(table = %name, rows = copied, "copied");
     }
+    catalog::connect_foreign_keys(&context.store, &mut writer, tasks.iter().map(|task| &task.remote))?;
+    catalog::warn_missing_foreign_keys(&writer, tasks.iter().map(|task| &task.remote));
     let now = Timestamp::now();
     let meta = CommitMeta {
         author: author.clone(),
@@ -251,14 +253,14 @@ pub(crate) fn local_table(
         }
         None => {
             let published: Vec<String> = relation.columns.iter().map(|c| c.name.clone()).collect();
-            let oid = catalog::create_table(&context.store, writer, &task.remote, types, Some(&published))?;
+            let oid = catalog::create_table(context.maker(), writer, &task.remote, types, Some(&published))?;
             tracing::info!(table = %relation.qualified_name(), "created a published table");
             oid
         }
     };
     let schema =
         writer.table_schema(oid).ok_or_else(|| Error::Setup(format!("table \"{}\" has no rows object", relation.qualified_name())))?;
-    let mapping = Mapping::new(relation, schema, settings);
+    let mapping = Mapping::new(relation, schema, settings).with_expressions(context.config.expressions.as_deref(), writer.root());
     let absent = mapping.absent_columns(relation);
     if !absent.is_empty() {
         tracing::info!(table = %mapping.name, columns = %absent.join(", "), "columns that are not here are not replicated");
@@ -393,6 +395,7 @@ fn parse_line(line: &[u8], mapping: &Mapping, settings: &TextSettings) -> std::r
     if fields.next().is_some() && !mapping.targets.is_empty() {
         return Err("a row with too many columns".into());
     }
+    mapping.complete_copied(&mut row)?;
     mapping.check_not_null(&row)?;
     Ok(row)
 }

@@ -5,6 +5,7 @@
 //! | `source` | system identifier, timeline, slot's name, phase (with the consistent point) |
 //! | `position` | an LSN, the id of a commit (`-`: none), and the working set's position at that time |
 //! | `relation/OID` | the primary's table of this oid as it was last replicated |
+//! | `definition/OID` | its whole definition as it was last taken over, as JSON |
 //! | `location` | the LSNs that `pg_wal_location` may hold by our own hand: the last written and the one before |
 //! | `table/OID` | a subscribed table of the primary and how far it has come (`table_state`) |
 //! | `skip` | the LSN of the transaction to skip |
@@ -264,11 +265,22 @@ impl SourceRecords {
             let relation = KnownRelation::decode(&value);
             oid.zip(relation).ok_or_else(|| self.damaged(key.strip_prefix(&self.prefix).unwrap_or("relation")))
         };
-        self.store.list_state(&prefix).into_iter().map(read).collect()
+        let mut relations: HashMap<u32, KnownRelation> = self.store.list_state(&prefix).into_iter().map(read).collect::<Result<_>>()?;
+        let prefix = format!("{}definition/", self.prefix);
+        for (key, value) in self.store.list_state(&prefix) {
+            let relation = key.strip_prefix(&prefix).and_then(|oid| relations.get_mut(&oid.parse().ok()?));
+            // A later version may describe a table otherwise; what was taken over is then not known, which costs little.
+            if let (Some(relation), Ok(details)) = (relation, serde_json::from_slice(&value)) {
+                relation.details = Some(Arc::new(details));
+            }
+        }
+        Ok(relations)
     }
 
     /// Remembers, or (`None`) forgets a table of the primary.
     pub(crate) fn set_relation(&self, oid: u32, relation: Option<&KnownRelation>) -> Result<JournalPosition> {
+        let details = relation.and_then(|relation| serde_json::to_vec(relation.details.as_deref()?).ok());
+        self.store.put_state(&format!("{}definition/{oid}", self.prefix), details.as_deref())?;
         let value = relation.map(KnownRelation::encode);
         Ok(self.store.put_state(&format!("{}relation/{oid}", self.prefix), value.as_deref())?)
     }

@@ -139,6 +139,9 @@ fn write_table(context: &Context, task: &Task, types: &RemoteTypes, receiver: mp
         writer = Writer::begin(&context.branch, config.commit_mode, true)?;
         copy::add_rows(&mut writer, &mapping, &mut pieces, &settings)?
     };
+    let known = context.records.relations()?;
+    let others = known.values().filter_map(|known| known.details.as_deref());
+    crate::catalog::connect_foreign_keys(&context.store, &mut writer, others.chain([&task.remote]))?;
     let source = copy_source(point, config.subscription_oid());
     writer.commit(meta(&author, format!("copy of table {name} at {point}"), Some(source))).map_err(|error| refused(&name, error))?;
     context.status.update_table(&name, |table| {

@@ -30,12 +30,24 @@ pub struct Serve {
 pub enum Command {
     /// Look a primary over before (or while) it is followed: what replication needs of it, and what puts right what is missing
     ///
-    /// Reads only, on the primary too. Exits with 0 when all is well, with 1 when replication cannot start or go on, and with 3 when there are
+    /// Reads only, on the primary too, unless told to install something. Exits with 0 when all is well, with 1 when replication cannot start or go on, and with 3 when there are
     /// warnings only. The last line counts.
     Check {
         /// The configuration file of the replica; its postgres_replication section says what to follow
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+
+        /// Install event triggers on the primary that tell of every change of a table's definition, which is then followed exactly; needs a superuser
+        #[arg(long, group = "capture")]
+        install_ddl_capture: bool,
+
+        /// Remove these event triggers and all that belongs to them
+        #[arg(long, group = "capture")]
+        remove_ddl_capture: bool,
+
+        /// Print the SQL that installs them, for a superuser of the primary to read and run
+        #[arg(long, group = "capture")]
+        print_ddl_capture: bool,
     },
 
     /// Verify a store: every record, commit, ref and tree, and that change sets lead from checkpoint to checkpoint

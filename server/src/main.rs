@@ -7,7 +7,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use strandline_replication::Severity;
 use strandline_server::cli::{Cli, Command};
-use strandline_server::config::Config;
+use strandline_server::config::{Config, PostgresReplication};
 use strandline_server::run;
 use strandline_storage::store::{Finding, FsckReport};
 use tracing_subscriber::EnvFilter;
@@ -37,7 +37,14 @@ fn main() -> ExitCode {
         }
     };
     match cli.command {
-        Some(Command::Check { config }) => check(&config),
+        Some(Command::Check { config, install_ddl_capture, remove_ddl_capture, print_ddl_capture }) => {
+            match (install_ddl_capture, remove_ddl_capture, print_ddl_capture) {
+                (true, ..) => capture(&config, run::Capture::Install),
+                (_, true, _) => capture(&config, run::Capture::Remove),
+                (.., true) => capture(&config, run::Capture::Print),
+                _ => check(&config),
+            }
+        }
         Some(Command::Fsck { data_dir, repair: false }) => fsck(&data_dir),
         Some(Command::Fsck { data_dir, repair: true }) => repair(&data_dir),
         None => serve(&cli),
@@ -78,17 +85,43 @@ fn load(path: &Path) -> Result<Config, ExitCode> {
     })
 }
 
-/// Prints what was looked at on the primary, and a last line that counts.
-fn check(path: &Path) -> ExitCode {
-    let config = match load(path) {
-        Ok(config) => config,
+/// The configuration with the primary that it follows.
+fn load_source(path: &Path) -> Result<(Config, PostgresReplication), ExitCode> {
+    let config = load(path)?;
+    match config.postgres_replication.clone() {
+        Some(source) => Ok((config, source)),
+        None => {
+            eprintln!("strandline: {}: there is no postgres_replication section, so there is no primary to check", path.display());
+            Err(ExitCode::from(USAGE))
+        }
+    }
+}
+
+/// Installs or removes DDL capture, or prints what would be installed.
+fn capture(path: &Path, what: run::Capture) -> ExitCode {
+    let done = match load_source(path) {
+        Ok((config, source)) => run::capture(&config, &source, what),
         Err(code) => return code,
     };
-    let Some(source) = &config.postgres_replication else {
-        eprintln!("strandline: {}: there is no postgres_replication section, so there is no primary to check", path.display());
-        return ExitCode::from(USAGE);
+    match done {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("strandline: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints what was looked at on the primary, and a last line that counts.
+fn check(path: &Path) -> ExitCode {
+    let (config, source) = match load_source(path) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
     };
-    let findings = match run::check(&config, source) {
+    let findings = match run::check(&config, &source) {
         Ok(findings) => findings,
         Err(error) => {
             eprintln!("strandline: {error:#}");

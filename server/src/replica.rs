@@ -63,5 +63,6 @@ pub fn replicator_config(config: &Config, source: &PostgresReplication) -> anyho
         two_phase: source.two_phase.0,
         prepared_folder: config.data_dir.join("prepared").join(&source.slot_name),
         subscription: None,
+        expressions: None,
     })
 }

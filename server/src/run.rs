@@ -67,6 +67,7 @@ pub fn run(config: Config) -> Result<()> {
     let engine = Engine::new(store.clone(), options);
     engine.ensure_superuser(&config.user.name, &pg::hash_password(&config.user.password.0))?;
 
+    subscriptions.set_engine(&engine);
     // A replicator that cannot even begin (a wrong pg_wal_location) is shown and logged; the server answers all the same.
     subscriptions.start().context("could not start replication")?;
 
@@ -130,6 +131,36 @@ fn point_to_fsck(error: strandline_storage::Error, data_dir: &Path) -> anyhow::E
 pub fn check(config: &Config, source: &PostgresReplication) -> Result<Vec<strandline_replication::Finding>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(strandline_replication::check(&replica::replicator_config(config, source)?)))
+}
+
+/// What `strandline check` does about DDL capture instead of looking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capture {
+    Install,
+    Remove,
+    Print,
+}
+
+/// Installs DDL capture on the primary of a configuration, removes it, or gives the SQL that would install it. Returns what to print.
+///
+/// # Errors
+/// The primary cannot be reached, or refuses.
+pub fn capture(config: &Config, source: &PostgresReplication, what: Capture) -> Result<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let config = replica::replicator_config(config, source)?;
+    Ok(runtime.block_on(async {
+        match what {
+            Capture::Install => {
+                let version = strandline_replication::install_ddl_capture(&config).await?;
+                Ok(format!("DDL capture is installed in database \"{}\" (PostgreSQL {version})\n", config.database))
+            }
+            Capture::Remove => {
+                strandline_replication::remove_ddl_capture(&config).await?;
+                Ok(format!("DDL capture is removed from database \"{}\"\n", config.database))
+            }
+            Capture::Print => strandline_replication::ddl_capture_sql(&config).await,
+        }
+    })?)
 }
 
 /// Verifies a store that no server has open.

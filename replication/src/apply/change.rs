@@ -27,6 +27,8 @@ pub(super) enum ChangeError {
 pub(super) struct Place {
     pub(super) xid: u32,
     pub(super) lsn: Lsn,
+    /// When the transaction was committed on the primary: what `now()` gives.
+    pub(super) time: Timestamp,
 }
 
 /// Conflicts of the transaction under way, which may yet be started over.
@@ -64,7 +66,7 @@ impl Changer {
     }
 
     pub(super) fn insert(&mut self, edit: &mut Edit, mapping: &Mapping, place: Place, insert: &Insert<'_>) -> Result<(), ChangeError> {
-        let row = self.new_row(mapping, insert.new)?;
+        let row = self.new_row(mapping, place, insert.new)?;
         match edit.insert(mapping.table, row) {
             Err(error @ StoreError::DuplicateKey { .. }) => self.insert_exists(edit, mapping, place, insert, error),
             other => Ok(other?),
@@ -72,12 +74,13 @@ impl Changer {
     }
 
     /// A whole row of ours from a tuple.
-    fn new_row(&self, mapping: &Mapping, tuple: Tuple<'_>) -> Result<Row, ChangeError> {
+    fn new_row(&self, mapping: &Mapping, place: Place, tuple: Tuple<'_>) -> Result<Row, ChangeError> {
         check_width(mapping, tuple)?;
         let mut row = mapping.new_row()?;
         if mapping.fill(&mut row, tuple, &self.settings, None)? {
             return Err(ChangeError::Refused("an inserted row has a value marked as unchanged".into()));
         }
+        mapping.complete(&mut row, place.time)?;
         mapping.check_not_null(&row)?;
         Ok(row)
     }
@@ -102,7 +105,7 @@ impl Changer {
         self.note(mapping, place, ConflictKind::InsertExists, resolution, duplicate_key_text(&error), local.as_ref(), Some(insert.new));
         match (resolution, key) {
             (Resolution::Apply, Some(key)) => {
-                let row = self.new_row(mapping, insert.new)?;
+                let row = self.new_row(mapping, place, insert.new)?;
                 edit.update(mapping.table, &key, row)?;
                 Ok(())
             }
@@ -137,6 +140,7 @@ impl Changer {
                         "the row to update does not exist here, and the primary did not send all of it (unchanged TOAST values)".into(),
                     ));
                 }
+                mapping.complete(&mut row, place.time)?;
                 mapping.check_not_null(&row)?;
                 Ok(edit.insert(mapping.table, row)?)
             }
@@ -148,7 +152,7 @@ impl Changer {
     /// `false`: the row is not here.
     fn try_update(&mut self, edit: &mut Edit, mapping: &Mapping, update: &Update<'_>) -> Result<bool, ChangeError> {
         check_width(mapping, update.new)?;
-        if update.old.is_none() && mapping.key_is_identity {
+        if update.old.is_none() && mapping.key_is_identity && !mapping.is_computed() {
             // The common case: the key is as it was, so only the other columns are looked at, and one descent finds the row.
             if let Some(values) = mapping.key_values(update.new, &self.settings)? {
                 let key = table(edit, mapping)?.key_prefix(None, &values)?;
@@ -159,6 +163,7 @@ impl Changer {
         let data = table(edit, mapping)?;
         let Some(key) = self.locate(data, mapping, update.old, Some(update.new))? else { return Ok(false) };
         if mapping.has_sent_key()
+            && !mapping.is_computed()
             && let Some(values) = mapping.key_values(update.new, &self.settings)?
             && data.key_prefix(None, &values)? == key
         {
@@ -169,6 +174,7 @@ impl Changer {
         let Some(mut row) = data.get(&key)? else { return Ok(false) };
         // Unchanged out-of-line values keep what the old row has.
         mapping.fill(&mut row, update.new, &self.settings, None)?;
+        mapping.compute(&mut row)?;
         mapping.check_not_null(&row)?;
         edit.update(mapping.table, &key, row)?;
         Ok(true)
@@ -300,6 +306,11 @@ impl Changer {
         let mut row = vec![Value::Null; mapping.schema.columns.len()];
         if mapping.fill(&mut row, known, &self.settings, Some(columns))? {
             return Err(ChangeError::Refused("a value of the replica identity was not sent".into()));
+        }
+        if whole && mapping.is_computed() {
+            // All columns are found by their hash, some of them only by looking at every row.
+            mapping.compute(&mut row)?;
+            return Ok(data.find_row(&mapping.whole_columns(), &row)?);
         }
         Ok(data.find_row(columns, &row)?)
     }

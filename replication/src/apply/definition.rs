@@ -12,18 +12,22 @@
 //! | a type became wider within itself (`varchar(10)` to `varchar(20)`) | the same |
 //! | another type; a default computed row by row; another table of the same name | replication stops and says what to do by hand |
 //!
+//! Where DDL capture is installed on the primary (`captured`), the definition comes from within the transaction that changed it, and is followed whole
+//! (`details`): keys, indexes, constraints, defaults, generated columns and comments, too.
+//!
 //! Columns that were absent here when the table was first seen are absent on purpose. What was done by hand already is taken as done, so a change
 //! repeated after a crash does nothing.
 
 use std::sync::Arc;
 
-use strandline_storage::schema::{IndexKey, TableSchema};
-use strandline_storage::store::Store;
+use strandline_storage::schema::TableSchema;
 use strandline_storage::value::{Row, TextSettings};
-use strandline_storage::{DataType, Edit, Oid, Value};
+use strandline_storage::{DataType, Edit, Error as StoreError, Oid, Value};
 
+use super::columns::{remove_column, rename_in_expressions};
+use super::constant::constant_default;
 use super::relation::{SourceColumn, SourceRelation};
-use crate::catalog::{self, RemoteColumn, RemoteTable, RemoteTypes};
+use crate::catalog::{self, Maker, RemoteColumn, RemoteTable, RemoteTypes};
 use crate::config::CreateTables;
 use crate::error::{Error, Result};
 
@@ -41,6 +45,8 @@ pub(crate) struct KnownRelation {
     /// Columns with higher numbers did not exist.
     attnum_max: i16,
     columns: Vec<KnownColumn>,
+    /// The whole definition as it was last taken over, if it ever was.
+    pub(crate) details: Option<Arc<RemoteTable>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +113,11 @@ impl KnownRelation {
             Some(table) if !all_sent && before.is_none() => table.attribute_count.max(sent_max),
             _ => sent_max,
         };
-        KnownRelation { schema: source.schema.clone(), name: source.name.clone(), attnum_max, columns }
+        let details = match before {
+            Some(before) => before.details.clone(),
+            None => definition.table.clone().map(Arc::new),
+        };
+        KnownRelation { schema: source.schema.clone(), name: source.name.clone(), attnum_max, columns, details }
     }
 
     pub(crate) fn is_same(&self, source: &SourceRelation) -> bool {
@@ -128,7 +138,7 @@ impl KnownRelation {
         self.columns.iter().map(|c| c.type_oid)
     }
 
-    /// NUL, which no name contains, separates the fields.
+    /// All but the details. NUL, which no name contains, separates the fields.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut text = format!("{}\0{}\0{}", self.schema, self.name, self.attnum_max);
         for c in &self.columns {
@@ -152,7 +162,7 @@ impl KnownRelation {
                 attnum: numbers.next()?.parse().ok()?,
             });
         }
-        Some(KnownRelation { schema, name, attnum_max, columns })
+        Some(KnownRelation { schema, name, attnum_max, columns, details: None })
     }
 }
 
@@ -164,7 +174,7 @@ impl KnownColumn {
 
 /// Where the definition of a table here is changed.
 pub(crate) struct Follower<'a> {
-    pub(crate) store: &'a Store,
+    pub(crate) maker: Maker<'a>,
     pub(crate) edit: &'a mut Edit,
     pub(crate) settings: &'a TextSettings,
     pub(crate) create_tables: CreateTables,
@@ -172,6 +182,8 @@ pub(crate) struct Follower<'a> {
     pub(crate) definition: &'a Definition,
     /// The table here that has the former name is another one of the primary's.
     pub(crate) is_claimed: bool,
+    /// The definition is that of this very moment in the stream, and this is the statement that changed it, if it is known.
+    pub(crate) captured: Option<&'a str>,
 }
 
 impl Follower<'_> {
@@ -261,7 +273,7 @@ impl Follower<'_> {
         }
         let mut changed = TableSchema::clone(old);
         self.check_may_change(&format!("it was \"{before}\" before"))?;
-        changed.schema_oid = catalog::ensure_schema(self.store, self.edit, &self.source.schema)?;
+        changed.schema_oid = catalog::ensure_schema(self.maker.store, self.edit, &self.source.schema)?;
         changed.name = self.source.name.clone();
         self.edit.put_table(changed)?;
         tracing::info!(table = %self.name(), before = %before, "renamed a table as on the primary");
@@ -289,31 +301,33 @@ impl Follower<'_> {
             return Err(self.refused(format!("columns were renamed on the primary ({renamed}), and {both}")));
         }
         self.check_may_change(&format!("columns were renamed on the primary ({renamed})"))?;
-        let is_text = |c: &strandline_storage::schema::IndexColumn| matches!(c.key, IndexKey::Expression(_));
-        let has_text = changed.indexes.iter().any(|i| i.predicate.is_some() || i.columns.iter().any(is_text))
-            || !changed.constraints.is_empty()
-            || changed.columns.iter().any(|c| c.generated.is_some());
-        if has_text {
-            let why = "expressions of indexes or constraints here may name them";
-            return Err(self.refused(format!("columns were renamed on the primary ({renamed}), and {why}")));
+        let names: Vec<(String, String)> =
+            before.iter().zip(&changed.columns).map(|(old, new)| (old.name.clone(), new.name.clone())).collect();
+        if let Err(why) = rename_in_expressions(&mut changed, &names, self.maker.expressions) {
+            return Err(
+                self.refused(format!("columns were renamed on the primary ({renamed}), and an expression here may name them ({why})"))
+            );
         }
         self.edit.put_table(changed)?;
         tracing::info!(table = %self.name(), columns = %renamed, "renamed columns as on the primary");
         Ok(())
     }
 
+    /// All columns at once: an expression of one sees the others as they were.
     fn change_types(&mut self, table: Oid, known: &KnownRelation, pairs: &[(usize, usize)]) -> Result<()> {
+        let schema = Arc::clone(self.schema(table)?);
+        let is_empty = self.is_empty(table);
+        let mut changed = TableSchema::clone(&schema);
+        let mut conversions = Vec::new();
         for (k, s) in pairs {
             let (old, new) = (&known.columns[*k], &self.source.columns[*s]);
             if !old.has_other_type(new) {
                 continue;
             }
-            let schema = Arc::clone(self.schema(table)?);
             let Some(at) = schema.column_index(&new.name) else { continue };
-            let is_empty = self.is_empty(table);
             let types = &self.definition.types;
-            let was = types.translate(self.store, self.edit, old.type_oid, old.typmod)?;
-            let is = types.translate(self.store, self.edit, new.type_oid, new.typmod)?;
+            let was = types.translate(self.maker, self.edit, old.type_oid, old.typmod)?;
+            let is = types.translate(self.maker, self.edit, new.type_oid, new.typmod)?;
             let here = &schema.columns[at].data_type;
             if *here == is {
                 continue;
@@ -326,14 +340,41 @@ impl Follower<'_> {
             let what = format!("column \"{}\" has type {} on the primary now ({} before)", new.name, is.sql_name(), was.sql_name());
             self.check_may_change(&what)?;
             if !is_empty && !is_wider(&was, &is) {
-                return Err(self.refused(format!("{what}, which may have changed its values in all rows")));
+                conversions.push((at, self.conversion(&schema, at, &is, &what)?));
             }
-            let mut changed = TableSchema::clone(&schema);
             changed.columns[at].data_type = is;
-            self.edit.rewrite_table(changed, &mut Ok)?;
-            tracing::info!(table = %self.name(), column = %new.name, "changed a column's type as on the primary");
         }
+        if changed == *schema {
+            return Ok(());
+        }
+        let mut failure = None;
+        let rewritten = self.edit.rewrite_table(changed, &mut |row: Row| {
+            let mut new = row.clone();
+            for (at, values) in &conversions {
+                let mut converted = row.clone();
+                if let Err(why) = values.compute(&mut converted) {
+                    failure = Some(why);
+                    return Err(StoreError::Invalid("the conversion failed".into()));
+                }
+                new[*at] = std::mem::take(&mut converted[*at]);
+            }
+            Ok(new)
+        });
+        if let Some(why) = failure {
+            return Err(self.refused(format!("types were changed on the primary, and a value here could not be converted: {why}")));
+        }
+        rewritten?;
+        tracing::info!(table = %self.name(), "changed types of columns as on the primary");
         Ok(())
+    }
+
+    /// What the primary's ALTER COLUMN TYPE has made of each value: known where the statement is, and where it gives the same in every session.
+    fn conversion(&self, table: &TableSchema, at: usize, target: &DataType, what: &str) -> Result<Arc<dyn crate::expressions::RowValues>> {
+        let (Some(statement), Some(expressions)) = (self.captured, self.maker.expressions) else {
+            return Err(self.refused(format!("{what}, which may have changed its values in all rows")));
+        };
+        let made = expressions.conversion(self.edit.root(), table, at, target, statement);
+        made.map_err(|why| self.refused(format!("{what}, and what it made of the values cannot be had from the statement: {why}")))
     }
 
     fn add_column(&mut self, table: Oid, attnum: i16, known_max: i16, column: &SourceColumn) -> Result<()> {
@@ -352,18 +393,13 @@ impl Follower<'_> {
                         column.name
                     )));
                 }
-                if !is_empty && remote.missing.is_none() && (remote.default.is_some() || !remote.identity.is_empty()) {
-                    return Err(self.refused(format!(
-                        "{what} with a default, and what the rows that are here hold in it cannot be had from the stream"
-                    )));
-                }
                 let remote = RemoteColumn { name: column.name.clone(), type_oid: column.type_oid, typmod: column.typmod, ..remote.clone() };
-                catalog::local_column(self.store, self.edit, &remote, 0, &self.definition.types)?
+                catalog::local_column(self.maker, self.edit, &remote, 0, &self.definition.types)?
             }
             None if is_empty => {
                 let relation = SourceRelation { columns: vec![column.clone()], ..self.source.clone() };
                 let remote = catalog::table_from_relation(&relation.as_relation()).columns.remove(0);
-                catalog::local_column(self.store, self.edit, &remote, 0, &self.definition.types)?
+                catalog::local_column(self.maker, self.edit, &remote, 0, &self.definition.types)?
             }
             None => {
                 return Err(
@@ -373,13 +409,9 @@ impl Follower<'_> {
         };
         // The catalog is of now: rows of the stream may be older than the constraint.
         local.not_null = false;
-        let missing = remote.and_then(|remote| remote.missing.as_deref());
-        let fill = match missing {
-            None => Value::Null,
-            Some(text) => local
-                .data_type
-                .parse(text, self.settings)
-                .map_err(|_| self.refused(format!("{what} with a default that is not valid here")))?,
+        let fill = match remote {
+            Some(remote) if !is_empty => self.value_in_old_rows(remote, &local.data_type, &what)?,
+            _ => Value::Null,
         };
         let mut changed = TableSchema::clone(self.schema(table)?);
         local.attnum = changed.next_attnum;
@@ -393,30 +425,45 @@ impl Follower<'_> {
         Ok(())
     }
 
-    fn drop_column(&mut self, table: Oid, name: &str) -> Result<()> {
+    /// What the rows that are there hold in a column that was added.
+    fn value_in_old_rows(&self, remote: &RemoteColumn, data_type: &DataType, what: &str) -> Result<Value> {
+        if let Some(text) = &remote.missing {
+            let parsed = data_type.parse(text, self.settings);
+            return parsed.map_err(|_| self.refused(format!("{what} with a default that is not valid here")));
+        }
+        // Without a value on record, either the column has no default, or the rows were rewritten with it.
+        let default = remote.default.as_deref().or_else(|| self.definition.types.default_of(remote.type_oid));
+        let statement = self.captured.map(str::to_ascii_lowercase);
+        let says = |part: &str| statement.as_ref().is_some_and(|statement| statement.contains(part));
+        // The statement may set and drop defaults beside adding the column, which the rows do not show.
+        let is_as_added = says("alter table") && !says("set default") && !says("drop default");
+        match default {
+            None if remote.identity.is_empty() && !says("drop default") => Ok(Value::Null),
+            Some(text) if is_as_added && let Some(value) = constant_default(text, data_type, self.settings) => Ok(value),
+            _ => {
+                Err(self
+                    .refused(format!("{what} with a default, and what the rows that are here hold in it cannot be had from the stream")))
+            }
+        }
+    }
+
+    pub(super) fn drop_column(&mut self, table: Oid, name: &str) -> Result<()> {
         let schema = Arc::clone(self.schema(table)?);
         let Some(at) = schema.column_index(name) else { return Ok(()) };
         let what = format!("column \"{name}\" was dropped on the primary");
         self.check_may_change(&what)?;
-        let catalog = Arc::clone(self.edit.root().catalog());
-        let is_referred = |t: &Arc<TableSchema>| t.oid != table && !t.constraints.is_empty();
-        let has_text = schema.columns.iter().any(|c| c.generated.is_some()) || !schema.constraints.is_empty();
-        if schema.key_columns().contains(&at) || has_text || catalog.tables().any(is_referred) {
-            return Err(self.refused(format!("{what}, and keys, constraints or generated columns here may need it")));
+        if let Err(why) = remove_column(self.edit, table, at, self.maker.expressions)? {
+            return Err(self.refused(format!("{what}, and {why}")));
         }
-        self.edit.rewrite_table(without_column(&schema, at), &mut |mut row: Row| {
-            row.remove(at);
-            Ok(row)
-        })?;
         tracing::info!(table = %self.name(), column = %name, "dropped a column as on the primary");
         Ok(())
     }
 
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         self.source.qualified_name()
     }
 
-    fn schema(&self, table: Oid) -> Result<&Arc<TableSchema>> {
+    pub(super) fn schema(&self, table: Oid) -> Result<&Arc<TableSchema>> {
         let schema = self.edit.table_schema(table);
         schema.ok_or_else(|| Error::Setup(format!("table \"{}\" has no rows object", self.name())))
     }
@@ -436,7 +483,7 @@ impl Follower<'_> {
         }
     }
 
-    fn refused(&self, what: String) -> Error {
+    pub(super) fn refused(&self, what: String) -> Error {
         Error::Setup(format!("table \"{}\": {what}; do the same here by ALTER TABLE, commit it with dolt_commit, and restart", self.name()))
     }
 }
@@ -460,31 +507,6 @@ fn is_wider(old: &DataType, new: &DataType) -> bool {
     }
 }
 
-/// The table without a column that no key and no constraint needs; indexes that have it go.
-fn without_column(table: &TableSchema, at: usize) -> TableSchema {
-    let mut changed = table.clone();
-    changed.columns.remove(at);
-    let uses = |index: &strandline_storage::schema::Index| {
-        let is_text = |key: &IndexKey| matches!(key, IndexKey::Expression(_));
-        let has = |key: &IndexKey| *key == IndexKey::Column(at) || is_text(key);
-        index.predicate.is_some() || index.columns.iter().any(|c| has(&c.key)) || index.include.contains(&at)
-    };
-    changed.indexes.retain(|index| !uses(index));
-    for index in changed.primary_key.iter_mut().chain(&mut changed.indexes) {
-        for column in &mut index.columns {
-            if let IndexKey::Column(position) = &mut column.key
-                && *position > at
-            {
-                *position -= 1;
-            }
-        }
-        for position in index.include.iter_mut().filter(|position| **position > at) {
-            *position -= 1;
-        }
-    }
-    changed
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -497,6 +519,7 @@ mod tests {
             name: "tab\tand\nline".into(),
             attnum_max: 9,
             columns: vec![column("a b", 1), column("", 0), column("ü", 9)],
+            details: None,
         };
         assert_eq!(KnownRelation::decode(&known.encode()), Some(known.clone()));
         let empty = KnownRelation { columns: Vec::new(), ..known };

@@ -10,10 +10,13 @@
 //! the primary sends each only once per connection. What a subscription made by SQL leaves out (`subscribed`) is passed over as if it were not sent.
 
 mod adopt;
+mod captured;
 mod change;
+mod columns;
 mod constant;
 mod context;
 mod definition;
+mod details;
 mod prepared;
 mod relation;
 mod spool;
@@ -23,7 +26,7 @@ mod tables;
 mod two_phase;
 mod writer;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -34,7 +37,8 @@ use strandline_storage::value::TextSettings;
 use strandline_storage::{CommitId, CommitMeta, Error as StoreError, Identity, Lsn, Source, Timestamp};
 use tokio::runtime::Handle;
 
-use crate::catalog::CatalogClient;
+use crate::capture::{self, Keys};
+use crate::catalog::{CatalogClient, Maker};
 use crate::client::{Batch, StreamMessage, StreamMessages};
 use crate::config::{CommitMode, Config};
 use crate::conflict::CONFLICTS_LOGGED_MAX;
@@ -83,6 +87,12 @@ pub(crate) struct Context {
     pub(crate) runtime: Handle,
 }
 
+impl Context {
+    pub(crate) fn maker(&self) -> Maker<'_> {
+        Maker { store: &self.store, expressions: self.config.expressions.as_deref() }
+    }
+}
+
 /// One connection's applier.
 pub(crate) struct Applier {
     context: Arc<Context>,
@@ -94,12 +104,16 @@ pub(crate) struct Applier {
     /// Names of types that are not built in.
     types: HashMap<u32, (String, String)>,
     /// Definitions read for tables to be created or compared in the next attempt.
-    definitions: HashMap<u32, Definition>,
+    definitions: HashMap<u32, Arc<Definition>>,
     /// The primary's tables as they were last replicated.
     known: HashMap<u32, KnownRelation>,
     /// What of it the transaction under way changes; `None`: it goes.
     known_changes: HashMap<u32, Option<KnownRelation>>,
     catalog: Option<CatalogClient>,
+    /// What proves a captured command to be one; read when the first one comes.
+    capture_keys: Keys,
+    /// Tables (schema, name) that only the working set has, once they were looked for in the transaction under way.
+    uncommitted: Option<HashSet<(String, String)>>,
     current: Current,
     /// Transactions that are under way on the primary.
     spools: Spools,
@@ -203,6 +217,8 @@ enum Interruption {
     TableMissing(Arc<SourceRelation>),
     /// The table is new or changed on the primary, and what its catalog says must be had first.
     DefinitionMissing(Arc<SourceRelation>),
+    /// A table is to be made that may be in the working set.
+    TableNew(Arc<SourceRelation>),
     /// Somebody else changed the same rows.
     Conflict(String),
     Failed(Error),
@@ -235,6 +251,8 @@ impl Applier {
             known,
             known_changes: HashMap::new(),
             catalog: None,
+            capture_keys: Keys::default(),
+            uncommitted: None,
             current: Current::Outside,
             spools,
             prepared,
@@ -405,6 +423,7 @@ impl Applier {
             match interruption {
                 Interruption::TableMissing(source) if attempt_count < ATTEMPT_COUNT_MAX => self.provide_table(&source, begin.xid)?,
                 Interruption::DefinitionMissing(source) if attempt_count < ATTEMPT_COUNT_MAX => self.read_definition(&source, begin.xid)?,
+                Interruption::TableNew(source) if attempt_count < ATTEMPT_COUNT_MAX => self.look_for(&source)?,
                 Interruption::Conflict(_) if attempt_count < ATTEMPT_COUNT_MAX => {
                     tracing::debug!(xid = begin.xid, "a local change came first; trying again");
                 }
@@ -499,7 +518,7 @@ impl Applier {
             // What an attempt met that was given up is met again.
             self.changer.conflicts = Conflicts::default();
         }
-        let place = Place { xid: running.begin.xid, lsn };
+        let place = Place { xid: running.begin.xid, lsn, time: running.begin.commit_time };
         match decode(lsn, payload)? {
             Message::Insert(insert) => {
                 if !self.is_wanted(running, insert.relation) {
@@ -545,6 +564,7 @@ impl Applier {
                 running.origin = Some(origin.name.to_owned());
                 return Ok(());
             }
+            Message::Logical(message) if message.prefix == capture::PREFIX => return self.apply_captured(running, lsn, &message),
             Message::Logical(message) => {
                 if let Some(application) = context::of_message(&message, running.begin.xid) {
                     running.application = Some(application);
@@ -725,7 +745,7 @@ impl Applier {
         match interruption {
             Interruption::Failed(error) => error,
             Interruption::Conflict(what) => busy(begin, &format!("local changes of {what} came first")),
-            Interruption::TableMissing(source) | Interruption::DefinitionMissing(source) => {
+            Interruption::TableMissing(source) | Interruption::DefinitionMissing(source) | Interruption::TableNew(source) => {
                 apply_error(begin, &source.qualified_name(), begin.commit_lsn, "the table does not exist".into())
             }
         }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use strandline_storage::schema::TableSchema;
 use strandline_storage::value::{Row, TextSettings};
-use strandline_storage::{DataType, Oid, Value};
+use strandline_storage::{DataType, Oid, Root, Timestamp, Value};
 
 use super::constant::constant_default;
+use crate::expressions::{Expressions, RowValues};
 use crate::pgoutput::{Relation, ReplicaIdentity, Tuple, TupleValue};
 
 /// A relation as last announced, owned.
@@ -70,6 +71,14 @@ pub(crate) struct Mapping {
     pub(crate) sent_columns: Vec<usize>,
     /// Why no row can be inserted: a local column that must have a value and gets none.
     uninsertable: Option<String>,
+    /// Columns that the source does not send and whose defaults are no constants.
+    defaults: Vec<usize>,
+    /// Generated columns.
+    generated: Vec<usize>,
+    /// What computes those two.
+    values: Option<Arc<dyn RowValues>>,
+    /// When this was made: the time that `now()` gives to copied rows.
+    made_at: Timestamp,
 }
 
 /// The local column of a source column.
@@ -112,19 +121,19 @@ impl Mapping {
         }
         let mut template = vec![Value::Null; schema.columns.len()];
         let mut uninsertable = None;
+        let mut defaults = Vec::new();
         for (position, column) in schema.columns.iter().enumerate().filter(|(position, _)| source_of[*position].is_none()) {
+            if column.generated.is_some() {
+                continue;
+            }
             match column.default.as_deref().map(|text| constant_default(text, &column.data_type, settings)) {
                 Some(Some(value)) => template[position] = value,
-                Some(None) if column.not_null => {
-                    uninsertable = Some(format!(
-                        "column \"{}\" is not sent by the primary, is NOT NULL and has a default that is not a constant",
-                        column.name
-                    ));
-                }
+                Some(None) => defaults.push(position),
+                None if column.identity.is_some() => defaults.push(position),
                 None if column.not_null => {
                     uninsertable = Some(format!("column \"{}\" is not sent by the primary, is NOT NULL and has no default", column.name));
                 }
-                Some(None) | None => {}
+                None => {}
             }
         }
         let key_sources: Option<Vec<usize>> =
@@ -157,6 +166,71 @@ impl Mapping {
             identity_columns,
             sent_columns,
             uninsertable,
+            defaults,
+            generated: (0..schema.columns.len()).filter(|at| schema.columns[*at].generated.is_some()).collect(),
+            values: None,
+            made_at: Timestamp::now(),
+        }
+    }
+
+    /// Adds what computes generated columns and defaults that are no constants. Where they cannot be computed, a row that needs them is refused.
+    pub(crate) fn with_expressions(mut self, expressions: Option<&dyn Expressions>, root: &Root) -> Self {
+        if self.generated.is_empty() && self.defaults.is_empty() {
+            return self;
+        }
+        let compiled = match expressions {
+            Some(expressions) => expressions.compile(root, &self.schema, &self.defaults),
+            None => Err("there is nothing here to compute it with".into()),
+        };
+        let why = match compiled {
+            Ok(values) => {
+                self.values = Some(values);
+                return self;
+            }
+            Err(why) => why,
+        };
+        let must_have = |column: &&strandline_storage::schema::Column| column.generated.is_some() || column.not_null;
+        let mut positions = self.defaults.iter().chain(&self.generated);
+        if let Some(column) = positions.find_map(|at| self.schema.columns.get(*at).filter(must_have)) {
+            self.uninsertable = Some(format!("column \"{}\" is not sent by the primary and cannot be computed here: {why}", column.name));
+        }
+        self
+    }
+
+    /// A row of the copy, filled already, gets what is not sent.
+    pub(crate) fn complete_copied(&self, row: &mut Row) -> Result<(), Refusal> {
+        self.complete(row, self.made_at)
+    }
+
+    /// A new row, filled already, gets the defaults and generated columns that are not sent.
+    pub(crate) fn complete(&self, row: &mut Row, now: Timestamp) -> Result<(), Refusal> {
+        if let Some(values) = &self.values {
+            if !self.defaults.is_empty() {
+                values.fill_defaults(row, now)?;
+            }
+            values.compute(row)?;
+        }
+        Ok(())
+    }
+
+    /// Says whether a change of a row must compute others of its columns.
+    pub(crate) fn is_computed(&self) -> bool {
+        !self.generated.is_empty()
+    }
+
+    /// The columns of a whole old row: those that are sent, and those computed from them.
+    pub(crate) fn whole_columns(&self) -> Vec<usize> {
+        let mut columns: Vec<usize> = self.sent_columns.iter().chain(&self.generated).copied().collect();
+        columns.sort_unstable();
+        columns
+    }
+
+    /// Computes the generated columns of a row that was changed.
+    pub(crate) fn compute(&self, row: &mut Row) -> Result<(), Refusal> {
+        match &self.values {
+            Some(values) => values.compute(row),
+            None if self.is_computed() => Err(self.uninsertable.clone().unwrap_or_default()),
+            None => Ok(()),
         }
     }
 

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use strandline_storage::Lsn;
 
+use crate::capture::is_of_subtransaction;
 use crate::client::{StreamMessage, StreamMessages};
 use crate::error::{Error, Result};
 use crate::pgoutput::{DecodeError, Message};
@@ -219,7 +220,8 @@ pub(super) fn read_records<E: From<Error>>(
         if count < size {
             return Err(failed(io::ErrorKind::UnexpectedEof.into()).into());
         }
-        if !aborted.contains(&u32::from_le_bytes(xid)) {
+        // All messages of the application bear the transaction's own id.
+        if !aborted.contains(&u32::from_le_bytes(xid)) && !is_of_subtransaction(&message, aborted) {
             take(Lsn(u64::from_le_bytes(lsn)), &message)?;
         }
     }

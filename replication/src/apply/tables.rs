@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use strandline_storage::Lsn;
-use strandline_storage::store::JournalPosition;
+use strandline_storage::store::{JournalPosition, Store};
+use strandline_storage::{Edit, Lsn};
 
 use super::definition::{self, Definition, KnownRelation};
 use super::relation::{Mapping, SourceRelation};
@@ -52,7 +52,9 @@ impl Applier {
                 Some(definition) if definition.may_create => {
                     let published: Vec<String> = source.columns.iter().map(|c| c.name.clone()).collect();
                     let remote = reconcile(&source, definition.table.clone());
-                    let oid = catalog::create_table(&self.context.store, writer, &remote, &definition.types, Some(&published))?;
+                    let oid = catalog::create_table(self.context.maker(), writer, &remote, &definition.types, Some(&published))?;
+                    connect_known(&self.context.store, writer, &self.known)?;
+                    catalog::warn_missing_foreign_keys(writer, [&remote]);
                     tracing::info!(table = %source.qualified_name(), "created a published table");
                     oid
                 }
@@ -63,7 +65,8 @@ impl Applier {
             let what = "the table has a definition and no rows".to_owned();
             return Err(Interruption::Failed(apply_error(&running.begin, &source.qualified_name(), lsn, what)));
         };
-        let mapping = Arc::new(Mapping::new(&source, schema, &self.changer.settings));
+        let mapping = Mapping::new(&source, schema, &self.changer.settings);
+        let mapping = Arc::new(mapping.with_expressions(self.context.config.expressions.as_deref(), writer.root()));
         let absent = mapping.absent_columns(&source);
         if !absent.is_empty() {
             tracing::info!(table = %mapping.name, columns = %absent.join(", "), "columns that are not here are not replicated");
@@ -83,8 +86,26 @@ impl Applier {
         if known.is_some_and(|known| known.is_same(source)) {
             return Ok(());
         }
-        let Some(definition) = self.definitions.get(&source.oid) else { return Err(Interruption::DefinitionMissing(Arc::clone(source))) };
-        let changed = KnownRelation::new(source, definition, known);
+        let Some(definition) = self.definitions.get(&source.oid).cloned() else {
+            return Err(Interruption::DefinitionMissing(Arc::clone(source)));
+        };
+        self.follow_to(running, source, &definition, lsn, None)
+    }
+
+    /// Lets the table here follow to a definition. `captured`: as in the follower.
+    pub(super) fn follow_to(
+        &mut self,
+        running: &mut Running,
+        source: &Arc<SourceRelation>,
+        definition: &Definition,
+        lsn: Lsn,
+        captured: Option<&str>,
+    ) -> Result<(), Interruption> {
+        let known = match self.known_changes.get(&source.oid) {
+            Some(changed) => changed.as_ref(),
+            None => self.known.get(&source.oid),
+        };
+        let mut changed = KnownRelation::new(source, definition, known);
         let writer = writer_of(running, &self.context)?;
         let others = self.known.iter().filter(|(oid, _)| !self.known_changes.contains_key(oid));
         let others = others.chain(self.known_changes.iter().filter_map(|(oid, known)| Some((oid, known.as_ref()?))));
@@ -92,15 +113,18 @@ impl Applier {
         let is_claimed = known.is_some_and(|known| others.clone().any(|(_, other)| other.has_name_of(known)));
         let former = others.find(|(_, other)| other.is_named(source)).map(|(oid, _)| *oid).filter(|_| known.is_none());
         let mut follower = definition::Follower {
-            store: &self.context.store,
+            maker: self.context.maker(),
             edit: writer,
             settings: &self.changer.settings,
             create_tables: self.context.config.create_tables,
             source,
             definition,
             is_claimed,
+            captured,
         };
+        let mut replaced = None;
         match (known, former) {
+            (Some(known), _) if known.is_same(source) => {}
             (Some(known), _) => follower.follow(known)?,
             (None, None) => {}
             (None, Some(former)) => {
@@ -112,8 +136,16 @@ impl Applier {
                     return Err(Interruption::Failed(apply_error(&running.begin, &source.qualified_name(), lsn, what.to_owned())));
                 }
                 follower.complete()?;
-                self.known_changes.insert(former, None);
+                replaced = Some(former);
             }
+        }
+        if captured.is_some() {
+            let base = known.and_then(|known| known.details.clone());
+            follower.follow_details(base.as_deref())?;
+            changed.details = definition.table.clone().map(Arc::new);
+        }
+        if let Some(former) = replaced {
+            self.known_changes.insert(former, None);
         }
         self.known_changes.insert(source.oid, Some(changed));
         Ok(())
@@ -122,6 +154,7 @@ impl Applier {
     /// Keeps what the committed transaction taught about the primary's tables. Returns where in the journal that lies, if it was anything.
     pub(super) fn remember_definitions(&mut self) -> Result<Option<JournalPosition>> {
         self.definitions.clear();
+        self.uncommitted = None;
         let mut position = None;
         for (oid, relation) in self.known_changes.drain() {
             position = Some(self.context.records.set_relation(oid, relation.as_ref())?);
@@ -153,7 +186,7 @@ impl Applier {
         }
         self.read_definition(source, xid)?;
         if let Some(definition) = self.definitions.get_mut(&source.oid) {
-            definition.may_create = true;
+            Arc::make_mut(definition).may_create = true;
             let table = definition.table.clone();
             if let (Some(table), Some(catalog)) = (table, &self.catalog)
                 && self.context.runtime.block_on(catalog::has_older_rows(&catalog.client, &table, xid))
@@ -200,9 +233,14 @@ impl Applier {
         for (oid, (schema, name)) in &self.types {
             types.add_named(*oid, schema, name);
         }
-        self.definitions.insert(source.oid, Definition { table, types, may_create: false });
+        self.definitions.insert(source.oid, Arc::new(Definition { table, types, may_create: false }));
         Ok(())
     }
+}
+
+/// Adds foreign keys of tables that are known to tables that have just been made.
+pub(super) fn connect_known(store: &Store, edit: &mut Edit, known: &HashMap<u32, KnownRelation>) -> Result<()> {
+    catalog::connect_foreign_keys(store, edit, known.values().filter_map(|known| known.details.as_deref()))
 }
 
 /// The catalog tells of now, the stream of then. Columns, their types and the table's names are as the stream says; what the catalog adds (keys, defaults, NOT
@@ -225,6 +263,10 @@ fn reconcile(source: &SourceRelation, remote: Option<RemoteTable>) -> RemoteTabl
         merged.generated = false;
         remote.columns.push(merged);
     }
+    // What is computed is not in the stream.
+    let sent: Vec<String> = remote.columns.iter().map(|column| column.name.clone()).collect();
+    remote.columns.extend(known.into_values().filter(|column| column.generated && !sent.contains(&column.name)));
+    remote.columns.sort_by_key(|column| column.attnum);
     remote.schema = streamed.schema;
     remote.name = streamed.name;
     remote

@@ -1,14 +1,17 @@
 //! Tables as the primary's catalog describes them.
+//!
+//! One text of SQL makes a table's whole definition as JSON. It is used in two places, so that both say the same: in look-ups from here ([`read_tables`]), and
+//! in the function that DDL capture installs on the primary, where it is evaluated inside the transaction that changed the table.
 
-use std::collections::HashMap;
+use serde::{Deserialize, Serialize};
+use tokio_postgres::Client;
 
-use tokio_postgres::{Client, Row};
-
+use super::types::{RemoteType, type_json};
 use crate::client::quote_identifier;
 use crate::error::{Error, Result};
 
 /// A table of the primary.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RemoteTable {
     pub(crate) oid: u32,
     pub(crate) schema: String,
@@ -21,10 +24,13 @@ pub(crate) struct RemoteTable {
     pub(crate) comment: Option<String>,
     pub(crate) columns: Vec<RemoteColumn>,
     pub(crate) indexes: Vec<RemoteIndex>,
+    pub(crate) constraints: Vec<RemoteConstraint>,
     pub(crate) sequences: Vec<RemoteSequence>,
+    /// The types of its columns that are not built in, and what they are made of.
+    pub(crate) types: Vec<RemoteType>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RemoteColumn {
     pub(crate) attnum: i16,
     pub(crate) name: String,
@@ -35,6 +41,8 @@ pub(crate) struct RemoteColumn {
     /// `a`, `d` or empty.
     pub(crate) identity: String,
     pub(crate) generated: bool,
+    /// What a stored generated column is computed of; nothing for a virtual one (PostgreSQL 18).
+    pub(crate) expression: Option<String>,
     /// What rows from before the column was added hold, if that is not NULL and they were not rewritten.
     pub(crate) missing: Option<String>,
     /// Where it is not the type's own.
@@ -42,8 +50,9 @@ pub(crate) struct RemoteColumn {
     pub(crate) comment: Option<String>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RemoteIndex {
+    pub(crate) oid: u32,
     pub(crate) name: String,
     pub(crate) primary: bool,
     pub(crate) unique: bool,
@@ -51,6 +60,7 @@ pub(crate) struct RemoteIndex {
     pub(crate) immediate: bool,
     pub(crate) nulls_not_distinct: bool,
     pub(crate) constraint: bool,
+    pub(crate) exclusion: bool,
     pub(crate) method: String,
     pub(crate) predicate: Option<String>,
     /// Key columns, then included ones: an attnum, or 0 for an expression.
@@ -63,12 +73,36 @@ pub(crate) struct RemoteIndex {
     pub(crate) comment: Option<String>,
 }
 
-/// A sequence that belongs to a column.
-#[derive(Clone, Debug)]
+/// A CHECK or a foreign key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RemoteConstraint {
+    pub(crate) oid: u32,
+    pub(crate) name: String,
+    /// As PostgreSQL prints it with an empty search path.
+    pub(crate) definition: String,
+    /// A CHECK's condition.
+    pub(crate) expression: Option<String>,
+    /// The columns concerned, by number.
+    pub(crate) columns: Vec<i16>,
+    pub(crate) deferrable: bool,
+    /// What a foreign key refers to.
+    pub(crate) referenced: Option<ReferencedTable>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReferencedTable {
+    pub(crate) schema: String,
+    pub(crate) name: String,
+    pub(crate) columns: Vec<String>,
+}
+
+/// A sequence that belongs to a column, or that a column's default uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RemoteSequence {
     pub(crate) schema: String,
     pub(crate) name: String,
     pub(crate) attnum: i16,
+    pub(crate) owned: bool,
     pub(crate) type_oid: u32,
     pub(crate) start: i64,
     pub(crate) increment: i64,
@@ -78,62 +112,96 @@ pub(crate) struct RemoteSequence {
     pub(crate) cycle: bool,
 }
 
-const TABLES: &str = "\
-SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', pg_catalog.obj_description(c.oid, 'pg_class'), c.relnatts, \
-EXISTS (SELECT FROM pg_catalog.pg_publication_rel p WHERE p.prrelid = c.oid AND pg_catalog.to_jsonb(p) ->> 'prattrs' IS NOT NULL) \
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-WHERE c.oid = ANY($1) AND c.relkind IN ('r', 'p')";
+/// A query for the definitions, as `jsonb`, of the tables `c` (of pg_class) that a condition chooses; numbers of oids are `int8`, which JSON writes as numbers.
+pub(crate) fn definitions_sql(condition: &str) -> String {
+    format!(
+        "SELECT pg_catalog.jsonb_build_object(\
+'oid', c.oid::int8, 'schema', n.nspname, 'name', c.relname, 'partitioned', c.relkind = 'p', 'attribute_count', c.relnatts, \
+'has_column_list', EXISTS (SELECT FROM pg_catalog.pg_publication_rel p WHERE p.prrelid = c.oid AND pg_catalog.to_jsonb(p) ->> 'prattrs' IS NOT NULL), \
+'comment', pg_catalog.obj_description(c.oid, 'pg_class'), \
+'columns', coalesce(({COLUMNS}), '[]'), 'indexes', coalesce(({INDEXES}), '[]'), 'constraints', coalesce(({CONSTRAINTS}), '[]'), \
+'sequences', coalesce(({SEQUENCES}), '[]'), 'types', coalesce(({types}), '[]')) \
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND {condition}",
+        types = types_sql()
+    )
+}
 
 const COLUMNS: &str = "\
-SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod, a.attnotnull, \
-CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END, a.attidentity::text, a.attgenerated <> '', \
-CASE WHEN a.attcollation <> t.typcollation THEN co.collname::text END, pg_catalog.col_description(a.attrelid, a.attnum), \
-CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END \
+SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('attnum', a.attnum, 'name', a.attname, 'type_oid', a.atttypid::int8, 'typmod', a.atttypmod, \
+'not_null', a.attnotnull, 'default', CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END, \
+'identity', a.attidentity::text, 'generated', a.attgenerated <> '', \
+'expression', CASE WHEN a.attgenerated = 's' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END, \
+'missing', CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END, \
+'collation', CASE WHEN a.attcollation <> t.typcollation THEN co.collname::text END, \
+'comment', pg_catalog.col_description(a.attrelid, a.attnum)) ORDER BY a.attnum) \
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
 LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
 LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation \
-WHERE a.attrelid = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY 1, 2";
+WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped";
 
 const INDEXES: &str = "\
-SELECT i.indrelid, c.relname::text, i.indisprimary, i.indisunique, i.indimmediate, \
-coalesce((pg_catalog.to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false), \
-EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype = 'u'), am.amname::text, \
-pg_catalog.pg_get_expr(i.indpred, i.indrelid), i.indkey::int2[], i.indnkeyatts::int4, i.indoption::int2[], \
-ARRAY(SELECT CASE WHEN i.indkey[g - 1] = 0 THEN pg_catalog.pg_get_indexdef(i.indexrelid, g, false) END \
-FROM pg_catalog.generate_series(1, i.indnkeyatts::int4) g ORDER BY g), pg_catalog.obj_description(i.indexrelid, 'pg_class') \
-FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_am am ON am.oid = c.relam \
-WHERE i.indrelid = ANY($1) AND i.indisvalid ORDER BY i.indrelid, i.indexrelid";
+SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('oid', i.indexrelid::int8, 'name', ic.relname, 'primary', i.indisprimary, 'unique', i.indisunique, \
+'immediate', i.indimmediate, 'nulls_not_distinct', coalesce((pg_catalog.to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false), \
+'constraint', EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype = 'u'), \
+'exclusion', i.indisexclusion, 'method', am.amname, 'predicate', pg_catalog.pg_get_expr(i.indpred, i.indrelid), \
+'attnums', pg_catalog.to_jsonb(i.indkey::int2[]), 'key_count', i.indnkeyatts, 'options', pg_catalog.to_jsonb(i.indoption::int2[]), \
+'expressions', pg_catalog.to_jsonb(ARRAY(SELECT CASE WHEN i.indkey[g - 1] = 0 THEN pg_catalog.pg_get_indexdef(i.indexrelid, g, false) END \
+FROM pg_catalog.generate_series(1, i.indnkeyatts::int4) g ORDER BY g)), \
+'comment', pg_catalog.obj_description(i.indexrelid, 'pg_class')) ORDER BY i.indexrelid) \
+FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid JOIN pg_catalog.pg_am am ON am.oid = ic.relam \
+WHERE i.indrelid = c.oid AND i.indisvalid";
+
+/// A foreign key to a partitioned table has rows of its own for the partitions there, which are no constraints of their own.
+const CONSTRAINTS: &str = "\
+SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('oid', k.oid::int8, 'name', k.conname, 'definition', pg_catalog.pg_get_constraintdef(k.oid), \
+'expression', CASE WHEN k.contype = 'c' THEN pg_catalog.pg_get_expr(k.conbin, k.conrelid) END, \
+'columns', coalesce(pg_catalog.to_jsonb(k.conkey), '[]'), 'deferrable', k.condeferrable, \
+'referenced', CASE WHEN k.contype = 'f' THEN (SELECT pg_catalog.jsonb_build_object('schema', rn.nspname, 'name', r.relname, \
+'columns', (SELECT pg_catalog.jsonb_agg(ra.attname ORDER BY x.at) FROM pg_catalog.unnest(k.confkey) WITH ORDINALITY x(attnum, at) \
+JOIN pg_catalog.pg_attribute ra ON ra.attrelid = r.oid AND ra.attnum = x.attnum)) \
+FROM pg_catalog.pg_class r JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace WHERE r.oid = k.confrelid) END) ORDER BY k.oid) \
+FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid AND k.contype IN ('c', 'f') \
+AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint up WHERE up.oid = k.conparentid AND up.conrelid = k.conrelid)";
 
 const SEQUENCES: &str = "\
-SELECT d.refobjid, n.nspname::text, c.relname::text, d.refobjsubid::int2, s.seqtypid, s.seqstart, s.seqincrement, s.seqmax, s.seqmin, \
-s.seqcache, s.seqcycle \
-FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class c ON c.oid = d.objid AND c.relkind = 'S' \
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_sequence s ON s.seqrelid = c.oid \
-WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass \
-AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0 AND d.refobjid = ANY($1) ORDER BY 1, 4";
+SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('schema', sn.nspname, 'name', sc.relname, 'attnum', u.attnum, 'owned', u.owned, \
+'type_oid', s.seqtypid::int8, 'start', s.seqstart, 'increment', s.seqincrement, 'max', s.seqmax, 'min', s.seqmin, 'cache', s.seqcache, \
+'cycle', s.seqcycle) ORDER BY u.attnum, s.seqrelid) \
+FROM (SELECT oid, attnum, pg_catalog.bool_or(owned) AS owned FROM (\
+SELECT d.objid AS oid, d.refobjsubid AS attnum, true AS owned FROM pg_catalog.pg_depend d \
+WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass \
+AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0 AND d.refobjid = c.oid \
+UNION ALL SELECT d.refobjid, ad.adnum, false FROM pg_catalog.pg_attrdef ad JOIN pg_catalog.pg_depend d \
+ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = ad.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass \
+WHERE ad.adrelid = c.oid) v GROUP BY 1, 2) u \
+JOIN pg_catalog.pg_class sc ON sc.oid = u.oid AND sc.relkind = 'S' \
+JOIN pg_catalog.pg_namespace sn ON sn.oid = sc.relnamespace JOIN pg_catalog.pg_sequence s ON s.seqrelid = sc.oid";
+
+/// The user-made types behind the columns of `c`.
+fn types_sql() -> String {
+    format!(
+        "WITH RECURSIVE used(oid) AS (SELECT a.atttypid FROM pg_catalog.pg_attribute a \
+WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.atttypid >= 16384 \
+UNION SELECT x.oid FROM used JOIN pg_catalog.pg_type t ON t.oid = used.oid CROSS JOIN LATERAL (\
+SELECT t.typbasetype UNION ALL SELECT t.typelem WHERE t.typcategory = 'A' \
+UNION ALL SELECT f.atttypid FROM pg_catalog.pg_attribute f WHERE t.typtype = 'c' AND f.attrelid = t.typrelid AND f.attnum > 0 AND NOT f.attisdropped\
+) x(oid) WHERE x.oid >= 16384) \
+SELECT pg_catalog.jsonb_agg({} ORDER BY t.oid) FROM used JOIN pg_catalog.pg_type t ON t.oid = used.oid \
+JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace",
+        type_json()
+    )
+}
 
 /// Reads these tables, in the order of `oids`. Those that do not exist (any more) are left out.
 pub(crate) async fn read_tables(client: &Client, oids: &[u32]) -> Result<Vec<RemoteTable>> {
     let failed = |e| Error::from_sql("read the primary's catalog", e);
-    let mut tables: HashMap<u32, RemoteTable> = HashMap::new();
-    for row in client.query(TABLES, &[&oids]).await.map_err(failed)? {
-        let table = decode_table(&row).map_err(failed)?;
+    let sql = format!("SELECT d::text FROM ({}) t(d)", definitions_sql("c.oid = ANY($1)"));
+    let mut tables = std::collections::HashMap::new();
+    for row in client.query(&sql, &[&oids]).await.map_err(failed)? {
+        let text: String = row.try_get(0).map_err(failed)?;
+        let table: RemoteTable =
+            serde_json::from_str(&text).map_err(|e| Error::Protocol(format!("a table's definition that is none: {e}")))?;
         tables.insert(table.oid, table);
-    }
-    for row in client.query(COLUMNS, &[&oids]).await.map_err(failed)? {
-        if let Some(table) = tables.get_mut(&row.try_get::<_, u32>(0).map_err(failed)?) {
-            table.columns.push(decode_column(&row).map_err(failed)?);
-        }
-    }
-    for row in client.query(INDEXES, &[&oids]).await.map_err(failed)? {
-        if let Some(table) = tables.get_mut(&row.try_get::<_, u32>(0).map_err(failed)?) {
-            table.indexes.push(decode_index(&row).map_err(failed)?);
-        }
-    }
-    for row in client.query(SEQUENCES, &[&oids]).await.map_err(failed)? {
-        if let Some(table) = tables.get_mut(&row.try_get::<_, u32>(0).map_err(failed)?) {
-            table.sequences.push(decode_sequence(&row).map_err(failed)?);
-        }
     }
     Ok(oids.iter().filter_map(|oid| tables.remove(oid)).collect())
 }
@@ -152,70 +220,4 @@ pub(crate) async fn has_older_rows(client: &Client, table: &RemoteTable, xid: u3
         quote_identifier(&table.name)
     );
     client.query_one(&sql, &[]).await.is_ok_and(|row| row.try_get(0).unwrap_or(false))
-}
-
-type Decoded<T> = std::result::Result<T, tokio_postgres::Error>;
-
-fn decode_table(row: &Row) -> Decoded<RemoteTable> {
-    Ok(RemoteTable {
-        oid: row.try_get(0)?,
-        schema: row.try_get(1)?,
-        name: row.try_get(2)?,
-        partitioned: row.try_get(3)?,
-        comment: row.try_get(4)?,
-        attribute_count: row.try_get(5)?,
-        has_column_list: row.try_get(6)?,
-        columns: Vec::new(),
-        indexes: Vec::new(),
-        sequences: Vec::new(),
-    })
-}
-
-fn decode_column(row: &Row) -> Decoded<RemoteColumn> {
-    Ok(RemoteColumn {
-        attnum: row.try_get(1)?,
-        name: row.try_get(2)?,
-        type_oid: row.try_get(3)?,
-        typmod: row.try_get(4)?,
-        not_null: row.try_get(5)?,
-        default: row.try_get(6)?,
-        identity: row.try_get(7)?,
-        generated: row.try_get(8)?,
-        collation: row.try_get(9)?,
-        comment: row.try_get(10)?,
-        missing: row.try_get(11)?,
-    })
-}
-
-fn decode_index(row: &Row) -> Decoded<RemoteIndex> {
-    Ok(RemoteIndex {
-        name: row.try_get(1)?,
-        primary: row.try_get(2)?,
-        unique: row.try_get(3)?,
-        immediate: row.try_get(4)?,
-        nulls_not_distinct: row.try_get(5)?,
-        constraint: row.try_get(6)?,
-        method: row.try_get(7)?,
-        predicate: row.try_get(8)?,
-        attnums: row.try_get(9)?,
-        key_count: row.try_get::<_, i32>(10)?.try_into().unwrap_or(0),
-        options: row.try_get(11)?,
-        expressions: row.try_get(12)?,
-        comment: row.try_get(13)?,
-    })
-}
-
-fn decode_sequence(row: &Row) -> Decoded<RemoteSequence> {
-    Ok(RemoteSequence {
-        schema: row.try_get(1)?,
-        name: row.try_get(2)?,
-        attnum: row.try_get(3)?,
-        type_oid: row.try_get(4)?,
-        start: row.try_get(5)?,
-        increment: row.try_get(6)?,
-        max: row.try_get(7)?,
-        min: row.try_get(8)?,
-        cache: row.try_get(9)?,
-        cycle: row.try_get(10)?,
-    })
 }

@@ -3,9 +3,12 @@
 //! Reads only: no slot is made, nothing is changed on the primary, and the replica's store is not opened, so that a check can run beside a
 //! running server.
 
+mod capture;
 mod server;
 mod slot;
 mod tables;
+
+pub use capture::{ddl_capture_sql, install_ddl_capture, remove_ddl_capture};
 
 use std::fmt;
 use std::time::Instant;
@@ -117,6 +120,7 @@ pub async fn check(config: &Config) -> Vec<Finding> {
     }
     slot::slot(&mut findings, &primary).await;
     tables::publications(&mut findings, &primary).await;
+    capture::capture(&mut findings, &primary).await;
     findings.0
 }
 

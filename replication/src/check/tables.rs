@@ -189,11 +189,14 @@ async fn columns(findings: &mut Findings, primary: &Primary<'_>, published: &[Pu
         list.is_none_or(|list| list.iter().any(|name| name == column))
     };
     let mut generated = Vec::new();
+    let mut virtual_ones = Vec::new();
     let mut opaque = Vec::new();
     for table in &tables {
         for column in table.columns.iter().filter(|column| is_sent(table, &column.name)) {
             let name = format!("{}.{}", qualified(&table.schema, &table.name), quote_identifier(&column.name));
-            if column.generated {
+            if column.generated && column.expression.is_none() {
+                virtual_ones.push(name);
+            } else if column.generated {
                 generated.push(name);
             } else if let Some(type_name) = types.kept_as_text(column.type_oid) {
                 opaque.push(format!("{name} ({type_name})"));
@@ -201,7 +204,10 @@ async fn columns(findings: &mut Findings, primary: &Primary<'_>, published: &[Pu
         }
     }
     if !generated.is_empty() {
-        findings.note(format!("generated columns are not sent and not here: {}", list(&generated)));
+        findings.note(format!("generated columns are not sent, and are computed here: {}", list(&generated)));
+    }
+    if !virtual_ones.is_empty() {
+        findings.note(format!("virtual generated columns are not sent and not here: {}", list(&virtual_ones)));
     }
     if !opaque.is_empty() {
         findings.note(format!("types that are kept as their exact text, without functions of their own: {}", list(&opaque)));

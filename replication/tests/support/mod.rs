@@ -84,6 +84,7 @@ impl Replica {
             prepared_folder: self.folder.path().join("prepared"),
             application_name: "strandline".into(),
             subscription: None,
+            expressions: None,
         };
         (self.adjust)(&mut config);
         self.handle = Some(Replicator::start(Arc::clone(self.store()), config).unwrap());

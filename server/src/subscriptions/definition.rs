@@ -141,6 +141,7 @@ impl Definition {
                 only_local: self.origin == "none",
                 retry_wait: settings.retry_wait,
             }),
+            expressions: None,
         })
     }
 }

@@ -12,18 +12,19 @@ mod rows;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use strandline_replication::subscription::{Publisher, SubscriptionRecords};
 use strandline_replication::{Config as ReplicatorConfig, Handle, Replicator, Snapshot};
 use strandline_sql::error::{ErrorCode, Result, SqlError};
-use strandline_sql::session::Notice;
 use strandline_sql::session::subscription::{SubscriptionCaller, SubscriptionCommand, Subscriptions as Commands};
+use strandline_sql::session::{Engine, Notice};
 use strandline_storage::{Oid, Store};
 
 use crate::config::PostgresReplication;
+use crate::expressions::expressions;
 use definition::Definition;
 
 /// The oid of the configured subscription: the first of the users' range is never a table's, as a database's own objects begin behind it.
@@ -53,6 +54,8 @@ pub struct Subscriptions {
     /// Held by the command under way.
     command: Mutex<()>,
     workers: Mutex<BTreeMap<Oid, Worker>>,
+    /// What evaluates the expressions of replicated tables; it holds the subscriptions itself.
+    engine: OnceLock<Weak<Engine>>,
 }
 
 /// The replicators that a subscription has had since the server started.
@@ -90,7 +93,12 @@ struct Found {
 
 impl Subscriptions {
     pub fn new(store: Arc<Store>, settings: Settings, configured: Option<Configured>) -> Arc<Self> {
-        Arc::new(Subscriptions { store, settings, configured, command: Mutex::new(()), workers: Mutex::new(BTreeMap::new()) })
+        Arc::new(Subscriptions { store, settings, configured, command: Mutex::new(()), workers: Mutex::default(), engine: OnceLock::new() })
+    }
+
+    /// Tells what evaluates expressions; once, before the start.
+    pub fn set_engine(&self, engine: &Arc<Engine>) {
+        self.engine.get_or_init(|| Arc::downgrade(engine));
     }
 
     /// Starts every enabled subscription. One that cannot be started is logged and keeps no other from it.
@@ -128,7 +136,7 @@ impl Subscriptions {
     }
 
     fn start_worker(&self, oid: Oid) -> Result<()> {
-        let config = match self.configured.as_ref().filter(|_| oid == CONFIGURED_OID) {
+        let mut config = match self.configured.as_ref().filter(|_| oid == CONFIGURED_OID) {
             Some(configured) => configured.config.clone(),
             None => {
                 let definition = Definition::list(&self.store)?.into_iter().find(|(other, _)| *other == oid);
@@ -136,6 +144,9 @@ impl Subscriptions {
                 definition.replicator_config(oid, &self.settings)?
             }
         };
+        if let Some(engine) = self.engine.get().and_then(Weak::upgrade) {
+            config.expressions = Some(expressions(&engine, &config.replica_database)?);
+        }
         let handle = Replicator::start(Arc::clone(&self.store), config).map_err(|error| internal(error.to_string()))?;
         self.workers.lock().entry(oid).or_default().handle = Some(handle);
         Ok(())

@@ -1,0 +1,69 @@
+//! DDL capture: whether it is there, and putting it there.
+
+use super::{Findings, Primary};
+use crate::capture::{self, MAJOR_VERSION_MIN, State};
+use crate::catalog::CatalogClient;
+use crate::config::Config;
+use crate::error::{Error, Result};
+
+pub(super) async fn capture(findings: &mut Findings, primary: &Primary<'_>) {
+    match capture::read_state(primary.client).await {
+        Ok(State::Installed) => findings.ok("DDL capture is installed: changes of definitions are followed exactly"),
+        Ok(State::Absent) if primary.major_version < MAJOR_VERSION_MIN => {}
+        Ok(State::Absent) => findings.note(
+            "DDL capture is not installed: definitions are followed as far as the stream and the catalog tell (strandline check --install-ddl-capture)",
+        ),
+        Ok(State::Partial) => findings.warning(
+            "DDL capture is installed in part, or an event trigger of it is disabled",
+            "run strandline check --install-ddl-capture again, or --remove-ddl-capture",
+        ),
+        Ok(State::Unreadable) => findings.warning(
+            "DDL capture is installed, but its key cannot be read, so what it says is not believed",
+            capture::grant_sql(&primary.config.user).trim_end().replace('\n', " "),
+        ),
+        Err(error) => findings.unanswered("whether DDL capture is installed", error),
+    }
+}
+
+/// Connects, and says which version the primary has.
+async fn connect(config: &Config) -> Result<(CatalogClient, u32)> {
+    let catalog = CatalogClient::connect(&config.connection()).await?;
+    let failed = |e| Error::from_sql("ask for the primary's version", e);
+    let row =
+        catalog.client.query_one("SELECT pg_catalog.current_setting('server_version_num')::int4 / 10000", &[]).await.map_err(failed)?;
+    let version: i32 = row.try_get(0).map_err(failed)?;
+    Ok((catalog, u32::try_from(version).unwrap_or(0)))
+}
+
+/// The SQL that installs DDL capture on the primary, and lets the role that replication connects as read its key.
+/// # Errors
+/// The primary cannot be reached, or is too old: logical messages are in the stream from PostgreSQL 14 on.
+pub async fn ddl_capture_sql(config: &Config) -> Result<String> {
+    script(config, connect(config).await?.1)
+}
+
+fn script(config: &Config, version: u32) -> Result<String> {
+    if version < MAJOR_VERSION_MIN {
+        return Err(Error::Setup(format!("DDL capture needs PostgreSQL {MAJOR_VERSION_MIN} or later; the primary has {version}")));
+    }
+    Ok(format!("BEGIN;\n{}{}COMMIT;\n", capture::install_sql(version), capture::grant_sql(&config.user)))
+}
+
+/// Installs DDL capture on the primary, or brings it up to date. Returns the primary's major version.
+/// # Errors
+/// As [`ddl_capture_sql`]; and when the role is no superuser.
+pub async fn install_ddl_capture(config: &Config) -> Result<u32> {
+    let (catalog, version) = connect(config).await?;
+    let sql = script(config, version)?;
+    catalog.client.batch_execute(&sql).await.map_err(|e| Error::from_sql("install DDL capture", e))?;
+    Ok(version)
+}
+
+/// Removes DDL capture from the primary, if it is there.
+/// # Errors
+/// The primary cannot be reached, or refuses.
+pub async fn remove_ddl_capture(config: &Config) -> Result<()> {
+    let (catalog, _) = connect(config).await?;
+    let sql = format!("BEGIN; {} COMMIT;", capture::remove_sql());
+    catalog.client.batch_execute(&sql).await.map_err(|e| Error::from_sql("remove DDL capture", e))
+}
