@@ -197,7 +197,7 @@ for round in $(seq "$rounds"); do
     drain "FULL identity" "$round" "$full_transactions" "$(current_lsn)"
 done
 
-# The initial copy of one table with a primary key, from CREATE SUBSCRIPTION or our start until all rows are there.
+# The initial copy of one table with a primary key, from CREATE SUBSCRIPTION or our start until all rows are there. CPU: of the worker that copies, of our process.
 copied=$((scale * 100000))
 primary -c "CREATE PUBLICATION bench_copy FOR TABLE pgbench_accounts"
 for round in $(seq "$rounds"); do
@@ -210,7 +210,14 @@ for round in $(seq "$rounds"); do
             "$PGBIN/pg_dump" -h 127.0.0.1 -p "$p_port" -U postgres -s --no-publications -t pgbench_accounts postgres | DB=copy native >/dev/null
             begun=$(now)
             DB=copy native -c "CREATE SUBSCRIPTION copy CONNECTION 'host=127.0.0.1 port=$p_port user=postgres dbname=postgres' PUBLICATION bench_copy"
-            until [ "$(DB=copy native -c "SELECT bool_and(srsubstate IN ('s', 'r')) FROM pg_subscription_rel")" = t ]; do sleep 0.02; done
+            used=0
+            while :; do
+                # Whether it is complete, and which process copies: that one ends with the copy, so the last look counts.
+                state=$(DB=copy native -F ' ' -c "SELECT coalesce(bool_and(srsubstate IN ('s', 'r')), false), (SELECT max(pid) FROM pg_stat_subscription WHERE relid IS NOT NULL) FROM pg_subscription_rel")
+                case $state in t*) break ;; esac
+                used=$(cpu "${state#f }" 2>/dev/null || echo "$used")
+                sleep 0.02
+            done
             ended=$(now)
             DB=copy native -c "DROP SUBSCRIPTION copy"
             native -c "DROP DATABASE copy"
@@ -218,15 +225,18 @@ for round in $(seq "$rounds"); do
             configure_replica "$folder/copy" copy_ours bench_copy
             begun=$(now)
             start_replica "$folder/copy"
-            until [ "$(replica -c "SELECT count(*) FROM pgbench_accounts" 2>/dev/null)" = "$copied" ]; do kill -0 "$replica_pid"; sleep 0.02; done
+            # All rows come in one commit: one is as good as all to wait for, and costs nothing.
+            until [ "$(replica -c "SELECT aid FROM pgbench_accounts WHERE aid = $copied" 2>/dev/null)" = "$copied" ]; do kill -0 "$replica_pid"; sleep 0.02; done
             ended=$(now)
+            used=$(cpu "$replica_pid")
+            [ "$(replica -c "SELECT count(*) FROM pgbench_accounts")" = "$copied" ]
             stop_replica
             until [ "$(primary -c "SELECT bool_or(active) FROM pg_replication_slots")" = f ]; do sleep 0.05; done
             primary -c "SELECT pg_drop_replication_slot('copy_ours')" >/dev/null
             rm -rf "$folder/copy"
         fi
-        awk -v side="$side" -v round="$round" -v n="$copied" -v t0="$begun" -v t1="$ended" \
-            'BEGIN { printf "initial copy\t%s\t%d\t%.0f\t\t\t\n", side, round, n / (t1 - t0) }' | tee -a "$results"
+        awk -v side="$side" -v round="$round" -v n="$copied" -v t0="$begun" -v t1="$ended" -v used="$used" \
+            'BEGIN { printf "initial copy\t%s\t%d\t%.0f\t%.2f\t\t\n", side, round, n / (t1 - t0), used / n * 1e6 }' | tee -a "$results"
     done
 done
 start_replica

@@ -26,6 +26,8 @@ pub struct Config {
     pub branch: String,
     pub initial_copy: InitialCopy,
     pub create_tables: CreateTables,
+    /// So many connections copy tables at a time, each with a thread here: 1 to [`COPY_WORKERS_MAX`].
+    pub copy_workers: usize,
     /// Holds `pg_wal_location`.
     pub cfg_dir: PathBuf,
     pub commit_mode: CommitMode,
@@ -63,6 +65,15 @@ pub struct SubscriptionConfig {
 
 /// What [`Config::stream_memory_max`] is where nobody says otherwise: as much as the primary's `logical_decoding_work_mem` by default.
 pub const STREAM_MEMORY_MAX_DEFAULT: usize = 64 << 20;
+
+/// Each worker takes a connection of the primary's, of which it has a hundred by default.
+pub const COPY_WORKERS_MAX: usize = 64;
+
+/// What [`Config::copy_workers`] is where nobody says otherwise: as many as this machine has processors, which is what each keeps busy, but not so many that
+/// the primary, whose processors have other work, would notice; and two on a small machine, since one waits for the primary at times.
+pub fn copy_workers_default() -> usize {
+    std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 4))
+}
 
 /// What to do where the slot does not exist yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

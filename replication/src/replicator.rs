@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A subscription made by SQL never stays failed: it waits and tries again, as PostgreSQL's does, unless `disable_on_error` disables it. Its tables are
-//! copied one by one (`table_copy`), before it streams; what could not be copied is tried again, in a new session.
+//! copied, a commit each, before it streams; what could not be copied is tried again, in a new session.
 //!
 //! It lives on a thread of its own with a runtime of its own, so that no query can delay the reader; the applier has a second thread. The start position is, in
 //! this order: what the user wrote into `pg_wal_location`, what the store holds, what the slot has confirmed. A slot that has confirmed more than the store
@@ -33,10 +33,9 @@ use crate::config::{Config, InitialCopy};
 use crate::copy;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::source_record::{Phase, Source, SourceRecords};
+use crate::source_record::{Phase, SlotToMake, Source, SourceRecords};
 use crate::status::{State, Status};
 use crate::stream::{Ended, Queue, Reader};
-use crate::table_copy;
 use crate::table_state::SyncState;
 use crate::wal_location::WalLocation;
 
@@ -288,7 +287,7 @@ impl Replicator {
         self.copy_again_at = None;
         if context.records.tables()?.values().any(|table| table.state == SyncState::Init) {
             context.status.set_state(State::Copying);
-            let failures = table_copy::copy_subscribed(context, connection).await?;
+            let failures = copy::copy_subscribed(context, connection).await?;
             if let Some(subscription) = context.config.subscription.filter(|_| failures > 0) {
                 self.copy_again_at = Some(Instant::now() + subscription.retry_wait);
             }
@@ -307,7 +306,10 @@ impl Replicator {
         let context = Arc::clone(&self.context);
         let config = &context.config;
         let name = &config.slot_name;
-        let slot = slot.ok_or_else(|| Error::Setup(format!("replication slot \"{name}\" does not exist")))?;
+        let slot = match context.records.slot_to_make()? {
+            Some(to_make) => made_slot(&mut connection, &context, &identity, slot, &to_make).await?,
+            None => slot.ok_or_else(|| Error::Setup(format!("replication slot \"{name}\" does not exist")))?,
+        };
         check_slot(&slot, name, &config.database)?;
         context.records.settle_copies(&context.branch)?;
         let (stored, last_commit) = context.records.position(&context.branch)?;
@@ -471,6 +473,37 @@ async fn flushed_up_to(connection: &mut Connection, wanted: Lsn) -> Result<Lsn> 
         }
         tokio::time::sleep(FLUSH_WAIT / 50).await;
     }
+}
+
+/// The slot of a subscription whose making was cut off: it is made unless it was.
+async fn made_slot(
+    connection: &mut Connection,
+    context: &Context,
+    identity: &SystemIdentity,
+    slot: Option<SlotInfo>,
+    to_make: &SlotToMake,
+) -> Result<SlotInfo> {
+    let name = &context.config.slot_name;
+    let slot = match slot {
+        None => {
+            connection.create_slot(name).await?;
+            tracing::info!(slot = %name, "made the slot of a subscription whose making was cut off");
+            connection.slot(name).await?.ok_or_else(|| Error::Setup(format!("replication slot \"{name}\" vanished")))?
+        }
+        // Who asked for it is gone, but the primary is still at it.
+        Some(slot) if slot.confirmed_flush.is_none() => {
+            let source = std::io::Error::other(format!("replication slot \"{name}\" is being made"));
+            return Err(Error::Connection { action: "use the replication slot", source });
+        }
+        Some(slot) if identity.system_id != to_make.system_id || slot.confirmed_flush < Some(to_make.after) => {
+            return Err(Error::Setup(format!(
+                "replication slot \"{name}\" was not made for this subscription; use another slot_name, or none, and drop the subscription"
+            )));
+        }
+        Some(slot) => slot,
+    };
+    context.records.set_slot_to_make(None)?;
+    Ok(slot)
 }
 
 fn check_identity(source: Option<&Source>, identity: &SystemIdentity) -> Result<()> {

@@ -9,6 +9,7 @@
 //! | `location` | the LSNs that `pg_wal_location` may hold by our own hand: the last written and the one before |
 //! | `table/OID` | a subscribed table of the primary and how far it has come (`table_state`) |
 //! | `skip` | the LSN of the transaction to skip |
+//! | `slot` | there while the slot of a subscription made by SQL is yet to be made: the primary's system identifier, and where its log ended |
 //! | `copied` | there if the configured source's tables were copied by us, not filled by hand |
 //!
 //! A replicated commit carries its end LSN and its subscription, so position and data move in one record. `position` is for progress without a commit: an idle
@@ -69,6 +70,14 @@ struct Position {
     lsn: Lsn,
     commit: Option<CommitId>,
     working: Lsn,
+}
+
+/// A slot that is to be made: what tells it from another one of its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SlotToMake {
+    pub(crate) system_id: String,
+    /// It begins here or later.
+    pub(crate) after: Lsn,
 }
 
 /// The records of one branch.
@@ -223,6 +232,15 @@ impl SourceRecords {
         Ok(self.store.put_state(&format!("{}skip", self.prefix), value.as_deref().map(str::as_bytes))?)
     }
 
+    pub(crate) fn slot_to_make(&self) -> Result<Option<SlotToMake>> {
+        self.read("slot")
+    }
+
+    pub(crate) fn set_slot_to_make(&self, slot: Option<&SlotToMake>) -> Result<JournalPosition> {
+        let value = slot.map(SlotToMake::to_string);
+        Ok(self.store.put_state(&format!("{}slot", self.prefix), value.as_deref().map(str::as_bytes))?)
+    }
+
     /// The beginning was an initial copy of ours. Where it was made by hand, what is missing here is missing on purpose.
     pub(crate) fn was_copied(&self) -> bool {
         self.store.get_state(&format!("{}copied", self.prefix)).is_some()
@@ -327,6 +345,21 @@ impl FromStr for Source {
     }
 }
 
+impl fmt::Display for SlotToMake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.system_id, self.after)
+    }
+}
+
+impl FromStr for SlotToMake {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (system_id, after) = text.split_once(' ').ok_or(())?;
+        Ok(SlotToMake { system_id: system_id.to_owned(), after: after.parse().map_err(drop)? })
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.commit {
@@ -361,6 +394,9 @@ mod tests {
             let position = Position { lsn: Lsn(77), commit, working: Lsn(0) };
             assert_eq!(position.to_string().parse(), Ok(position));
         }
+        let slot = SlotToMake { system_id: "7300000000000000001".into(), after: Lsn(77) };
+        assert_eq!(slot.to_string().parse(), Ok(slot));
+        assert!("7 x".parse::<SlotToMake>().is_err());
         assert!("".parse::<Position>().is_err() && "a b".parse::<Source>().is_err());
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use strandline_storage::{Lsn, Timestamp};
+use strandline_storage::{Lsn, Oid, Timestamp};
 
 use crate::conflict::{CONFLICTS_KEPT_MAX, Conflict, ConflictKind};
+use crate::copy::{CopyProgress, TableProgress};
 use crate::progress::Progress;
 
 /// Where a replicator is in its life.
@@ -105,6 +106,38 @@ struct Fields {
     conflict_counts: [u64; ConflictKind::ALL.len()],
     /// The latest, oldest first.
     conflicts: VecDeque<Conflict>,
+    /// The copy under way.
+    copy: Option<CopyProgress>,
+}
+
+/// A copy is shown while this lives.
+pub(crate) struct ShownCopy<'a>(&'a Status);
+
+impl Drop for ShownCopy<'_> {
+    fn drop(&mut self) {
+        self.0.fields().copy = None;
+    }
+}
+
+/// A table that is being copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopiedTable {
+    /// Ours.
+    pub table: Oid,
+    pub rows: u64,
+    /// As the primary sent them.
+    pub bytes: u64,
+}
+
+/// How far a copy has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyTotals {
+    pub rows: u64,
+    pub bytes: u64,
+    /// Of the tables on the primary: the bytes that are through, and all.
+    pub through: u64,
+    pub size: u64,
+    pub seconds_left: Option<u64>,
 }
 
 impl Status {
@@ -120,6 +153,7 @@ impl Status {
             tables: BTreeMap::new(),
             conflict_counts: Default::default(),
             conflicts: VecDeque::new(),
+            copy: None,
         };
         Status { slot_name, publication_names, progress, fields: Mutex::new(fields) }
     }
@@ -163,6 +197,25 @@ impl Status {
         while fields.conflicts.len() > CONFLICTS_KEPT_MAX {
             fields.conflicts.pop_front();
         }
+    }
+
+    pub(crate) fn show_copy(&self, tables: impl Iterator<Item = Arc<TableProgress>>) -> ShownCopy<'_> {
+        self.fields().copy = Some(CopyProgress::new(tables.collect()));
+        ShownCopy(self)
+    }
+
+    /// The tables that are being copied now.
+    pub fn copied_tables(&self) -> Vec<CopiedTable> {
+        let Some(copy) = self.fields().copy.clone() else { return Vec::new() };
+        let tables = copy.tables().iter().filter(|table| table.is_under_way());
+        tables.map(|table| CopiedTable { table: table.table, rows: table.rows(), bytes: table.bytes() }).collect()
+    }
+
+    /// How far the copy under way has come, if one is.
+    pub fn copy_totals(&self) -> Option<CopyTotals> {
+        let copy = self.fields().copy.clone()?;
+        let now = copy.now();
+        Some(CopyTotals { rows: now.rows, bytes: now.bytes, through: now.through, size: now.size, seconds_left: now.seconds_left() })
     }
 
     pub(crate) fn set_state(&self, state: State) {

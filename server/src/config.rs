@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use strandline_replication::STREAM_MEMORY_MAX_DEFAULT;
 use strandline_replication::client::{ChannelBinding, SslMode};
+use strandline_replication::{COPY_WORKERS_MAX, STREAM_MEMORY_MAX_DEFAULT, copy_workers_default};
 
 use crate::byte_size::ByteSize;
 
@@ -154,11 +154,13 @@ impl Default for Storage {
 pub struct SubscriptionDefaults {
     /// How long one waits after an error before it tries again, as PostgreSQL's `wal_retrieve_retry_interval` says it.
     pub retry_interval_ms: u64,
+    /// As of [`PostgresReplication`].
+    pub copy_workers: usize,
 }
 
 impl Default for SubscriptionDefaults {
     fn default() -> Self {
-        SubscriptionDefaults { retry_interval_ms: 5000 }
+        SubscriptionDefaults { retry_interval_ms: 5000, copy_workers: copy_workers_default() }
     }
 }
 
@@ -178,6 +180,8 @@ pub struct PostgresReplication {
     pub branch: String,
     pub initial_copy: AutoNever,
     pub create_tables: AutoNever,
+    /// So many connections copy tables at a time.
+    pub copy_workers: usize,
     pub conflicts: Conflicts,
     /// Large transactions are sent while they still run.
     pub streaming: Switch,
@@ -259,6 +263,7 @@ impl Default for PostgresReplication {
             branch: "main".into(),
             initial_copy: AutoNever::Auto,
             create_tables: AutoNever::Auto,
+            copy_workers: copy_workers_default(),
             conflicts: Conflicts::default(),
             streaming: Switch(true),
             stream_memory: ByteSize(STREAM_MEMORY_MAX_DEFAULT as u64),
@@ -413,6 +418,16 @@ impl Config {
         }
         if self.storage.cache_size.is_some_and(|size| size.0 < CACHE_SIZE_MIN) {
             return refuse("storage.cache_size", "must be at least 16MiB");
+        }
+        let replication = self.postgres_replication.as_ref();
+        let copy_workers = [
+            ("subscriptions.copy_workers", Some(self.subscriptions.copy_workers)),
+            ("postgres_replication.copy_workers", replication.map(|source| source.copy_workers)),
+        ];
+        for (name, count) in copy_workers {
+            if count.is_some_and(|count| !(1..=COPY_WORKERS_MAX).contains(&count)) {
+                return refuse(name, &format!("must be 1 to {COPY_WORKERS_MAX}"));
+            }
         }
         if self.subscriptions.retry_interval_ms == 0 {
             return refuse("subscriptions.retry_interval_ms", "must not be 0");
@@ -589,6 +604,8 @@ mod tests {
         assert_eq!(config.storage, Storage::default());
         assert_eq!(config.subscriptions, SubscriptionDefaults::default());
         assert!(error("subscriptions:\n  retry_interval_ms: 0\n").contains("subscriptions.retry_interval_ms"));
+        assert!(error("subscriptions:\n  copy_workers: 0\n").contains("subscriptions.copy_workers"));
+        assert!(error("postgres_replication: {slot_name: a, copy_workers: 65}\n").contains("postgres_replication.copy_workers"));
         let source = config.postgres_replication.unwrap();
         let defaults = PostgresReplication::default();
         assert_eq!(source.slot_name, "strandline");

@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use strandline_replication::Severity;
 use strandline_server::cli::{Cli, Command};
 use strandline_server::config::{Config, PostgresReplication};
+use strandline_server::progress_line::LogWriter;
 use strandline_server::run;
 use strandline_storage::store::{Finding, FsckReport};
 use tracing_subscriber::EnvFilter;
@@ -65,7 +66,7 @@ fn serve(cli: &Cli) -> ExitCode {
     }
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(config.log_level.directive()))
-        .with_writer(std::io::stderr)
+        .with_writer(LogWriter::new)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
     match run::run(config) {

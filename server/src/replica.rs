@@ -32,6 +32,7 @@ pub fn replicator_config(config: &Config, source: &PostgresReplication) -> anyho
             AutoNever::Auto => CreateTables::Auto,
             AutoNever::Never => CreateTables::Never,
         },
+        copy_workers: source.copy_workers,
         cfg_dir: config.cfg_dir(),
         commit_mode: match config.behavior.dolt_transaction_commit {
             Some(false) => CommitMode::WorkingSet,

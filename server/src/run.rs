@@ -12,8 +12,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, PostgresReplication};
 use crate::pg::{self, ServerOptions};
-use crate::replica;
 use crate::subscriptions::{Configured, Settings, Subscriptions};
+use crate::{progress_line, replica};
 
 /// Under load a group of commits waits this long for its sync at most.
 const GROUP_COMMIT_MS_MAX: u64 = 5;
@@ -53,6 +53,7 @@ pub fn run(config: Config) -> Result<()> {
         cfg_dir: config.cfg_dir(),
         working_set: config.behavior.dolt_transaction_commit == Some(false),
         retry_wait: std::time::Duration::from_millis(config.subscriptions.retry_interval_ms),
+        copy_workers: config.subscriptions.copy_workers,
     };
     let subscriptions = Subscriptions::new(store.clone(), settings, configured);
     let shown = Arc::clone(&subscriptions);
@@ -70,6 +71,7 @@ pub fn run(config: Config) -> Result<()> {
     subscriptions.set_engine(&engine);
     // A replicator that cannot even begin (a wrong pg_wal_location) is shown and logged; the server answers all the same.
     subscriptions.start().context("could not start replication")?;
+    progress_line::start(&subscriptions).context("could not start a thread")?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(SOCKET_THREADS)

@@ -36,6 +36,11 @@ pub trait ChunkReader: Send + Sync + std::fmt::Debug {
     fn writer(&self) -> Option<Box<dyn ChunkWriter + '_>> {
         None
     }
+
+    /// As [`ChunkReader::writer`], for many chunks for whose durability nobody waits.
+    fn bulk_writer(&self) -> Option<Box<dyn ChunkWriter + '_>> {
+        self.writer()
+    }
 }
 
 /// Takes chunks to be stored. A chunk comes before any chunk that refers to it.

@@ -18,7 +18,10 @@ use crate::value::{Row, Value};
 
 mod bulk;
 mod entry_sort;
+mod load;
 mod replay;
+
+pub use load::{LoadedTable, RowLoader, SortedRun, TableLoad};
 
 /// Row changes after which an edit looks at the memory that nodes take: each may copy a leaf of every index.
 const CHANGES_BETWEEN_LOOKS: u32 = 32;
@@ -566,5 +569,7 @@ impl TableData {
     }
 }
 
+#[cfg(test)]
+mod load_tests;
 #[cfg(test)]
 mod tests;

@@ -131,16 +131,18 @@ impl TableShape {
 
     /// The row's key; a keyless row's with the ordinal 0.
     pub fn row_key(&self, row: &[Value]) -> Vec<u8> {
+        let mut key = Vec::with_capacity(self.key.as_ref().map_or(ROW_HASH_SIZE + 4, |columns| 16 * columns.len()));
+        self.append_row_key(&mut key, row);
+        key
+    }
+
+    /// Appends what [`TableShape::row_key`] returns.
+    pub fn append_row_key(&self, key: &mut Vec<u8>, row: &[Value]) {
         match &self.key {
-            Some(columns) => {
-                let mut key = Vec::with_capacity(16 * columns.len());
-                self.encode_columns(&mut key, columns, columns.iter().map(|c| &row[c.position]));
-                key
-            }
+            Some(columns) => self.encode_columns(key, columns, columns.iter().map(|c| &row[c.position])),
             None => {
-                let mut key = row_hash(row).to_vec();
+                key.extend(row_hash(row));
                 key.extend([0; 4]);
-                key
             }
         }
     }

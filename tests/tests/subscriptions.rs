@@ -199,6 +199,8 @@ fn tables_that_differ_are_filled_by_column_names() {
     wait_for_subscription(&replica, &primary, &source, "tap_sub");
     assert_eq!(db.lines("SELECT count(*), count(c), count(d = 999), count(e) FROM test_tab"), ["2|2|2|0"]);
     source.execute("UPDATE test_tab SET b = md5(b); INSERT INTO test_tab VALUES (3, 'three'); INSERT INTO test_tab2 VALUES (3)");
+    // Both change this row, so not at the same time.
+    wait_for_subscription(&replica, &primary, &source, "tap_sub");
     make(&db, "UPDATE test_tab SET c = 'local', e = a WHERE a = 1");
     source.execute("UPDATE test_tab SET b = 'again' WHERE a = 1; UPDATE test_tab2 SET a = 6 WHERE a = 3");
     wait_for_subscription(&replica, &primary, &source, "tap_sub");

@@ -53,7 +53,7 @@ use change::{Conflicts, Place};
 
 pub(crate) use adopt::adopt_tables;
 pub(crate) use definition::{Definition, KnownRelation};
-pub(crate) use relation::{Mapping, SourceColumn, SourceRelation};
+pub(crate) use relation::{Mapping, SourceColumn, SourceRelation, Target};
 pub(crate) use writer::Writer;
 
 use subscribed::Subscribed;

@@ -197,6 +197,11 @@ impl Mapping {
         self
     }
 
+    /// Says whether rows get values that are computed here.
+    pub(crate) fn completes(&self) -> bool {
+        self.values.is_some()
+    }
+
     /// A row of the copy, filled already, gets what is not sent.
     pub(crate) fn complete_copied(&self, row: &mut Row) -> Result<(), Refusal> {
         self.complete(row, self.made_at)
@@ -332,7 +337,7 @@ impl Mapping {
         format!("null value in column \"{}\" violates not-null constraint", self.column_name(target))
     }
 
-    fn in_column(&self, target: &Target, error: String) -> Refusal {
+    pub(crate) fn in_column(&self, target: &Target, error: String) -> Refusal {
         format!("column \"{}\": {error}", self.column_name(target))
     }
 

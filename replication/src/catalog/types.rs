@@ -147,6 +147,22 @@ impl RemoteTypes {
         self.translate_within(maker, edit, oid, typmod, 0)
     }
 
+    /// The type itself, or what a domain is made of in the end.
+    pub(crate) fn base_of(&self, oid: u32) -> u32 {
+        let mut base = oid;
+        for _ in 0..DEPTH_MAX {
+            match self.types.get(&base) {
+                Some(remote) if remote.kind == "d" => base = remote.base,
+                _ => break,
+            }
+        }
+        base
+    }
+
+    pub(crate) fn is_enum(&self, oid: u32) -> bool {
+        self.types.get(&oid).is_some_and(|remote| remote.kind == "e")
+    }
+
     /// The name of a type whose values we keep as their text and do not understand; nothing for the others.
     pub(crate) fn kept_as_text(&self, oid: u32) -> Option<String> {
         self.kept_as_text_within(oid, 0)

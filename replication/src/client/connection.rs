@@ -71,6 +71,15 @@ impl Connection {
     /// # Errors
     /// `Connection`, `Primary`, `Protocol`; `Setup` when a password is needed and none is known.
     pub async fn connect(config: &ConnectionConfig) -> Result<Connection> {
+        Connection::open(config, true).await
+    }
+
+    /// As [`Connection::connect`], for plain SQL: takes a connection of the primary's and no walsender.
+    pub(crate) async fn connect_for_sql(config: &ConnectionConfig) -> Result<Connection> {
+        Connection::open(config, false).await
+    }
+
+    async fn open(config: &ConnectionConfig, replication: bool) -> Result<Connection> {
         let connecting = TcpStream::connect((config.host.as_str(), config.port));
         let socket = timeout(CONNECT_TIMEOUT, connecting)
             .await
@@ -83,7 +92,7 @@ impl Connection {
         let starting = async {
             let socket = Socket::secure(socket, &config.host, &config.tls).await?;
             let mut connection = Connection { socket, received: BytesMut::new(), parameters: HashMap::new() };
-            connection.start(config).await?;
+            connection.start(config, replication).await?;
             Ok(connection)
         };
         timeout(STARTUP_TIMEOUT, starting).await.unwrap_or_else(|_| {
@@ -94,15 +103,15 @@ impl Connection {
         })
     }
 
-    async fn start(&mut self, config: &ConnectionConfig) -> Result<()> {
+    async fn start(&mut self, config: &ConnectionConfig, replication: bool) -> Result<()> {
         let mut out = BytesMut::new();
         let fixed = [
             ("user", config.user.as_str()),
             ("database", config.database.as_str()),
-            ("replication", "database"),
             ("application_name", config.application_name.as_str()),
         ];
-        frontend::startup_message(fixed.into_iter().chain(PINNED_SETTINGS), &mut out)
+        let kind = replication.then_some(("replication", "database"));
+        frontend::startup_message(fixed.into_iter().chain(kind).chain(PINNED_SETTINGS), &mut out)
             .map_err(|e| Error::Setup(format!("the user or database name for the primary is invalid: {e}")))?;
         self.send(&out).await?;
         authentication::authenticate(self, config).await?;

@@ -1,5 +1,6 @@
 //! The primary while a subscription is made, changed or dropped.
 
+use strandline_storage::Lsn;
 use tokio::runtime::Runtime;
 
 use crate::catalog::{self, CatalogClient};
@@ -71,5 +72,16 @@ impl Publisher {
     /// What the primary reports.
     pub fn drop_slot(&mut self, name: &str) -> Result<()> {
         self.runtime.block_on(self.connection.drop_slot(name))
+    }
+
+    /// The system identifier and the end of the primary's log; `None` where a slot of this name exists.
+    /// # Errors
+    /// What the primary reports.
+    pub fn position_before_slot(&mut self, name: &str) -> Result<Option<(String, Lsn)>> {
+        self.runtime.block_on(async {
+            let identity = self.connection.identify_system().await?;
+            let slot = self.connection.slot(name).await?;
+            Ok(slot.is_none().then_some((identity.system_id, identity.flushed)))
+        })
     }
 }

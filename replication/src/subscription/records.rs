@@ -7,7 +7,7 @@ use strandline_storage::{Lsn, Oid, Root};
 
 use super::publisher::PublishedName;
 use crate::error::Result;
-use crate::source_record::SourceRecords;
+use crate::source_record::{SlotToMake, SourceRecords};
 use crate::table_state::{SubscribedTable, SyncState};
 
 /// The records of one subscription. Only its worker changes the states of tables while it runs.
@@ -120,6 +120,20 @@ impl SubscriptionRecords {
     /// `Store`.
     pub fn set_enabled(&self, enabled: bool) -> Result<()> {
         Ok(self.store.wait_durable(self.records.set_enabled(enabled)?)?)
+    }
+
+    /// Notes that the slot is about to be made, on this primary, at or behind this place of its log. Durable with what is written next.
+    /// # Errors
+    /// `Store`.
+    pub fn set_slot_to_make(&self, system_id: &str, after: Lsn) -> Result<()> {
+        self.records.set_slot_to_make(Some(&SlotToMake { system_id: system_id.to_owned(), after })).map(drop)
+    }
+
+    /// The slot is made.
+    /// # Errors
+    /// `Store`.
+    pub fn clear_slot_to_make(&self) -> Result<()> {
+        self.records.set_slot_to_make(None).map(drop)
     }
 
     /// # Errors

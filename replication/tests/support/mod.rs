@@ -11,9 +11,10 @@ use strandline_replication::{
     CommitMode, Config, ConflictPolicies, CreateTables, Handle, InitialCopy, Replicator, STREAM_MEMORY_MAX_DEFAULT, Snapshot, State,
 };
 use strandline_storage::root::Root;
+use strandline_storage::schema::{Column, Index, IndexColumn, IndexKey, PUBLIC_SCHEMA_OID};
 use strandline_storage::store::{Branch, Store, StoreOptions};
 use strandline_storage::value::TextSettings;
-use strandline_storage::{Commit, CommitMeta, Error, Identity, Lsn, Timestamp};
+use strandline_storage::{Commit, CommitMeta, DataType, Error, Identity, Lsn, TableSchema, Timestamp};
 use strandline_tests::sample::{Picture, picture};
 use strandline_tests::{Db, Primary, primary, wait_until};
 
@@ -74,6 +75,7 @@ impl Replica {
             branch: "main".into(),
             initial_copy: InitialCopy::Auto,
             create_tables: CreateTables::Auto,
+            copy_workers: 2,
             cfg_dir: self.folder.path().join(".doltcfg"),
             commit_mode: CommitMode::EachTransaction,
             conflicts: ConflictPolicies::default(),
@@ -229,4 +231,48 @@ pub fn utc(primary: &Primary) -> Db {
     let db = primary.db();
     db.execute("SET timezone = 'UTC'");
     db
+}
+
+/// Makes and commits a table here by hand: (name, type's oid) of its columns, the first of which is the primary key.
+pub fn make_table(replica: &Replica, name: &str, columns: &[(&str, u32)]) {
+    let store = replica.store();
+    let column = |(at, (name, oid)): (usize, &(&str, u32))| Column {
+        name: (*name).into(),
+        attnum: at as i16 + 1,
+        data_type: DataType::builtin(*oid, -1).unwrap(),
+        not_null: at == 0,
+        default: None,
+        identity: None,
+        generated: None,
+        collation: None,
+        comment: None,
+    };
+    let key = Index {
+        oid: store.next_oid().unwrap(),
+        name: format!("{name}_pkey"),
+        unique: true,
+        nulls_not_distinct: false,
+        columns: vec![IndexColumn { key: IndexKey::Column(0), descending: false, nulls_first: false }],
+        include: Vec::new(),
+        predicate: None,
+        method: "btree".into(),
+        constraint: false,
+        comment: None,
+    };
+    let schema = TableSchema {
+        oid: store.next_oid().unwrap(),
+        schema_oid: PUBLIC_SCHEMA_OID,
+        name: name.into(),
+        owner: "postgres".into(),
+        next_attnum: columns.len() as i16 + 1,
+        columns: columns.iter().enumerate().map(column).collect(),
+        primary_key: Some(key),
+        indexes: Vec::new(),
+        constraints: Vec::new(),
+        merged_columns: Vec::new(),
+        comment: None,
+    };
+    let mut apply = replica.branch().begin_apply(false).unwrap();
+    apply.put_table(schema).unwrap();
+    apply.commit(local_meta("a table")).unwrap();
 }

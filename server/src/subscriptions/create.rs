@@ -51,22 +51,36 @@ impl Subscriptions {
             notify(Notice::warning(NoticeCode::Warning, what));
         }
         let slot = definition.slot_name.clone().filter(|_| create.create_slot);
-        if let (Some(publisher), Some(slot)) = (&mut publisher, &slot) {
-            if let Err(error) = publisher.create_slot(slot) {
+        let to_make = publisher.as_mut().zip(slot);
+        if let Some((publisher, slot)) = to_make {
+            let not_created = |error: &ReplicationError| {
+                let text = primary_text(error);
+                SqlError::new(ErrorCode::ProtocolViolation, format!("could not create replication slot \"{slot}\": {text}"))
+            };
+            // The definition comes first, with a note that its slot is yet to be made: after a crash the subscription makes it, and no slot is left without an owner.
+            let prepared = publisher.position_before_slot(&slot).map_err(|error| not_created(&error));
+            let saved = prepared.and_then(|position| match position {
+                Some((system_id, after)) => {
+                    records.set_slot_to_make(&system_id, after).map_err(stored)?;
+                    records.set_enabled(create.enabled).map_err(stored)?;
+                    definition.save(&self.store, oid)
+                }
+                // It exists, and the primary says so.
+                None => Ok(()),
+            });
+            let made = saved.and_then(|()| publisher.create_slot(&slot).map_err(|error| not_created(&error)));
+            if let Err(error) = made {
                 Definition::remove(&self.store, oid)?;
-                let text = primary_text(&error);
-                return Err(SqlError::new(ErrorCode::ProtocolViolation, format!("could not create replication slot \"{slot}\": {text}")));
+                return Err(error);
             }
+            records.clear_slot_to_make().map_err(stored)?;
+            // Somebody's slot of this name may have gone at this very moment; then nothing was written before.
+            records.set_enabled(create.enabled).map_err(stored)?;
+            definition.save(&self.store, oid)?;
             notify(Notice::new(NoticeCode::Success, format!("created replication slot \"{slot}\" on publisher")));
-        }
-        let saved = records.set_enabled(create.enabled).map_err(stored).and_then(|()| definition.save(&self.store, oid));
-        if let Err(error) = saved {
-            if let (Some(publisher), Some(slot)) = (&mut publisher, &slot)
-                && let Err(error) = publisher.drop_slot(slot)
-            {
-                tracing::error!(slot, %error, "the slot of a subscription that could not be created is left behind");
-            }
-            return Err(error);
+        } else {
+            records.set_enabled(create.enabled).map_err(stored)?;
+            definition.save(&self.store, oid)?;
         }
         tracing::info!(subscription = %definition.name, database = %definition.database, branch = %definition.branch, "subscription created");
         if create.enabled {

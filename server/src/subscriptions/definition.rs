@@ -126,6 +126,7 @@ impl Definition {
             branch: self.branch.clone(),
             initial_copy: InitialCopy::Never,
             create_tables: if self.create_tables { CreateTables::Auto } else { CreateTables::Never },
+            copy_workers: settings.copy_workers,
             cfg_dir: settings.cfg_dir.clone(),
             commit_mode: CommitMode::EachTransaction,
             conflicts: ConflictPolicies::default(),

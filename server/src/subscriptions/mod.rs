@@ -15,9 +15,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use strandline_replication::subscription::{Publisher, SubscriptionRecords};
-use strandline_replication::{Config as ReplicatorConfig, Handle, Replicator, Snapshot};
+use strandline_replication::{Config as ReplicatorConfig, CopyTotals, Handle, Replicator, Snapshot};
 use strandline_sql::error::{ErrorCode, Result, SqlError};
 use strandline_sql::session::subscription::{SubscriptionCaller, SubscriptionCommand, Subscriptions as Commands};
 use strandline_sql::session::{Engine, Notice};
@@ -38,6 +38,7 @@ pub struct Settings {
     /// Replicated transactions go into the working set, which can hold one source's position only.
     pub working_set: bool,
     pub retry_wait: Duration,
+    pub copy_workers: usize,
 }
 
 /// The source of the configuration file.
@@ -56,6 +57,8 @@ pub struct Subscriptions {
     workers: Mutex<BTreeMap<Oid, Worker>>,
     /// What evaluates the expressions of replicated tables; it holds the subscriptions itself.
     engine: OnceLock<Weak<Engine>>,
+    stopping: Mutex<bool>,
+    stop_asked: Condvar,
 }
 
 /// The replicators that a subscription has had since the server started.
@@ -93,7 +96,16 @@ struct Found {
 
 impl Subscriptions {
     pub fn new(store: Arc<Store>, settings: Settings, configured: Option<Configured>) -> Arc<Self> {
-        Arc::new(Subscriptions { store, settings, configured, command: Mutex::new(()), workers: Mutex::default(), engine: OnceLock::new() })
+        Arc::new(Subscriptions {
+            store,
+            settings,
+            configured,
+            command: Mutex::new(()),
+            workers: Mutex::default(),
+            engine: OnceLock::new(),
+            stopping: Mutex::new(false),
+            stop_asked: Condvar::new(),
+        })
     }
 
     /// Tells what evaluates expressions; once, before the start.
@@ -123,11 +135,35 @@ impl Subscriptions {
 
     /// Stops them all in an orderly way.
     pub fn stop(&self) {
+        *self.stopping.lock() = true;
+        self.stop_asked.notify_all();
         let _command = self.command.lock();
         let handles: Vec<Handle> = self.workers.lock().values_mut().filter_map(|worker| worker.handle.take()).collect();
         for handle in handles {
             handle.stop();
         }
+    }
+
+    /// Waits for this time, or until the server stops, which it returns.
+    pub(crate) fn wait_for_stop(&self, time: Duration) -> bool {
+        let mut stopping = self.stopping.lock();
+        if !*stopping {
+            self.stop_asked.wait_for(&mut stopping, time);
+        }
+        *stopping
+    }
+
+    /// How far all copies under way have come together.
+    pub(crate) fn copy_totals(&self) -> Option<CopyTotals> {
+        let workers = self.workers.lock();
+        let copies = workers.values().filter_map(|worker| worker.handle.as_ref()?.status().copy_totals());
+        copies.reduce(|a, b| CopyTotals {
+            rows: a.rows + b.rows,
+            bytes: a.bytes + b.bytes,
+            through: a.through + b.through,
+            size: a.size + b.size,
+            seconds_left: a.seconds_left.max(b.seconds_left),
+        })
     }
 
     fn configured_records(&self) -> Option<SubscriptionRecords> {

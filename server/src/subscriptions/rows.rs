@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 use strandline_replication::subscription::{SubscriptionRecords, TableRecord};
-use strandline_replication::{Conflict, ConflictKind, Snapshot, State, Status};
+use strandline_replication::{Conflict, ConflictKind, CopiedTable, Snapshot, State, Status};
 use strandline_sql::session::RowsFor;
 use strandline_sql::system::pg_catalog::database_oid;
 use strandline_storage::value::{DataType, TextSettings, Value};
@@ -45,6 +45,7 @@ impl Subscriptions {
             "pg_replication_origin" => |shown, _| json!({ "roident": shown.oid, "roname": format!("pg_{}", shown.oid) }),
             "pg_replication_origin_status" => origin_row,
             "pg_subscription_rel" => return self.shown().iter().flat_map(|shown| self.table_rows(shown, viewer)).collect(),
+            "pg_stat_progress_copy" => return self.shown().iter().flat_map(copy_rows).collect(),
             "strand_replication_conflicts" => return self.shown().iter().flat_map(conflict_rows).collect(),
             _ => return Vec::new(),
         };
@@ -200,6 +201,26 @@ fn origin_row(shown: &Shown, _: &RowsFor) -> Json {
         "external_id": format!("pg_{}", shown.oid),
         "remote_lsn": applied.unwrap_or_default().to_string(),
     })
+}
+
+/// One for each table that is being copied. As for PostgreSQL's own table synchronisation, the type is that of rows from a connection, whose size is not known.
+fn copy_rows(shown: &Shown) -> Vec<Json> {
+    let database = &shown.definition.database;
+    let row = |copied: CopiedTable| {
+        json!({
+            "pid": std::process::id(),
+            "datid": database_oid(database),
+            "datname": database,
+            "relid": copied.table,
+            "command": "COPY FROM",
+            "type": "CALLBACK",
+            "bytes_processed": copied.bytes,
+            "bytes_total": 0,
+            "tuples_processed": copied.rows,
+            "tuples_excluded": 0,
+        })
+    };
+    shown.status.iter().flat_map(|status| status.copied_tables()).map(row).collect()
 }
 
 fn conflict_rows(shown: &Shown) -> Vec<Json> {

@@ -10,8 +10,8 @@ use crate::chunk::{ChunkReader, MemoryChunks};
 use crate::schema::{Catalog, Column, Index, IndexColumn, IndexKey, PUBLIC_SCHEMA_OID};
 use crate::value::{DataType, Kind};
 
-const KEYED: Oid = 20_000;
-const KEYLESS: Oid = 20_001;
+pub(super) const KEYED: Oid = 20_000;
+pub(super) const KEYLESS: Oid = 20_001;
 const UNIQUE: Oid = 20_010;
 const PLAIN: Oid = 20_011;
 const LATER: Oid = 20_012;
@@ -38,7 +38,7 @@ fn index(oid: Oid, columns: &[usize], unique: bool) -> Index {
     }
 }
 
-fn schema(oid: Oid) -> TableSchema {
+pub(super) fn schema(oid: Oid) -> TableSchema {
     let columns = vec![column(1, "int4", 23, Kind::Int4), column(2, "int8", 20, Kind::Int8), column(3, "text", 25, Kind::Text)];
     let keyed = oid == KEYED;
     TableSchema {
@@ -62,14 +62,14 @@ fn row(key: i32, unique: i64, text: u8) -> Row {
     vec![Value::Int4(key), unique, text]
 }
 
-fn start() -> Root {
+pub(super) fn start() -> Root {
     let mut edit = Edit::new(Root::new(Catalog::initial("test")));
     edit.put_table(schema(KEYED)).unwrap();
     edit.put_table(schema(KEYLESS)).unwrap();
     edit.root_and_changes().0
 }
 
-fn rows_of(root: &Root, table: Oid) -> Vec<Row> {
+pub(super) fn rows_of(root: &Root, table: Oid) -> Vec<Row> {
     let mut cursor = root.table(table).unwrap().scan((Bound::Unbounded, Bound::Unbounded), false);
     std::iter::from_fn(|| cursor.next_row().unwrap().map(|(_, row)| row)).collect()
 }

@@ -30,7 +30,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::chunk::{ChunkReader, ChunkWriter};
 use crate::error::Result;
 use crate::id::ChunkAddress;
-use crate::journal::{Epoch, Journal};
+use crate::journal::{BulkWriter, Epoch, Journal};
 use crate::tree::NodeCache;
 
 /// A store's chunks as the trees of one epoch see them: in the journal, with a limit on what is in memory.
@@ -75,6 +75,10 @@ impl ChunkReader for StoreChunks {
 
     fn writer(&self) -> Option<Box<dyn ChunkWriter + '_>> {
         Some(Box::new(&*self.journal))
+    }
+
+    fn bulk_writer(&self) -> Option<Box<dyn ChunkWriter + '_>> {
+        Some(Box::new(BulkWriter(&self.journal)))
     }
 }
 

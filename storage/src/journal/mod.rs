@@ -47,7 +47,7 @@ pub(crate) use frame::{FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FRAME_MAGIC, Fram
 pub(crate) use indexer::SealedSegment;
 #[cfg(any(test, fuzzing))]
 pub(crate) use pack::unpack;
-pub(crate) use reader::LogFrame;
+pub(crate) use reader::{BulkWriter, LogFrame};
 pub(crate) use rewrite::{Rewritten, SegmentShare};
 #[cfg(test)]
 pub(crate) use segment::as_format_1;
@@ -77,6 +77,8 @@ pub(crate) const RECORD_SIZE_MAX: usize = FRAME_BODY_SIZE_MAX - 16;
 /// Writers of chunks wait while more than this is pending, so that a checkpoint does not delay commits by more than
 /// the writing of so much.
 const PENDING_CHUNK_SIZE_MAX: usize = 1 << 20;
+/// The same for a table that is filled: larger groups cost fewer syncs, and a commit that comes behind one waits longer.
+const PENDING_BULK_SIZE_MAX: usize = 8 << 20;
 /// Committers wait while more than this is pending.
 const PENDING_LOG_SIZE_MAX: usize = 64 << 20;
 
@@ -298,6 +300,11 @@ impl Journal {
     /// # Errors
     /// `Stopped`, `Limit`.
     pub fn put_chunk(&self, address: ChunkAddress, bytes: &[u8]) -> Result<()> {
+        self.put_chunk_within(PENDING_CHUNK_SIZE_MAX, address, bytes)
+    }
+
+    /// As [`Journal::put_chunk`]; waits while more bytes than this are pending.
+    fn put_chunk_within(&self, pending_max: usize, address: ChunkAddress, bytes: &[u8]) -> Result<()> {
         if bytes.len() > FRAME_BODY_SIZE_MAX {
             return Err(Error::Limit { what: "size of a chunk", limit: FRAME_BODY_SIZE_MAX as u64 });
         }
@@ -305,7 +312,7 @@ impl Journal {
             return Ok(());
         }
         let mut pending = self.core.pending.lock();
-        while pending.chunk_size > PENDING_CHUNK_SIZE_MAX && pending.stopped.is_none() {
+        while pending.chunk_size > pending_max && pending.stopped.is_none() {
             self.core.done.wait(&mut pending);
         }
         pending.check_open()?;

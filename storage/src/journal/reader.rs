@@ -470,3 +470,12 @@ impl ChunkWriter for &Journal {
         self.put_chunk(address, bytes)
     }
 }
+
+/// Takes the chunks of a table that is filled.
+pub(crate) struct BulkWriter<'a>(pub &'a Journal);
+
+impl ChunkWriter for BulkWriter<'_> {
+    fn put(&mut self, address: ChunkAddress, bytes: &[u8]) -> Result<()> {
+        self.0.put_chunk_within(super::PENDING_BULK_SIZE_MAX, address, bytes)
+    }
+}

@@ -691,16 +691,20 @@ fn a_table_filled_beside_a_branch_enters_it_in_one_stroke() {
     let store = made(&disk).unwrap();
     let branch = store.branch(DATABASE, "main").unwrap();
     let mut beside = Edit::new(branch.state().head_root);
-    beside.replace_rows(TABLE, &mut (0..5000).map(|id| Ok(row(id, "copied")))).unwrap();
-    let filled = beside.root_and_changes().0;
+    let mut loaded = || {
+        let load = beside.table_load(TABLE).unwrap();
+        let mut loader = load.loader();
+        (0..5000).for_each(|id| loader.push(&mut row(id, "copied")).unwrap());
+        load.finish(loader.finish().unwrap()).unwrap()
+    };
     // Others go on to write into the branch meanwhile.
     let mut apply = branch.begin_apply(false).unwrap();
     apply.insert(KEYLESS, row(5, "theirs")).unwrap();
     apply.commit(meta("theirs", 2)).unwrap();
     let mut apply = branch.begin_apply(false).unwrap();
-    assert_eq!(apply.take_rows(TABLE, &filled).unwrap(), 5000);
-    assert!(matches!(apply.take_rows(TABLE, &filled), Err(Error::Conflict { .. })), "it has rows now");
-    assert!(matches!(apply.take_rows(99, &filled), Err(Error::NotFound { .. })));
+    assert_eq!(apply.take_rows(TABLE, loaded()).unwrap(), 5000);
+    assert!(matches!(apply.take_rows(TABLE, loaded()), Err(Error::Conflict { .. })), "it has rows now");
+    assert!(matches!(apply.take_rows(99, loaded()), Err(Error::NotFound { .. })));
     apply.commit(meta("copy", 3)).unwrap();
     store.close().unwrap();
     drop((branch, store));
@@ -712,5 +716,5 @@ fn a_table_filled_beside_a_branch_enters_it_in_one_stroke() {
     let mut apply = branch.begin_apply(false).unwrap();
     apply.truncate(TABLE).unwrap();
     apply.put_table(table(TABLE, "renamed", true)).unwrap();
-    assert!(matches!(apply.take_rows(TABLE, &filled), Err(Error::Conflict { .. })));
+    assert!(matches!(apply.take_rows(TABLE, loaded()), Err(Error::Conflict { .. })));
 }

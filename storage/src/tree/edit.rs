@@ -59,7 +59,7 @@ impl Tree {
         check_key(key)?;
         let Some(root) = &mut self.root else {
             let width = u32::try_from(key.len()).expect("BUG: the key's size was checked");
-            let mut leaf = Leaf::empty(&self.source, self.rule.target, width, 0);
+            let mut leaf = Leaf::empty(&self.source, self.rule.target, width, 0, None);
             leaf.push(key, row);
             self.root = Some(leaf_child(leaf));
             return Ok(true);
@@ -169,7 +169,7 @@ impl Insertion<'_> {
         if appended && self.rule.begins_node(self.key, 0, at) {
             let target = self.rule.target as usize;
             let width = self.key.len() as u32;
-            let mut leaf = Leaf::empty(self.source, self.rule.target, width, grown(target, target));
+            let mut leaf = Leaf::empty(self.source, self.rule.target, width, grown(target, target), None);
             leaf.push(self.key, self.row);
             return Ok(Inserted::Split { sibling: leaf_child(leaf), dirty: false });
         }

@@ -21,8 +21,7 @@ impl Leaf {
         if self.capacity == self.rows && self.key_width == key_width && heaps == used && self.u32_at(4) == self.rows {
             return Cow::Borrowed(&self.buffer);
         }
-        let mut tight = self.clone();
-        tight.relayout(self.rows, key_width, |_, used| used);
+        let mut tight = self.laid_out_anew(self.rows, key_width, |_, used| used);
         let length = tight.buffer.len();
         put_u32(&mut tight.buffer, 4, self.rows);
         put_u32(&mut tight.buffer, 8, self.rows);

@@ -3,16 +3,24 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::tree::cache::NodeCache;
-use crate::tree::layout::{Layout, fixed_width};
+use crate::tree::layout::{LEAF_SIZE_TARGET, Layout, fixed_width};
 use crate::tree::leaf::{HEADER_SIZE, KEYS_VARY, LEAF_FORMAT, Leaf, arrays_end, grown};
 use crate::tree::node::Source;
 use crate::value::Value;
 
 impl Leaf {
-    /// A leaf without rows, with room for some.
-    pub(crate) fn empty(source: &Source, target: u32, key_width: u32, capacity: usize) -> Leaf {
-        let heaps = vec![0; 1 + source.layout.variable_count()];
+    /// A leaf without rows, with room for some; `heaps` says how large its heaps are to be, if that is known.
+    pub(crate) fn empty(source: &Source, target: u32, key_width: u32, capacity: usize, heaps: Option<Vec<usize>>) -> Leaf {
+        let heaps = heaps.unwrap_or_else(|| vec![0; 1 + source.layout.variable_count()]);
         Leaf::laid_out(&source.layout, source.cache(), target, key_width, capacity, &heaps)
+    }
+
+    /// What the heaps take of a leaf with so many rows like those of this one, and a little more. That of the keys is not needed as long as they have one width.
+    pub(crate) fn heaps_for(&self, rows: usize) -> Vec<usize> {
+        // One large value is no reason to expect more of them.
+        let scaled = |used: usize| (used * rows / self.rows.max(1) * 17 / 16).min(4 * LEAF_SIZE_TARGET);
+        let values = (0..self.column_count()).filter(|column| fixed_width(self.layout.columns[*column]).is_none());
+        std::iter::once(0).chain(values.map(|column| scaled(self.heap_used(column)))).collect()
     }
 
     fn laid_out(
@@ -290,6 +298,11 @@ impl Leaf {
 
     /// Lays the leaf out anew. `heap_size(heap, used)` says how large each heap is to be.
     pub(crate) fn relayout(&mut self, capacity: usize, key_width: u32, heap_size: impl Fn(usize, usize) -> usize) {
+        *self = self.laid_out_anew(capacity, key_width, heap_size);
+    }
+
+    /// The same rows in another layout.
+    pub(crate) fn laid_out_anew(&self, capacity: usize, key_width: u32, heap_size: impl Fn(usize, usize) -> usize) -> Leaf {
         let mut heaps = Vec::with_capacity(1 + self.layout.variable_count());
         let key_bytes = if self.rows == 0 { 0 } else { self.key_bytes(0, self.rows) };
         heaps.push(if key_width == KEYS_VARY { heap_size(0, key_bytes) } else { 0 });
@@ -339,7 +352,7 @@ impl Leaf {
             }
         }
         leaf.rows = rows;
-        *self = leaf;
+        leaf
     }
 
     /// Inserts bytes as entry `at` of an array of offsets and its heap.

@@ -202,6 +202,23 @@ impl Slot {
         }
     }
 
+    /// Lets go of the leaves that are written, whatever room there is. Inner nodes stay.
+    pub fn put_away(&mut self) {
+        match self {
+            Slot::Loaded(Node::Leaf(leaf)) => {
+                if let Some(address) = leaf.address.get() {
+                    *self = Slot::stored(*address);
+                }
+            }
+            Slot::Loaded(Node::Inner(inner)) => {
+                if let Some(inner) = Arc::get_mut(inner) {
+                    inner.children.iter_mut().for_each(|child| child.slot.put_away());
+                }
+            }
+            Slot::Stored(_) => {}
+        }
+    }
+
     /// Turns what is written into stored nodes, whose leaves the cache may evict; what is not written stays. Costs a look at each
     /// node that was made or edited since it was last called.
     pub fn release(&mut self, cache: &Arc<NodeCache>) {

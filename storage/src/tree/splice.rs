@@ -39,34 +39,118 @@ impl TreeBuilder {
     /// # Errors
     /// `Invalid` when a value's shape is not its column's.
     pub fn push(&mut self, key: &[u8], row: &[Value]) -> Result<bool> {
-        let splicer = &mut self.splicer;
-        splicer.source.layout.check_row(row)?;
-        check_key(key)?;
-        if !splicer.is_empty() && self.last_key.as_slice() >= key {
+        self.splicer.source.layout.check_row(row)?;
+        if !self.accepts(key) {
             return Ok(false);
         }
-        self.last_key.clear();
-        self.last_key.extend_from_slice(key);
-        let rows = splicer.leaf.as_ref().map_or(0, |leaf| leaf.rows);
-        if splicer.leaf.is_none() || splicer.rule.begins_node(key, 0, rows) {
-            splicer.close_for(key, 0)?;
-            let target = splicer.rule.target as usize;
-            // The first leaf may stay the only one: it grows as it is filled.
-            let capacity = if splicer.levels.is_empty() { 0 } else { target + target / 4 };
-            splicer.leaf = Some(Leaf::empty(&splicer.source, splicer.rule.target, key.len() as u32, capacity));
-        }
-        let leaf = splicer.leaf.as_mut().expect("BUG: a leaf was just opened");
+        self.push_checked(key, row)?;
+        Ok(true)
+    }
+
+    /// Whether a key is greater than all so far.
+    pub(crate) fn accepts(&self, key: &[u8]) -> bool {
+        self.splicer.is_empty() || self.last_key.as_slice() < key
+    }
+
+    /// The greatest key so far.
+    pub(crate) fn last_key(&self) -> &[u8] {
+        &self.last_key
+    }
+
+    /// Appends a row whose shape was checked under a key that [`TreeBuilder::accepts`].
+    pub(crate) fn push_checked(&mut self, key: &[u8], row: &[Value]) -> Result<()> {
+        check_key(key)?;
+        let leaf = self.leaf_for(key)?;
         check_leaf_size(leaf, row)?;
         leaf.push(key, row);
-        Ok(true)
+        self.last_key.clear();
+        self.last_key.extend_from_slice(key);
+        Ok(())
+    }
+
+    /// Appends rows `start..end` of another tree's leaf; their keys must be greater than all so far.
+    pub(crate) fn push_rows(&mut self, leaf: &Leaf, start: usize, end: usize) -> Result<()> {
+        for row in start..end {
+            let open = self.leaf_for(leaf.key(row))?;
+            if open.buffer.len() + leaf.buffer.len() > LEAF_SIZE_MAX {
+                return Err(Error::Limit { what: "size of neighbouring rows", limit: LEAF_SIZE_MAX as u64 });
+            }
+            open.append_from(leaf, row, row + 1);
+        }
+        self.last_key.clear();
+        self.last_key.extend_from_slice(leaf.key(end - 1));
+        Ok(())
+    }
+
+    /// Appends a whole tree that was cut by the same rule, `last_key` being its greatest key; its keys must be greater than all so far. Costs a few
+    /// leaves where the two meet.
+    pub(crate) fn push_tree(&mut self, tree: &Tree, last_key: &[u8]) -> Result<()> {
+        debug_assert_eq!(tree.rule, self.splicer.rule, "BUG: trees of different targets cannot be joined");
+        let Some(root) = &tree.root else { return Ok(()) };
+        let level = root.slot.node(&tree.source)?.level();
+        self.splicer.feed(root, level, false)?;
+        self.last_key.clear();
+        self.last_key.extend_from_slice(last_key);
+        Ok(())
+    }
+
+    /// The leaf that the next key goes to, which is begun if it begins one.
+    fn leaf_for(&mut self, key: &[u8]) -> Result<&mut Leaf> {
+        let splicer = &mut self.splicer;
+        let target = splicer.rule.target as usize;
+        // The first leaf may stay the only one: it grows as it is filled.
+        let mut heaps = None;
+        let begins = match &splicer.leaf {
+            Some(leaf) => {
+                let begins = splicer.rule.begins_node(key, 0, leaf.rows);
+                if begins {
+                    heaps = Some(leaf.heaps_for(target));
+                    splicer.close_for(key, 0)?;
+                }
+                begins
+            }
+            // The last leaf may lie within a subtree that was taken as it is.
+            None => {
+                let begins = splicer.begins(key, 0, false)?;
+                if !begins {
+                    splicer.open_leaf()?;
+                }
+                begins
+            }
+        };
+        if begins {
+            let capacity = if splicer.levels.is_empty() { 0 } else { target + target / 4 };
+            splicer.leaf = Some(Leaf::empty(&splicer.source, splicer.rule.target, key.len() as u32, capacity, heaps));
+        }
+        Ok(splicer.leaf.as_mut().expect("BUG: a leaf was just opened"))
+    }
+
+    /// Writes the nodes that are finished; they stay in memory.
+    pub(crate) fn write_finished(&mut self, writer: &mut dyn ChunkWriter) -> Result<()> {
+        let splicer = &mut self.splicer;
+        for child in splicer.levels.iter().flatten() {
+            write_slot(&child.slot, splicer.rule.target, writer)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the nodes that are finished, and lets go of their leaves.
+    pub(crate) fn put_away_finished(&mut self, writer: &mut dyn ChunkWriter) -> Result<()> {
+        let splicer = &mut self.splicer;
+        for child in splicer.levels.iter_mut().flatten() {
+            // What has an address was put away when it got it.
+            if child.slot.address().is_none() {
+                write_slot(&child.slot, splicer.rule.target, writer)?;
+                child.slot.put_away();
+            }
+        }
+        Ok(())
     }
 
     /// Writes the nodes that are finished, so that they need not stay in memory.
     pub(crate) fn spill(&mut self, writer: &mut dyn ChunkWriter) -> Result<()> {
+        self.write_finished(writer)?;
         let splicer = &mut self.splicer;
-        for child in splicer.levels.iter_mut().flatten() {
-            write_slot(&child.slot, splicer.rule.target, writer)?;
-        }
         let Some(cache) = splicer.source.cache() else { return Ok(()) };
         splicer.levels.iter_mut().flatten().for_each(|child| child.slot.release(cache));
         cache.make_room();

@@ -1,5 +1,7 @@
 //! Binary forms of values: what PostgreSQL's `typreceive` reads and `typsend` writes.
 
+use std::borrow::Cow;
+
 use super::array::{self, Array, Dimension};
 use super::character;
 use super::datetime::{self, Interval, TimeTz};
@@ -59,8 +61,9 @@ impl DataType {
             Kind::Int4 => Value::Int4(i32::from_be_bytes(exactly(bytes)?)),
             Kind::Int8 | Kind::Money => Value::Int8(i64::from_be_bytes(exactly(bytes)?)),
             Kind::Oid => Value::Int8(i64::from(u32::from_be_bytes(exactly(bytes)?))),
-            Kind::Float4 => Value::Float4(f32::from_be_bytes(exactly(bytes)?)),
-            Kind::Float8 => Value::Float8(f64::from_be_bytes(exactly(bytes)?)),
+            // There are many NaNs and one text for them.
+            Kind::Float4 => Value::Float4(Some(f32::from_be_bytes(exactly(bytes)?)).filter(|v| !v.is_nan()).unwrap_or(f32::NAN)),
+            Kind::Float8 => Value::Float8(Some(f64::from_be_bytes(exactly(bytes)?)).filter(|v| !v.is_nan()).unwrap_or(f64::NAN)),
             Kind::Lsn => Value::Int8(i64::from_be_bytes(exactly(bytes)?)),
             Kind::Uuid => Value::Uuid(exactly(bytes)?),
             Kind::Numeric => Value::Bytes(Numeric::from_binary(bytes)?.apply_typmod(self.typmod)?.encode()),
@@ -100,16 +103,7 @@ impl DataType {
                 let months = i32::from_be_bytes(exactly(rest)?);
                 Value::Bytes(datetime::apply_interval_typmod(Interval::new(months, days, micros), self.typmod)?.encode())
             }
-            Kind::Text => {
-                let text = utf8(bytes)?;
-                Value::bytes(match self.oid {
-                    NAME_OID => character::truncate_name(text),
-                    VARCHAR_OID => character::apply_varchar(text, self.typmod)?,
-                    _ => text,
-                })
-            }
-            Kind::Bpchar => Value::bytes(character::apply_bpchar(utf8(bytes)?, self.typmod)?.as_bytes()),
-            Kind::Enum => Value::bytes(utf8(bytes)?),
+            Kind::Text | Kind::Bpchar | Kind::Enum => Value::bytes(self.text_from_binary(bytes)?.as_bytes()),
             Kind::Json => self.parse(utf8(bytes)?, &TextSettings::default())?,
             Kind::Jsonb => match bytes.split_first() {
                 Some((&JSONB_VERSION, text)) => self.parse(utf8(text)?, &TextSettings::default())?,
@@ -121,6 +115,35 @@ impl DataType {
             Kind::Array => array_from_binary(self, bytes)?,
             Kind::Other if BIT_OIDS.contains(&self.oid) => bits_from_binary(self, bytes)?,
             Kind::Other => super::other::from_binary(self, bytes)?,
+        })
+    }
+
+    /// As [`DataType::from_binary`], into a value that may have had the same shape and size: then its memory is used again.
+    /// # Errors
+    /// As of [`DataType::from_binary`].
+    pub fn read_binary(&self, bytes: &[u8], into: &mut Value) -> Result<()> {
+        match (self.kind, &mut *into) {
+            (Kind::Text | Kind::Bpchar | Kind::Enum, Value::Bytes(held)) => {
+                let text = self.text_from_binary(bytes)?;
+                if held.len() == text.len() {
+                    held.copy_from_slice(text.as_bytes());
+                } else {
+                    *held = text.as_bytes().into();
+                }
+            }
+            (Kind::Bytea, Value::Bytes(held)) if held.len() == bytes.len() => held.copy_from_slice(bytes),
+            _ => *into = self.from_binary(bytes)?,
+        }
+        Ok(())
+    }
+
+    fn text_from_binary<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, str>> {
+        let text = utf8(bytes)?;
+        Ok(match (self.kind, self.oid) {
+            (Kind::Bpchar, _) => character::apply_bpchar(text, self.typmod)?,
+            (_, NAME_OID) => character::truncate_name(text).into(),
+            (_, VARCHAR_OID) => character::apply_varchar(text, self.typmod)?.into(),
+            _ => text.into(),
         })
     }
 

@@ -131,6 +131,7 @@ fn rows(relation: &'static SystemRelation, context: &StatementContext) -> Result
         "pg_sequences" => listings::sequences(context).into(),
         "pg_stat_user_tables" | "pg_stat_all_tables" => listings::table_statistics(relation, context).into(),
         "pg_stat_activity"
+        | "pg_stat_progress_copy"
         | "pg_stat_subscription"
         | "pg_stat_subscription_stats"
         | "pg_subscription"
