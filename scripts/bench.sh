@@ -288,3 +288,7 @@ done
 echo
 echo "==> questions about the past, in SQL"
 STRANDLINE_TEST_BIN=$strandline $cargo bench -q --profile "$profile" -p strandline-tests --bench history
+
+echo
+echo "==> latency of replication"
+STRANDLINE_TEST_BIN=$strandline $cargo bench -q --profile "$profile" -p strandline-tests --bench replication_latency

@@ -4,21 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::{ConnectionConfig, TlsOptions};
+use crate::client::ConnectionConfig;
 use crate::conflict::ConflictPolicies;
 use crate::expressions::Expressions;
+use crate::watch::WatchConfig;
 
 /// Which primary to follow, with which slot, into which branch.
 #[derive(Clone)]
 pub struct Config {
-    pub host: String,
-    pub port: u16,
-    pub user: String,
-    pub password: Option<String>,
-    pub database: String,
-    /// The name under which the primary's `pg_stat_replication` shows us.
-    pub application_name: String,
-    pub tls: TlsOptions,
+    /// Where the primary is, and as whom to connect; `application_name` is how its `pg_stat_replication` shows us.
+    pub connection: ConnectionConfig,
     pub slot_name: String,
     pub publication_names: Vec<String>,
     /// Our database that receives the changes.
@@ -42,6 +37,7 @@ pub struct Config {
     pub two_phase: bool,
     /// Where they are kept until they are committed: as `spool_folder`, but it lasts.
     pub prepared_folder: PathBuf,
+    pub watch: WatchConfig,
     /// What a subscription made by SQL has beyond a configured one; `None` for the latter.
     pub subscription: Option<SubscriptionConfig>,
     /// Evaluates the expressions of tables' definitions here.
@@ -115,14 +111,6 @@ impl Config {
 
     /// Where and as whom to connect.
     pub fn connection(&self) -> ConnectionConfig {
-        ConnectionConfig {
-            host: self.host.clone(),
-            port: self.port,
-            user: self.user.clone(),
-            password: self.password.clone(),
-            database: self.database.clone(),
-            application_name: self.application_name.clone(),
-            tls: self.tls.clone(),
-        }
+        self.connection.clone()
     }
 }

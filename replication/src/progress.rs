@@ -6,10 +6,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use strandline_storage::Lsn;
 use strandline_storage::store::JournalPosition;
+use strandline_storage::{Lsn, Timestamp};
 use tokio::sync::Notify;
 
 /// Positions of one replicator, shared by its reader, its applier and the store's callback.
@@ -18,6 +18,8 @@ pub(crate) struct Progress {
     received: AtomicU64,
     applied: AtomicU64,
     durable: AtomicU64,
+    /// When the last transaction that is applied was committed on the primary, by its clock; 0: none was.
+    committed: AtomicI64,
     /// Applied and not yet durable, oldest first.
     pending: Mutex<VecDeque<(JournalPosition, Lsn)>>,
     /// The durable LSN moved, or writing failed.
@@ -48,6 +50,15 @@ impl Progress {
 
     pub(crate) fn note_received(&self, lsn: Lsn) {
         self.received.fetch_max(lsn.0, Ordering::AcqRel);
+    }
+
+    /// A transaction that was committed on the primary at `time` is applied.
+    pub(crate) fn note_commit_time(&self, time: Timestamp) {
+        self.committed.store(time.0, Ordering::Release);
+    }
+
+    pub(crate) fn commit_time(&self) -> Option<Timestamp> {
+        Some(Timestamp(self.committed.load(Ordering::Acquire))).filter(|time| time.0 != 0)
     }
 
     /// Everything before `lsn` lies in the journal before `position`; `reached` is how far the journal is durable now.

@@ -38,6 +38,7 @@ use crate::status::{State, Status};
 use crate::stream::{Ended, Queue, Reader};
 use crate::table_state::SyncState;
 use crate::wal_location::WalLocation;
+use crate::watch::watch_primary;
 
 /// The oldest server that has all that we ask of it.
 pub(crate) const MAJOR_VERSION_MIN: u32 = 13;
@@ -130,6 +131,15 @@ impl Replicator {
     }
 
     async fn run(mut self) {
+        let watching = tokio::spawn(watch_primary(Arc::clone(&self.context), self.stop.clone()));
+        self.follow_until_stopped().await;
+        // What our slot keeps grows while we have given up, so it is looked at until the end.
+        let _ = self.stop.wait_for(|stop| *stop).await;
+        watching.abort();
+    }
+
+    /// Returns when a stop was asked for, or at an error that ends replication.
+    async fn follow_until_stopped(&mut self) {
         loop {
             let status = Arc::clone(&self.context.status);
             let outcome = self.session().await;
@@ -168,7 +178,7 @@ impl Replicator {
                 }
                 None => self.backoff.next_wait(),
             };
-            status.set_state(State::Waiting);
+            status.set_waiting(wait);
             if self.logged.as_ref() != Some(&text) {
                 if lasting {
                     tracing::error!(slot = %self.context.config.slot_name, error = %text, "replication failed and tries again");
@@ -248,7 +258,7 @@ impl Replicator {
                 made.ok_or_else(|| Error::Setup(format!("replication slot \"{}\" vanished", config.slot_name)))?
             }
         };
-        check_slot(&slot, &config.slot_name, &config.database)?;
+        check_slot(&slot, &config.slot_name, &config.connection.database)?;
         let (stored, last_commit) = context.records.position(&context.branch)?;
         let confirmed = slot.confirmed_flush.unwrap_or_default();
         let start = match (word, stored) {
@@ -310,7 +320,7 @@ impl Replicator {
             Some(to_make) => made_slot(&mut connection, &context, &identity, slot, &to_make).await?,
             None => slot.ok_or_else(|| Error::Setup(format!("replication slot \"{name}\" does not exist")))?,
         };
-        check_slot(&slot, name, &config.database)?;
+        check_slot(&slot, name, &config.connection.database)?;
         context.records.settle_copies(&context.branch)?;
         let (stored, last_commit) = context.records.position(&context.branch)?;
         let confirmed = slot.confirmed_flush.unwrap_or_default();

@@ -2,12 +2,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use strandline_storage::{Lsn, Oid, Timestamp};
 
 use crate::conflict::{CONFLICTS_KEPT_MAX, Conflict, ConflictKind};
 use crate::copy::{CopyProgress, TableProgress};
 use crate::progress::Progress;
+use crate::watch::PrimaryView;
+
+/// Ends of the primary's log that are remembered to tell how old what we have is: with a look each ten seconds, those of an hour.
+const VIEWS_KEPT_MAX: usize = 360;
 
 /// Where a replicator is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,10 +83,41 @@ pub struct Snapshot {
     /// Tables that could not be copied, since then.
     pub copy_error_count: u64,
     pub transaction_count: u64,
+    /// When it tries again; `None` unless it waits for that.
+    pub next_retry: Option<Timestamp>,
+    /// When the last transaction that is applied was committed on the primary.
+    pub last_commit_time: Option<Timestamp>,
+    /// What was last seen of the primary.
+    pub primary: Option<PrimaryView>,
+    /// When the log of the primary ended where we are now, or a little before; `None`: before we looked.
+    reached_at: Option<Timestamp>,
     /// By schema-qualified name.
     pub tables: BTreeMap<String, TableStatus>,
     /// Since the server started, in the order of [`ConflictKind::ALL`].
     pub conflict_counts: [u64; ConflictKind::ALL.len()],
+}
+
+/// How far a replica is behind its primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lag {
+    /// Of the primary's log that are not durable here.
+    pub bytes: u64,
+    /// How old the state here is: at most the time since the last look at the primary found its log to end where we are, or since the commit that was applied last.
+    pub time: Duration,
+}
+
+impl Snapshot {
+    /// How far we are behind what was last seen of the primary; `None` where nothing was.
+    pub fn lag(&self) -> Option<Lag> {
+        let end = self.primary.as_ref()?.end;
+        let bytes = end.0.saturating_sub(self.durable.0);
+        if bytes == 0 {
+            return Some(Lag { bytes, time: Duration::ZERO });
+        }
+        let since = [self.reached_at, self.last_commit_time].into_iter().flatten().max()?;
+        let micros = Timestamp::now().0.saturating_sub(since.0).max(0).unsigned_abs();
+        Some(Lag { bytes, time: Duration::from_micros(micros) })
+    }
 }
 
 /// A replicator's state, shared with whoever shows it.
@@ -102,6 +138,9 @@ struct Fields {
     error_count: u64,
     copy_error_count: u64,
     transaction_count: u64,
+    next_retry: Option<Timestamp>,
+    /// The latest, oldest first.
+    views: VecDeque<PrimaryView>,
     tables: BTreeMap<String, TableStatus>,
     conflict_counts: [u64; ConflictKind::ALL.len()],
     /// The latest, oldest first.
@@ -150,6 +189,8 @@ impl Status {
             error_count: 0,
             copy_error_count: 0,
             transaction_count: 0,
+            next_retry: None,
+            views: VecDeque::new(),
             tables: BTreeMap::new(),
             conflict_counts: Default::default(),
             conflicts: VecDeque::new(),
@@ -165,19 +206,24 @@ impl Status {
     /// Takes a consistent copy.
     pub fn snapshot(&self) -> Snapshot {
         let fields = self.fields();
+        let durable = self.progress.durable();
         Snapshot {
             slot_name: self.slot_name.clone(),
             publication_names: self.publication_names.clone(),
             state: fields.state,
             received: self.progress.received(),
             applied: self.progress.applied(),
-            durable: self.progress.durable(),
+            durable,
             last_message_received: fields.last_message_received,
             last_status_sent: fields.last_status_sent,
             last_error: fields.last_error.clone(),
             error_count: fields.error_count,
             copy_error_count: fields.copy_error_count,
             transaction_count: fields.transaction_count,
+            next_retry: fields.next_retry,
+            last_commit_time: self.progress.commit_time(),
+            primary: fields.views.back().cloned(),
+            reached_at: fields.views.iter().rev().find(|view| view.end <= durable).map(|view| view.time),
             tables: fields.tables.clone(),
             conflict_counts: fields.conflict_counts,
         }
@@ -219,7 +265,24 @@ impl Status {
     }
 
     pub(crate) fn set_state(&self, state: State) {
-        self.fields().state = state;
+        let mut fields = self.fields();
+        fields.state = state;
+        fields.next_retry = None;
+    }
+
+    pub(crate) fn set_waiting(&self, wait: Duration) {
+        let micros = i64::try_from(wait.as_micros()).unwrap_or(i64::MAX);
+        let mut fields = self.fields();
+        fields.state = State::Waiting;
+        fields.next_retry = Some(Timestamp(Timestamp::now().0.saturating_add(micros)));
+    }
+
+    pub(crate) fn note_primary(&self, view: PrimaryView) {
+        let mut fields = self.fields();
+        while fields.views.len() >= VIEWS_KEPT_MAX {
+            fields.views.pop_front();
+        }
+        fields.views.push_back(view);
     }
 
     pub(crate) fn note_error(&self, error: String) {

@@ -303,7 +303,7 @@ fn what_cannot_go_on_stops_with_a_reason() {
     replica.wait_for(State::Streaming);
     replica.stop();
     // A wrong password is refused, not tried for ever.
-    replica.adjust = |config| config.password = Some("wrong".into());
+    replica.adjust = |config| config.connection.places = config.connection.places.with_password("wrong");
     replica.start();
     let error = replica.wait_failed();
     assert!(error.contains("28P01"), "{error}");

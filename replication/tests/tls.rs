@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use strandline_replication::State;
-use strandline_replication::client::{ChannelBinding, Connection, ConnectionConfig, SslMode, TlsOptions};
+use strandline_replication::client::{
+    CONNECT_TIMEOUT_DEFAULT, ChannelBinding, Connection, ConnectionConfig, Place, Places, SslMode, TlsOptions,
+};
 use strandline_tests::{Primary, primary};
 use support::{Replica, SLOT, utc};
 
@@ -69,13 +71,13 @@ impl Certificates {
 
 fn config(primary: &Primary, host: &str, tls: TlsOptions) -> ConnectionConfig {
     ConnectionConfig {
-        host: host.into(),
-        port: primary.port(),
+        places: Places::one(Place::new(host, primary.port(), Some(primary::PASSWORD.into()))),
         user: "postgres".into(),
-        password: Some(primary::PASSWORD.into()),
         database: "postgres".into(),
         application_name: "test".into(),
         tls,
+        options: None,
+        connect_timeout: CONNECT_TIMEOUT_DEFAULT,
     }
 }
 
@@ -149,9 +151,8 @@ fn a_replica_with_a_client_certificate_copies_and_streams_over_tls() {
     FOLDER.set(certificates.folder.path().to_owned()).unwrap();
     let mut replica = Replica::started(&primary, |config| {
         let path = |name: &str| Some(FOLDER.get().unwrap().join(name));
-        config.host = "localhost".into();
-        config.password = None;
-        config.tls = TlsOptions {
+        config.connection.places = Places::one(Place::new("localhost", config.connection.places.current().port, None));
+        config.connection.tls = TlsOptions {
             mode: SslMode::VerifyFull,
             root_certificate: path("root.crt"),
             certificate: path("client.crt"),

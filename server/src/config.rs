@@ -5,11 +5,12 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use strandline_replication::client::{ChannelBinding, SslMode};
-use strandline_replication::{COPY_WORKERS_MAX, STREAM_MEMORY_MAX_DEFAULT, copy_workers_default};
+use strandline_replication::{COPY_WORKERS_MAX, STREAM_MEMORY_MAX_DEFAULT, WatchConfig, copy_workers_default};
 
 use crate::byte_size::ByteSize;
 
@@ -156,11 +157,27 @@ pub struct SubscriptionDefaults {
     pub retry_interval_ms: u64,
     /// As of [`PostgresReplication`].
     pub copy_workers: usize,
+    /// How often one looks at the primary for how much log its slot keeps; 0: never. The configured one, too.
+    pub slot_check_interval_ms: u64,
+    /// From where on that is warned of. The configured one, too.
+    pub slot_wal_warning: ByteSize,
 }
 
 impl Default for SubscriptionDefaults {
     fn default() -> Self {
-        SubscriptionDefaults { retry_interval_ms: 5000, copy_workers: copy_workers_default() }
+        SubscriptionDefaults {
+            retry_interval_ms: 5000,
+            copy_workers: copy_workers_default(),
+            slot_check_interval_ms: 10_000,
+            slot_wal_warning: ByteSize(1 << 30),
+        }
+    }
+}
+
+impl SubscriptionDefaults {
+    pub fn watch(&self) -> WatchConfig {
+        let interval = Some(Duration::from_millis(self.slot_check_interval_ms)).filter(|interval| !interval.is_zero());
+        WatchConfig { interval, retained_max: self.slot_wal_warning.0 }
     }
 }
 
@@ -168,6 +185,8 @@ impl Default for SubscriptionDefaults {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PostgresReplication {
+    /// libpq's connection string, in place of address, port, user, database and TLS settings.
+    pub connection: Option<Secret>,
     pub postgres_server_address: String,
     pub postgres_user: String,
     pub postgres_password: Secret,
@@ -252,6 +271,7 @@ impl Default for Conflicts {
 impl Default for PostgresReplication {
     fn default() -> Self {
         PostgresReplication {
+            connection: None,
             postgres_server_address: "127.0.0.1".into(),
             postgres_user: "postgres".into(),
             postgres_password: Secret(String::new()),
@@ -279,6 +299,24 @@ impl Default for PostgresReplication {
 }
 
 impl PostgresReplication {
+    /// A key that says where the primary is and has another value than when it is absent.
+    fn place_key(&self) -> Option<&'static str> {
+        let absent = PostgresReplication::default();
+        let differs = [
+            ("postgres_server_address", self.postgres_server_address != absent.postgres_server_address),
+            ("postgres_user", self.postgres_user != absent.postgres_user),
+            ("postgres_database", self.postgres_database != absent.postgres_database),
+            ("postgres_port", self.postgres_port != absent.postgres_port),
+            ("sslmode", self.sslmode.is_some()),
+            ("sslrootcert", self.sslrootcert.is_some()),
+            ("sslcert", self.sslcert.is_some()),
+            ("sslkey", self.sslkey.is_some()),
+            ("channel_binding", self.channel_binding.is_some()),
+            ("passfile", self.passfile.is_some()),
+        ];
+        differs.into_iter().find(|(_, differs)| *differs).map(|(key, _)| key)
+    }
+
     pub fn publications(&self) -> Vec<String> {
         match &self.publication_names {
             None => vec![self.slot_name.clone()],
@@ -433,6 +471,11 @@ impl Config {
             return refuse("subscriptions.retry_interval_ms", "must not be 0");
         }
         if let Some(source) = &self.postgres_replication {
+            if source.connection.is_some()
+                && let Some(key) = source.place_key()
+            {
+                return refuse(&format!("postgres_replication.{key}"), "is part of \"connection\" and cannot be given beside it");
+            }
             let slot = &source.slot_name;
             if slot.is_empty() {
                 return refuse("postgres_replication.slot_name", "is required");
@@ -606,6 +649,8 @@ mod tests {
         assert!(error("subscriptions:\n  retry_interval_ms: 0\n").contains("subscriptions.retry_interval_ms"));
         assert!(error("subscriptions:\n  copy_workers: 0\n").contains("subscriptions.copy_workers"));
         assert!(error("postgres_replication: {slot_name: a, copy_workers: 65}\n").contains("postgres_replication.copy_workers"));
+        let both = error("postgres_replication:\n  slot_name: s\n  connection: host=a\n  postgres_port: 1\n");
+        assert!(both.contains("config.yaml:4") && both.contains("postgres_port"), "{both}");
         let source = config.postgres_replication.unwrap();
         let defaults = PostgresReplication::default();
         assert_eq!(source.slot_name, "strandline");

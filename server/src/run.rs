@@ -44,7 +44,7 @@ pub fn run(config: Config) -> Result<()> {
     let configured = match &config.postgres_replication {
         Some(source) => {
             ensure_database(&store, &source.replica_database, &config.user.name)?;
-            Some(Configured { source: source.clone(), config: replica::replicator_config(&config, source)? })
+            Some(Configured { config: replica::replicator_config(&config, source)? })
         }
         None => None,
     };
@@ -54,6 +54,7 @@ pub fn run(config: Config) -> Result<()> {
         working_set: config.behavior.dolt_transaction_commit == Some(false),
         retry_wait: std::time::Duration::from_millis(config.subscriptions.retry_interval_ms),
         copy_workers: config.subscriptions.copy_workers,
+        watch: config.subscriptions.watch(),
     };
     let subscriptions = Subscriptions::new(store.clone(), settings, configured);
     let shown = Arc::clone(&subscriptions);
@@ -154,11 +155,11 @@ pub fn capture(config: &Config, source: &PostgresReplication, what: Capture) -> 
         match what {
             Capture::Install => {
                 let version = strandline_replication::install_ddl_capture(&config).await?;
-                Ok(format!("DDL capture is installed in database \"{}\" (PostgreSQL {version})\n", config.database))
+                Ok(format!("DDL capture is installed in database \"{}\" (PostgreSQL {version})\n", config.connection.database))
             }
             Capture::Remove => {
                 strandline_replication::remove_ddl_capture(&config).await?;
-                Ok(format!("DDL capture is removed from database \"{}\"\n", config.database))
+                Ok(format!("DDL capture is removed from database \"{}\"\n", config.connection.database))
             }
             Capture::Print => strandline_replication::ddl_capture_sql(&config).await,
         }

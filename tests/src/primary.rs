@@ -123,6 +123,11 @@ impl Primary {
         }
     }
 
+    /// The folder of its Unix-domain socket.
+    pub fn socket_folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }

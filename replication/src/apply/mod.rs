@@ -673,6 +673,7 @@ impl Applier {
         if self.context.config.subscription.is_some_and(|subscription| subscription.wait_durable) {
             self.context.store.wait_durable(position).map_err(Error::Store)?;
         }
+        self.context.progress.note_commit_time(commit.commit_time);
         self.context.progress.note_applied(end, position, self.context.store.durable());
         self.subscribed.pass(end, &self.context.records)?;
         if let Some(lsn) = self.subscribed.skip() {
@@ -754,8 +755,11 @@ impl Applier {
 
 /// Who makes replicated commits.
 pub(crate) fn author(config: &Config) -> Identity {
-    let name = if config.user.is_empty() { "strandline-replication" } else { &config.user };
-    Identity { name: name.to_owned(), email: format!("{name}@{}", config.host) }
+    let name = if config.connection.user.is_empty() { "strandline-replication" } else { &config.connection.user };
+    // The first server's, whichever is followed: who writes does not change with it.
+    let first = &config.connection.places.all()[0];
+    let host = if first.socket_folder().is_some() { "localhost" } else { &first.host };
+    Identity { name: name.to_owned(), email: format!("{name}@{host}") }
 }
 
 fn writer_of<'a>(running: &'a mut Running, context: &Context) -> Result<&'a mut Writer, Interruption> {

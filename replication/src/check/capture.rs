@@ -19,7 +19,7 @@ pub(super) async fn capture(findings: &mut Findings, primary: &Primary<'_>) {
         ),
         Ok(State::Unreadable) => findings.warning(
             "DDL capture is installed, but its key cannot be read, so what it says is not believed",
-            capture::grant_sql(&primary.config.user).trim_end().replace('\n', " "),
+            capture::grant_sql(&primary.config.connection.user).trim_end().replace('\n', " "),
         ),
         Err(error) => findings.unanswered("whether DDL capture is installed", error),
     }
@@ -46,7 +46,7 @@ fn script(config: &Config, version: u32) -> Result<String> {
     if version < MAJOR_VERSION_MIN {
         return Err(Error::Setup(format!("DDL capture needs PostgreSQL {MAJOR_VERSION_MIN} or later; the primary has {version}")));
     }
-    Ok(format!("BEGIN;\n{}{}COMMIT;\n", capture::install_sql(version), capture::grant_sql(&config.user)))
+    Ok(format!("BEGIN;\n{}{}COMMIT;\n", capture::install_sql(version), capture::grant_sql(&config.connection.user)))
 }
 
 /// Installs DDL capture on the primary, or brings it up to date. Returns the primary's major version.

@@ -16,7 +16,7 @@ use std::time::Instant;
 use tokio_postgres::Client;
 
 use crate::catalog::CatalogClient;
-use crate::client::{Connection, quote_identifier};
+use crate::client::{Connection, Place, quote_identifier};
 use crate::config::Config;
 use crate::error::Error;
 
@@ -111,7 +111,7 @@ pub async fn check(config: &Config) -> Vec<Finding> {
     let connected = begun.elapsed();
     let client = &catalog.client;
     let Some(major_version) = server::version(&mut findings, client, config, connected).await else { return findings.0 };
-    let primary = Primary { config, client, major_version, role: quote_identifier(&config.user) };
+    let primary = Primary { config, client, major_version, role: quote_identifier(&config.connection.user) };
     server::settings(&mut findings, &primary).await;
     server::encryption(&mut findings, &primary).await;
     let may_replicate = server::role(&mut findings, &primary).await;
@@ -151,12 +151,22 @@ async fn replication_connection(findings: &mut Findings, config: &Config) {
 }
 
 fn connection_text(config: &Config, error: &Error) -> String {
-    format!("could not connect to {}:{} as \"{}\", database \"{}\": {error}", config.host, config.port, config.user, config.database)
+    let connection = &config.connection;
+    let places: Vec<String> = connection.places.all().iter().map(place_text).collect();
+    format!("could not connect to {} as \"{}\", database \"{}\": {error}", places.join(" or "), connection.user, connection.database)
+}
+
+/// A server as one writes it.
+fn place_text(place: &Place) -> String {
+    match place.socket_folder() {
+        Some(_) => place.to_string(),
+        None => format!("{}:{}", place.host, place.port),
+    }
 }
 
 /// What makes the primary accept us, where its answer tells.
 fn connection_fix(config: &Config, error: &Error) -> Option<String> {
-    let user = quote_identifier(&config.user);
+    let user = quote_identifier(&config.connection.user);
     match error {
         Error::Primary { code, .. } => match code.as_str() {
             "28P01" => {
@@ -164,7 +174,7 @@ fn connection_fix(config: &Config, error: &Error) -> Option<String> {
             }
             "28000" => Some(format!(
                 "CREATE ROLE {user} LOGIN REPLICATION PASSWORD '...' if it is missing; and a line in pg_hba.conf: host {} {} ADDRESS/32 scram-sha-256, then SELECT pg_reload_conf()",
-                quote_identifier(&config.database),
+                quote_identifier(&config.connection.database),
                 user
             )),
             "3D000" => Some("set postgres_database to a database of the primary".to_owned()),
@@ -174,7 +184,7 @@ fn connection_fix(config: &Config, error: &Error) -> Option<String> {
         },
         Error::Connection { .. } => Some(format!(
             "see that the primary runs, that its listen_addresses covers this network, and that nothing blocks port {}",
-            config.port
+            config.connection.places.current().port
         )),
         Error::Setup(_) => Some("set postgres_password, or its environment variable".to_owned()),
         _ => None,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use super::{Findings, Primary, count};
+use super::{Findings, Primary, count, place_text};
 use crate::config::Config;
 use crate::replicator::MAJOR_VERSION_MIN;
 
@@ -38,7 +38,11 @@ pub(super) async fn version(findings: &mut Findings, client: &Client, config: &C
     };
     let (text, number, in_recovery, encoding): (String, i32, bool, String) = (row.get(0), row.get(1), row.get(2), row.get(3));
     let major = (number / 10_000).unsigned_abs();
-    let place = format!("PostgreSQL {text} at {}:{}, connected in {:.1} ms", config.host, config.port, connected.as_secs_f64() * 1e3);
+    let place = format!(
+        "PostgreSQL {text} at {}, connected in {:.1} ms",
+        place_text(config.connection.places.current()),
+        connected.as_secs_f64() * 1e3
+    );
     if major < MAJOR_VERSION_MIN {
         findings.error(format!("{place}: version {MAJOR_VERSION_MIN} or later is needed"), "upgrade the primary");
         return None;

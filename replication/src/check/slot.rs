@@ -32,7 +32,7 @@ pub(super) async fn slot(findings: &mut Findings, primary: &Primary<'_>) {
     let (pid, retained, application): (Option<i32>, Option<i64>, Option<String>) = (row.get(5), row.get(6), row.get(7));
     let keep_size_max: String = row.get(8);
     let drop = format!("SELECT pg_drop_replication_slot({});", quote_literal(name));
-    if let Err(error) = check_slot(&slot, name, &primary.config.database) {
+    if let Err(error) = check_slot(&slot, name, &primary.config.connection.database) {
         let fix = match &slot.wal_status {
             Some(status) if status == "lost" => {
                 format!("{drop} then make a new replica; ALTER SYSTEM SET max_slot_wal_keep_size lets a slot keep more")

@@ -75,7 +75,7 @@ async fn publication(findings: &mut Findings, primary: &Primary<'_>, name: &str)
         Ok(Some(row)) => row,
         Ok(None) => {
             findings.error(
-                format!("publication \"{name}\" does not exist in database \"{}\"", primary.config.database),
+                format!("publication \"{name}\" does not exist in database \"{}\"", primary.config.connection.database),
                 format!("CREATE PUBLICATION {} FOR ALL TABLES;", quote_identifier(name)),
             );
             return false;

@@ -6,6 +6,7 @@ use postgres_protocol::message::frontend;
 
 use super::channel_binding::server_end_point;
 use super::connection::{Connection, ConnectionConfig, take_text, unexpected};
+use super::places::Place;
 use super::tls::ChannelBinding;
 use crate::error::{Error, Result};
 
@@ -17,7 +18,7 @@ const SASL_CONTINUE: i32 = 11;
 const SASL_FINAL: i32 = 12;
 
 /// Answers the server's requests until it says that we are in.
-pub(super) async fn authenticate(connection: &mut Connection, config: &ConnectionConfig) -> Result<()> {
+pub(super) async fn authenticate(connection: &mut Connection, place: &Place, config: &ConnectionConfig) -> Result<()> {
     let (method, mut body) = request(connection).await?;
     if config.tls.channel_binding == ChannelBinding::Require && method != SASL {
         return Err(Error::Setup("channel_binding is require, and the primary asks for no authentication that has it".into()));
@@ -25,17 +26,17 @@ pub(super) async fn authenticate(connection: &mut Connection, config: &Connectio
     let mut out = BytesMut::new();
     match method {
         OK => return Ok(()),
-        CLEARTEXT_PASSWORD => frontend::password_message(password(config)?.as_bytes(), &mut out).map_err(unusable_password)?,
+        CLEARTEXT_PASSWORD => frontend::password_message(password(place, config)?.as_bytes(), &mut out).map_err(unusable_password)?,
         MD5_PASSWORD => {
             if body.len() < 4 {
                 return Err(Error::Protocol("an md5 request without a salt".into()));
             }
             let mut salt = [0; 4];
             body.copy_to_slice(&mut salt);
-            let hash = md5_hash(config.user.as_bytes(), password(config)?.as_bytes(), salt);
+            let hash = md5_hash(config.user.as_bytes(), password(place, config)?.as_bytes(), salt);
             frontend::password_message(hash.as_bytes(), &mut out).map_err(unusable_password)?;
         }
-        SASL => return scram(connection, config, body).await,
+        SASL => return scram(connection, place, config, body).await,
         other => return Err(Error::Setup(format!("the primary asks for authentication method {other}, which is not supported"))),
     }
     connection.send(&out).await?;
@@ -45,7 +46,7 @@ pub(super) async fn authenticate(connection: &mut Connection, config: &Connectio
     }
 }
 
-async fn scram(connection: &mut Connection, config: &ConnectionConfig, mut mechanisms: Bytes) -> Result<()> {
+async fn scram(connection: &mut Connection, place: &Place, config: &ConnectionConfig, mut mechanisms: Bytes) -> Result<()> {
     let mut offered = Vec::new();
     while let Some(mechanism) = take_text(&mut mechanisms).filter(|m| !m.is_empty()) {
         offered.push(mechanism);
@@ -53,7 +54,7 @@ async fn scram(connection: &mut Connection, config: &ConnectionConfig, mut mecha
     let refused = |e: std::io::Error| Error::Protocol(format!("authentication failed: {e}"));
     let end_point = connection.socket.server_certificate().and_then(server_end_point);
     let (mechanism, binding) = choose(&offered, connection.socket.is_tls(), end_point, config.tls.channel_binding)?;
-    let mut exchange = sasl::ScramSha256::new(password(config)?.as_bytes(), binding);
+    let mut exchange = sasl::ScramSha256::new(password(place, config)?.as_bytes(), binding);
     let mut out = BytesMut::new();
     frontend::sasl_initial_response(mechanism, exchange.message(), &mut out).map_err(refused)?;
     connection.send(&out).await?;
@@ -108,8 +109,8 @@ async fn request(connection: &mut Connection) -> Result<(i32, Bytes)> {
     Ok((body.get_i32(), body))
 }
 
-fn password(config: &ConnectionConfig) -> Result<&str> {
-    config
+fn password<'a>(place: &'a Place, config: &ConnectionConfig) -> Result<&'a str> {
+    place
         .password
         .as_deref()
         .filter(|p| !p.is_empty())

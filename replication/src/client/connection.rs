@@ -6,19 +6,17 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use postgres_protocol::message::frontend;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::authentication;
+use super::places::{Place, Places, Search, SessionAttributes};
 use super::socket::Socket;
 use super::tls::TlsOptions;
 use crate::error::{Error, Result};
 
-/// How long opening the socket may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long the primary may take to accept us once the socket is open.
-const STARTUP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long connecting to one server may take where `connect_timeout` says nothing.
+pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 /// The largest message outside of the stream: errors and one-row answers.
 const MESSAGE_SIZE_MAX: usize = 16 << 20;
@@ -44,13 +42,15 @@ pub const PINNED_SETTINGS: [(&str, &str); 11] = [
 /// Where the primary is and who we are there.
 #[derive(Clone)]
 pub struct ConnectionConfig {
-    pub host: String,
-    pub port: u16,
+    pub places: Places,
     pub user: String,
-    pub password: Option<String>,
     pub database: String,
     pub application_name: String,
     pub tls: TlsOptions,
+    /// Settings of the session as the server's command line has them (`-c name=value`); what we pin wins.
+    pub options: Option<String>,
+    /// For each server.
+    pub connect_timeout: Duration,
 }
 
 /// A connection in command mode.
@@ -67,43 +67,55 @@ pub(super) struct Frame {
 }
 
 impl Connection {
-    /// Connects, authenticates and waits until the server is ready.
+    /// Connects to the first server that will do, authenticates and waits until it is ready.
     /// # Errors
     /// `Connection`, `Primary`, `Protocol`; `Setup` when a password is needed and none is known.
     pub async fn connect(config: &ConnectionConfig) -> Result<Connection> {
-        Connection::open(config, true).await
+        Connection::open(config, config.places.search(), true).await
     }
 
-    /// As [`Connection::connect`], for plain SQL: takes a connection of the primary's and no walsender.
+    /// As [`Connection::connect`], for plain SQL beside the stream, on the same server: takes a connection of the primary's and no walsender.
     pub(crate) async fn connect_for_sql(config: &ConnectionConfig) -> Result<Connection> {
-        Connection::open(config, false).await
+        Connection::open(config, config.places.search_again(), false).await
     }
 
-    async fn open(config: &ConnectionConfig, replication: bool) -> Result<Connection> {
-        let connecting = TcpStream::connect((config.host.as_str(), config.port));
-        let socket = timeout(CONNECT_TIMEOUT, connecting)
-            .await
-            .unwrap_or_else(|_| Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "connection timed out")))
-            .map_err(Error::connection("connect to the primary"))?;
-        socket.set_nodelay(true).map_err(Error::connection("set up the connection"))?;
-        SockRef::from(&socket)
-            .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE))
-            .map_err(Error::connection("set up the connection"))?;
-        let starting = async {
-            let socket = Socket::secure(socket, &config.host, &config.tls).await?;
-            let mut connection = Connection { socket, received: BytesMut::new(), parameters: HashMap::new() };
-            connection.start(config, replication).await?;
-            Ok(connection)
+    async fn open(config: &ConnectionConfig, mut search: Search<'_>, replication: bool) -> Result<Connection> {
+        while let Some(place) = search.next() {
+            let connecting = Connection::connect_to(place, config, replication);
+            match timeout(config.connect_timeout, connecting).await.unwrap_or_else(|_| Err(timed_out())) {
+                Ok(connection) => {
+                    search.take();
+                    return Ok(connection);
+                }
+                Err(error) => search.fail(error)?,
+            }
+        }
+        Err(search.into_error())
+    }
+
+    async fn connect_to(place: &Place, config: &ConnectionConfig, replication: bool) -> Result<Connection> {
+        let socket = match place.socket() {
+            Some(path) => Socket::Unix(UnixStream::connect(path).await.map_err(Error::connection("connect to the primary"))?),
+            None => {
+                let socket = TcpStream::connect(place.tcp()).await.map_err(Error::connection("connect to the primary"))?;
+                socket.set_nodelay(true).map_err(Error::connection("set up the connection"))?;
+                SockRef::from(&socket)
+                    .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE))
+                    .map_err(Error::connection("set up the connection"))?;
+                Socket::secure(socket, &place.host, &config.tls).await?
+            }
         };
-        timeout(STARTUP_TIMEOUT, starting).await.unwrap_or_else(|_| {
-            Err(Error::Connection {
-                action: "connect to the primary",
-                source: std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer to the startup message"),
-            })
-        })
+        let mut connection = Connection { socket, received: BytesMut::new(), parameters: HashMap::new() };
+        connection.start(place, config, replication).await?;
+        if config.places.wanted() != SessionAttributes::Any {
+            let rows = connection.query(SessionAttributes::QUERY).await?;
+            let is = |column: usize, value: &str| rows.first().and_then(|row| row.get(column)?.as_deref()) == Some(value);
+            config.places.wanted().check(is(0, "true"), is(1, "on"))?;
+        }
+        Ok(connection)
     }
 
-    async fn start(&mut self, config: &ConnectionConfig, replication: bool) -> Result<()> {
+    async fn start(&mut self, place: &Place, config: &ConnectionConfig, replication: bool) -> Result<()> {
         let mut out = BytesMut::new();
         let fixed = [
             ("user", config.user.as_str()),
@@ -111,10 +123,11 @@ impl Connection {
             ("application_name", config.application_name.as_str()),
         ];
         let kind = replication.then_some(("replication", "database"));
-        frontend::startup_message(fixed.into_iter().chain(kind).chain(PINNED_SETTINGS), &mut out)
+        let options = config.options.as_deref().map(|options| ("options", options));
+        frontend::startup_message(fixed.into_iter().chain(kind).chain(options).chain(PINNED_SETTINGS), &mut out)
             .map_err(|e| Error::Setup(format!("the user or database name for the primary is invalid: {e}")))?;
         self.send(&out).await?;
-        authentication::authenticate(self, config).await?;
+        authentication::authenticate(self, place, config).await?;
         loop {
             let frame = self.frame().await?;
             match frame.tag {
@@ -198,6 +211,12 @@ impl Connection {
         let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>();
         self.parameter("server_version").and_then(|version| digits(version).parse().ok()).unwrap_or(0)
     }
+}
+
+/// In libpq's words.
+pub(crate) fn timed_out() -> Error {
+    let source = std::io::Error::new(std::io::ErrorKind::TimedOut, "timeout expired");
+    Error::Connection { action: "connect to the primary", source }
 }
 
 /// The size of the message at the front of `bytes`, header included; `None` when the header is not all there.

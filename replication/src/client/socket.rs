@@ -1,11 +1,11 @@
-//! The socket under a connection, in plain text or in TLS.
+//! The socket under a connection: TCP in plain text or in TLS, or a Unix-domain socket.
 
 use std::io;
 
 use bytes::BytesMut;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -19,6 +19,8 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 #[derive(Debug)]
 pub(super) enum Socket {
     Plain(TcpStream),
+    /// Of this machine, where nobody listens in.
+    Unix(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
@@ -54,22 +56,24 @@ impl Socket {
     /// The certificate that the server has shown.
     pub(super) fn server_certificate(&self) -> Option<&CertificateDer<'static>> {
         match self {
-            Socket::Plain(_) => None,
+            Socket::Plain(_) | Socket::Unix(_) => None,
             Socket::Tls(stream) => stream.get_ref().1.peer_certificates()?.first(),
         }
     }
 
-    /// The socket itself, for its options.
-    pub(super) fn tcp(&self) -> &TcpStream {
+    /// The socket itself, for its options; a Unix-domain socket has no low-water mark that waiting would heed.
+    pub(super) fn tcp(&self) -> Option<&TcpStream> {
         match self {
-            Socket::Plain(tcp) => tcp,
-            Socket::Tls(stream) => stream.get_ref().0,
+            Socket::Plain(tcp) => Some(tcp),
+            Socket::Unix(_) => None,
+            Socket::Tls(stream) => Some(stream.get_ref().0),
         }
     }
 
     pub(super) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Socket::Plain(tcp) => tcp.write_all(bytes).await,
+            Socket::Unix(unix) => unix.write_all(bytes).await,
             Socket::Tls(stream) => {
                 stream.write_all(bytes).await?;
                 stream.flush().await
@@ -81,6 +85,7 @@ impl Socket {
     pub(super) async fn read(&mut self, into: &mut BytesMut) -> io::Result<usize> {
         match self {
             Socket::Plain(tcp) => tcp.read_buf(into).await,
+            Socket::Unix(unix) => unix.read_buf(into).await,
             Socket::Tls(stream) => stream.read_buf(into).await,
         }
     }

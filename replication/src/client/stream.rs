@@ -81,9 +81,7 @@ impl ReplicationStream {
         let read = if self.low_water.is_behind() {
             match timeout(BEHIND_WAIT, reading).await {
                 Ok(read) => read,
-                Err(_) => {
-                    return self.low_water.set_behind(self.socket.tcp(), false).map_err(Error::connection("set up the connection"));
-                }
+                Err(_) => return self.set_behind(false),
             }
         } else {
             reading.await
@@ -94,11 +92,18 @@ impl ReplicationStream {
                 Err(Error::Connection { action: "receive from the primary", source })
             }
             // A TLS record is smaller than the mark, so there the socket itself says how much waits.
-            count if count >= BEHIND_SIZE || (self.socket.is_tls() && self.low_water.has_waiting(self.socket.tcp())) => {
-                self.low_water.set_behind(self.socket.tcp(), true).map_err(Error::connection("set up the connection"))
-            }
+            count if count >= BEHIND_SIZE || (self.socket.is_tls() && self.has_waiting()) => self.set_behind(true),
             _ => Ok(()),
         }
+    }
+
+    fn has_waiting(&self) -> bool {
+        self.socket.tcp().is_some_and(|tcp| self.low_water.has_waiting(tcp))
+    }
+
+    fn set_behind(&mut self, behind: bool) -> Result<()> {
+        let Some(tcp) = self.socket.tcp() else { return Ok(()) };
+        self.low_water.set_behind(tcp, behind).map_err(Error::connection("set up the connection"))
     }
 
     /// Splits the whole messages off the front of the buffer.

@@ -4,8 +4,9 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::client::{ConnectionConfig, PasswordFile, TlsOptions};
+use crate::client::{CONNECT_TIMEOUT_DEFAULT, ConnectionConfig, PasswordFile, Place, Places, SOCKET_FOLDER, SessionAttributes, TlsOptions};
 
 /// Options of libpq 15.
 const KNOWN: [&str; 37] = [
@@ -49,12 +50,15 @@ const KNOWN: [&str; 37] = [
 ];
 
 /// What of them is done here.
-const SUPPORTED: [&str; 13] = [
+const SUPPORTED: [&str; 17] = [
     "application_name",
     "channel_binding",
+    "connect_timeout",
     "dbname",
     "fallback_application_name",
     "host",
+    "hostaddr",
+    "options",
     "passfile",
     "password",
     "port",
@@ -62,17 +66,20 @@ const SUPPORTED: [&str; 13] = [
     "sslkey",
     "sslmode",
     "sslrootcert",
+    "target_session_attrs",
     "user",
 ];
 
 /// Options with a value at which they ask for nothing.
-const HARMLESS: [(&str, &[&str]); 5] = [
+const HARMLESS: [(&str, &[&str]); 4] = [
     ("client_encoding", &["", "UTF8", "utf8", "UTF-8", "utf-8"]),
     ("gssencmode", &["", "disable", "prefer"]),
-    ("target_session_attrs", &["", "any"]),
     ("keepalives", &["", "1"]),
     ("sslcompression", &["", "0"]),
 ];
+
+/// Longer than anybody waits.
+const NO_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A parsed connection string: options in the order in which they were given.
 #[derive(Clone, PartialEq, Eq)]
@@ -124,17 +131,28 @@ impl Conninfo {
         Ok(conninfo)
     }
 
+    /// What is wrong whatever the environment says.
     fn check(&self) -> Result<(), ConninfoError> {
-        let host = self.get("host").unwrap_or_default();
-        if host.contains(',') || self.get("port").is_some_and(|port| port.contains(',')) {
-            return Err(ConninfoError::Unsupported("a connection string with several hosts".into()));
+        let given = |name: &str| self.get(name).map(str::to_owned);
+        places(given("host"), given("hostaddr"), given("port"))?;
+        self.timeout()?;
+        self.session_attributes().map(drop)
+    }
+
+    /// As libpq: one second counts as two, 0 and less as no limit.
+    fn timeout(&self) -> Result<Duration, ConninfoError> {
+        let Some(text) = self.get("connect_timeout").filter(|text| !text.is_empty()) else { return Ok(CONNECT_TIMEOUT_DEFAULT) };
+        match text.trim().parse::<i32>() {
+            Err(_) => syntax(format!("invalid integer value \"{text}\" for connection option \"connect_timeout\"")),
+            Ok(seconds) => Ok(u64::try_from(seconds).ok().filter(|s| *s > 0).map_or(NO_TIMEOUT, |s| Duration::from_secs(s.max(2)))),
         }
-        if host.starts_with(['/', '@']) {
-            return Err(ConninfoError::Unsupported("a connection over a Unix-domain socket".into()));
-        }
-        match self.get("port").filter(|port| !port.is_empty()) {
-            Some(port) if !port.parse::<u16>().is_ok_and(|port| port > 0) => syntax(format!("invalid port number: \"{port}\"")),
-            _ => Ok(()),
+    }
+
+    fn session_attributes(&self) -> Result<SessionAttributes, ConninfoError> {
+        match self.get("target_session_attrs").filter(|text| !text.is_empty()) {
+            None => Ok(SessionAttributes::Any),
+            Some("prefer-standby") => Err(ConninfoError::Unsupported("target_session_attrs \"prefer-standby\"".into())),
+            Some(text) => text.parse().map_err(|()| ConninfoError::Syntax(format!("invalid target_session_attrs value: \"{text}\""))),
         }
     }
 
@@ -145,18 +163,13 @@ impl Conninfo {
 
     /// Where and as whom to connect; `variable` looks into the environment, as libpq does for what is not given.
     /// # Errors
-    /// A value that its option does not take, and the lack of a host.
+    /// A value that its option does not take.
     pub fn resolve(&self, application_name: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<ConnectionConfig, ConninfoError> {
         let given = |name: &str, environment: &str| {
             self.get(name).filter(|value| !value.is_empty()).map(str::to_owned).or_else(|| variable(environment))
         };
         let wrong = |name: &str, value: &str| ConninfoError::Syntax(format!("invalid {name} value: \"{value}\""));
-        let host = given("host", "PGHOST").filter(|host| !host.starts_with(['/', '@']));
-        let host = host.ok_or_else(|| ConninfoError::Unsupported("a connection without a host (over a Unix-domain socket)".into()))?;
-        let port = match given("port", "PGPORT") {
-            Some(port) => port.parse().map_err(|_| ConninfoError::Syntax(format!("invalid port number: \"{port}\"")))?,
-            None => 5432,
-        };
+        let mut places = places(given("host", "PGHOST"), given("hostaddr", "PGHOSTADDR"), given("port", "PGPORT"))?;
         let user = given("user", "PGUSER").or_else(|| variable("USER")).unwrap_or_else(|| "postgres".to_owned());
         let database = given("dbname", "PGDATABASE").unwrap_or_else(|| user.clone());
         let path = |name: &str, environment: &str| given(name, environment).map(PathBuf::from);
@@ -172,15 +185,63 @@ impl Conninfo {
         if let Some(wish) = given("channel_binding", "PGCHANNELBINDING") {
             tls.channel_binding = wish.parse().map_err(|()| wrong("channel_binding", &wish))?;
         }
-        let password = given("password", "PGPASSWORD").or_else(|| {
-            let named = path("passfile", "PGPASSFILE").map(PasswordFile);
-            let file = named.or_else(|| variable("HOME").map(|home| PasswordFile::of_home(Path::new(&home))))?;
-            file.password(&host, port, &database, &user)
-        });
+        let named = path("passfile", "PGPASSFILE").map(PasswordFile);
+        let file = named.or_else(|| variable("HOME").map(|home| PasswordFile::of_home(Path::new(&home))));
+        for place in &mut places {
+            place.password = given("password", "PGPASSWORD").or_else(|| {
+                // The usual socket is written as localhost there.
+                let host = if place.host == SOCKET_FOLDER { "localhost" } else { &place.host };
+                file.as_ref()?.password(host, place.port, &database, &user)
+            });
+        }
         let name = self.get("application_name").or_else(|| self.get("fallback_application_name")).filter(|name| !name.is_empty());
         let application_name = name.unwrap_or(application_name).to_owned();
-        Ok(ConnectionConfig { host, port, user, password, database, application_name, tls })
+        let places = Places::new(places, self.session_attributes()?);
+        Ok(ConnectionConfig {
+            places,
+            user,
+            database,
+            application_name,
+            tls,
+            options: given("options", "PGOPTIONS"),
+            connect_timeout: self.timeout()?,
+        })
     }
+}
+
+/// The servers that `host`, `hostaddr` and `port` name, each a list with commas; one port counts for all. Without a host it is the usual socket of this machine.
+fn places(hosts: Option<String>, addresses: Option<String>, ports: Option<String>) -> Result<Vec<Place>, ConninfoError> {
+    let list = |text: &Option<String>| -> Vec<String> {
+        text.iter().filter(|text| !text.is_empty()).flat_map(|text| text.split(',')).map(|item| item.trim().to_owned()).collect()
+    };
+    let (hosts, addresses, ports) = (list(&hosts), list(&addresses), list(&ports));
+    let count = if addresses.is_empty() { hosts.len().max(1) } else { addresses.len() };
+    if !addresses.is_empty() && !hosts.is_empty() && hosts.len() != count {
+        return syntax(format!("could not match {} host names to {count} hostaddr values", hosts.len()));
+    }
+    if ports.len() > 1 && ports.len() != count {
+        return syntax(format!("could not match {} port numbers to {count} hosts", ports.len()));
+    }
+    let place = |i: usize| {
+        let host = hosts.get(i).filter(|host| !host.is_empty());
+        let address = match addresses.get(i).filter(|address| !address.is_empty()) {
+            None => None,
+            Some(text) => Some(text.parse().map_err(|_| ConninfoError::Syntax(format!("could not parse network address \"{text}\"")))?),
+        };
+        let host = host.or_else(|| addresses.get(i)).cloned().unwrap_or_else(|| SOCKET_FOLDER.to_owned());
+        if host.starts_with('@') {
+            return Err(ConninfoError::Unsupported("a socket in the abstract namespace".into()));
+        }
+        let port = match ports.get(if ports.len() == 1 { 0 } else { i }).filter(|port| !port.is_empty()) {
+            None => 5432,
+            Some(text) => match text.parse::<u16>() {
+                Ok(port) if port > 0 => port,
+                _ => return syntax(format!("invalid port number: \"{text}\"")),
+            },
+        };
+        Ok(Place { address, ..Place::new(host, port, None) })
+    };
+    (0..count).map(place).collect()
 }
 
 fn syntax<T>(what: impl Into<String>) -> Result<T, ConninfoError> {
@@ -233,25 +294,31 @@ fn parse_uri(rest: &str) -> Result<Vec<(String, String)>, ConninfoError> {
             options.push(("password".to_owned(), percent_decode(password)?));
         }
     }
-    if places.contains(',') {
-        return Err(ConninfoError::Unsupported("a connection string with several hosts".into()));
-    }
-    let (host, port) = match places.strip_prefix('[') {
-        Some(bracketed) => match bracketed.split_once(']') {
-            None => return syntax("end of string reached when looking for matching \"]\" in IPv6 host address in URI"),
-            Some(("", _)) => return syntax("IPv6 host address may not be empty in URI"),
-            Some((host, "")) => (host, None),
-            Some((host, after)) => match after.strip_prefix(':') {
-                Some(port) => (host, Some(port)),
-                None => return syntax("unexpected character after the IPv6 host address in URI (expected \":\" or \"/\")"),
+    let (mut hosts, mut ports) = (Vec::new(), Vec::new());
+    for place in places.split(',') {
+        let (host, port) = match place.strip_prefix('[') {
+            Some(bracketed) => match bracketed.split_once(']') {
+                None => return syntax("end of string reached when looking for matching \"]\" in IPv6 host address in URI"),
+                Some(("", _)) => return syntax("IPv6 host address may not be empty in URI"),
+                Some((host, "")) => (host, ""),
+                Some((host, after)) => match after.strip_prefix(':') {
+                    Some(port) => (host, port),
+                    None => return syntax("unexpected character after the IPv6 host address in URI (expected \":\" or \"/\")"),
+                },
             },
-        },
-        None => places.split_once(':').map_or((places, None), |(host, port)| (host, Some(port))),
-    };
-    for (name, value) in [("host", Some(host)), ("port", port), ("dbname", database)] {
-        if let Some(value) = value.filter(|value| !value.is_empty()) {
-            options.push((name.to_owned(), percent_decode(value)?));
+            None => place.split_once(':').unwrap_or((place, "")),
+        };
+        hosts.push(percent_decode(host)?);
+        ports.push(percent_decode(port)?);
+    }
+    let has_any = |list: &[String]| list.iter().any(|item| !item.is_empty());
+    for (name, list) in [("host", hosts), ("port", ports)] {
+        if has_any(&list) {
+            options.push((name.to_owned(), list.join(",")));
         }
+    }
+    if let Some(database) = database.filter(|database| !database.is_empty()) {
+        options.push(("dbname".to_owned(), percent_decode(database)?));
     }
     for parameter in query.into_iter().flat_map(|query| query.split('&')).filter(|parameter| !parameter.is_empty()) {
         let Some((name, value)) = parameter.split_once('=') else {
@@ -350,16 +417,41 @@ mod tests {
     #[test]
     fn what_is_not_done_is_refused_by_name() {
         for (text, named) in [
-            ("host=a,b", "several hosts"),
-            ("postgresql://a,b/", "several hosts"),
-            ("host=/tmp", "Unix-domain"),
-            ("host=a options='-c x=y'", "\"options\""),
-            ("host=a connect_timeout=3", "\"connect_timeout\""),
+            ("host=@a", "abstract namespace"),
+            ("host=a target_session_attrs=prefer-standby", "prefer-standby"),
+            ("host=a tcp_user_timeout=3", "\"tcp_user_timeout\""),
             ("host=a gssencmode=require", "\"gssencmode\""),
         ] {
             assert!(matches!(error(text), ConninfoError::Unsupported(what) if what.contains(named)), "{text}");
         }
         assert!(Conninfo::parse("host=a gssencmode=prefer target_session_attrs=any").is_ok());
+    }
+
+    #[test]
+    fn several_servers_are_named_in_order() {
+        let list = |text: &str| {
+            let config = Conninfo::parse(text).unwrap().resolve("s", &|_| None).unwrap();
+            config.places.all().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(list("host=a,b"), ["\"a\", port 5432", "\"b\", port 5432"]);
+        assert_eq!(list("host=a,b port=1"), ["\"a\", port 1", "\"b\", port 1"]);
+        assert_eq!(list("host=a,b port=1,"), ["\"a\", port 1", "\"b\", port 5432"]);
+        assert_eq!(list("postgresql://u@a:1,[::1],b:3/d"), ["\"a\", port 1", "\"::1\", port 5432", "\"b\", port 3"]);
+        assert_eq!(list("host=/tmp port=7"), ["socket \"/tmp/.s.PGSQL.7\""]);
+        assert_eq!(list("postgresql://%2Ftmp/d"), ["socket \"/tmp/.s.PGSQL.5432\""]);
+        assert_eq!(list("dbname=d"), ["socket \"/var/run/postgresql/.s.PGSQL.5432\""]);
+        assert_eq!(list("hostaddr=127.0.0.1,::1 port=1,2"), ["\"127.0.0.1\", port 1", "\"::1\", port 2"]);
+        assert_eq!(syntax_error("host=a,b port=1,2,3"), "could not match 3 port numbers to 2 hosts");
+        assert_eq!(syntax_error("host=a,b hostaddr=::1"), "could not match 2 host names to 1 hostaddr values");
+        assert_eq!(syntax_error("hostaddr=here"), "could not parse network address \"here\"");
+        assert_eq!(syntax_error("host=a connect_timeout=x"), "invalid integer value \"x\" for connection option \"connect_timeout\"");
+        assert_eq!(syntax_error("host=a target_session_attrs=best"), "invalid target_session_attrs value: \"best\"");
+        let timeout = |text: &str| Conninfo::parse(text).unwrap().resolve("s", &|_| None).unwrap().connect_timeout;
+        assert_eq!(timeout("host=a connect_timeout=1"), Duration::from_secs(2));
+        assert_eq!(timeout("host=a connect_timeout=7"), Duration::from_secs(7));
+        assert_eq!(timeout("host=a connect_timeout=0"), NO_TIMEOUT);
+        let config = Conninfo::parse("host=a options='-c work_mem=1MB'").unwrap().resolve("s", &|_| None).unwrap();
+        assert_eq!(config.options.as_deref(), Some("-c work_mem=1MB"));
     }
 
     #[test]
@@ -372,20 +464,18 @@ mod tests {
         };
         let conninfo = Conninfo::parse("host=h").unwrap();
         let config = conninfo.resolve("sub", &environment).unwrap();
+        let place = config.places.current();
+        assert_eq!((place.host.as_str(), place.port, config.user.as_str(), config.database.as_str()), ("h", 5432, "from env", "from env"));
         assert_eq!(
-            (config.host.as_str(), config.port, config.user.as_str(), config.database.as_str()),
-            ("h", 5432, "from env", "from env")
-        );
-        assert_eq!(
-            (config.password.as_deref(), config.tls.mode, config.application_name.as_str()),
+            (place.password.as_deref(), config.tls.mode, config.application_name.as_str()),
             (Some("env secret"), SslMode::Disable, "sub")
         );
         let conninfo = Conninfo::parse("host=h user=u password=hunter2 dbname=d application_name=a sslmode=require").unwrap();
         let config = conninfo.resolve("sub", &environment).unwrap();
-        assert_eq!((config.user.as_str(), config.password.as_deref(), config.database.as_str()), ("u", Some("hunter2"), "d"));
+        let place = config.places.current();
+        assert_eq!((config.user.as_str(), place.password.as_deref(), config.database.as_str()), ("u", Some("hunter2"), "d"));
         assert_eq!((config.tls.mode, config.application_name.as_str()), (SslMode::Require, "a"));
         assert!(!format!("{conninfo:?}").contains("hunter2"));
-        assert!(matches!(Conninfo::parse("dbname=d").unwrap().resolve("s", &|_| None), Err(ConninfoError::Unsupported(_))));
         assert!(matches!(Conninfo::parse("host=h sslmode=maybe").unwrap().resolve("s", &|_| None), Err(ConninfoError::Syntax(_))));
     }
 }

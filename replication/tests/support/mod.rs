@@ -6,9 +6,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use strandline_replication::client::TlsOptions;
+use strandline_replication::client::{CONNECT_TIMEOUT_DEFAULT, ConnectionConfig, Place, Places, TlsOptions};
 use strandline_replication::{
     CommitMode, Config, ConflictPolicies, CreateTables, Handle, InitialCopy, Replicator, STREAM_MEMORY_MAX_DEFAULT, Snapshot, State,
+    WatchConfig,
 };
 use strandline_storage::root::Root;
 use strandline_storage::schema::{Column, Index, IndexColumn, IndexKey, PUBLIC_SCHEMA_OID};
@@ -63,12 +64,15 @@ impl Replica {
 
     pub fn start(&mut self) {
         let mut config = Config {
-            host: "127.0.0.1".into(),
-            port: self.port,
-            user: "postgres".into(),
-            password: Some(primary::PASSWORD.into()),
-            database: "postgres".into(),
-            tls: TlsOptions::default(),
+            connection: ConnectionConfig {
+                places: Places::one(Place::new("127.0.0.1", self.port, Some(primary::PASSWORD.into()))),
+                user: "postgres".into(),
+                database: "postgres".into(),
+                application_name: "strandline".into(),
+                tls: TlsOptions::default(),
+                options: None,
+                connect_timeout: CONNECT_TIMEOUT_DEFAULT,
+            },
             slot_name: SLOT.into(),
             publication_names: vec![SLOT.into()],
             replica_database: "postgres".into(),
@@ -84,7 +88,7 @@ impl Replica {
             spool_folder: self.spool_folder(),
             two_phase: false,
             prepared_folder: self.folder.path().join("prepared"),
-            application_name: "strandline".into(),
+            watch: WatchConfig { interval: None, retained_max: 0 },
             subscription: None,
             expressions: None,
         };

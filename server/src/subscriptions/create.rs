@@ -1,5 +1,7 @@
 //! CREATE SUBSCRIPTION, and what it shares with ALTER: the questions to the primary.
 
+use std::io::ErrorKind;
+
 use strandline_replication::Error as ReplicationError;
 use strandline_replication::client::ConnectionConfig;
 use strandline_replication::subscription::{PublishedName, Publisher};
@@ -122,14 +124,26 @@ pub(super) fn connect(connection: &ConnectionConfig) -> Result<Publisher> {
 
 /// libpq's words for a connection that could not be made.
 pub(super) fn connection_failure(connection: &ConnectionConfig, error: &ReplicationError) -> String {
+    const SOCKET_QUESTION: &str = "\n\tIs the server running locally and accepting connections on that socket?";
+    // All were tried, and the error is the last one's.
+    let place = connection.places.all().last().unwrap_or_else(|| connection.places.current());
+    let is_socket = place.socket_folder().is_some();
     let what = match error {
         ReplicationError::Primary { message, .. } => format!("FATAL:  {message}"),
-        ReplicationError::Connection { source, .. } if source.kind() == std::io::ErrorKind::ConnectionRefused => {
-            "Connection refused\n\tIs the server running on that host and accepting TCP/IP connections?".to_owned()
-        }
+        ReplicationError::Connection { source, .. } => match (source.kind(), is_socket) {
+            (ErrorKind::ConnectionRefused, false) => {
+                "Connection refused\n\tIs the server running on that host and accepting TCP/IP connections?".to_owned()
+            }
+            (ErrorKind::ConnectionRefused, true) => format!("Connection refused{SOCKET_QUESTION}"),
+            (ErrorKind::NotFound, true) => format!("No such file or directory{SOCKET_QUESTION}"),
+            // What a server is not, and that it did not answer in time, is said as it is.
+            (ErrorKind::Other | ErrorKind::TimedOut, _) => source.to_string(),
+            _ => error.to_string(),
+        },
         other => other.to_string(),
     };
-    format!("connection to server at \"{}\", port {} failed: {what}", connection.host, connection.port)
+    let at = if is_socket { "on" } else { "at" };
+    format!("connection to server {at} {place} failed: {what}")
 }
 
 /// What the primary answered, as libpq shows it.

@@ -113,13 +113,7 @@ impl Definition {
         let connection = self.connection()?;
         let folder = format!("subscription_{oid}");
         Ok(ReplicatorConfig {
-            host: connection.host,
-            port: connection.port,
-            user: connection.user,
-            password: connection.password,
-            database: connection.database,
-            application_name: connection.application_name,
-            tls: connection.tls,
+            connection,
             slot_name: self.slot_name.clone().unwrap_or_default(),
             publication_names: self.publications.clone(),
             replica_database: self.database.clone(),
@@ -135,6 +129,7 @@ impl Definition {
             spool_folder: settings.data_dir.join("spool").join(&folder),
             two_phase: self.two_phase,
             prepared_folder: settings.data_dir.join("prepared").join(&folder),
+            watch: settings.watch,
             subscription: Some(SubscriptionConfig {
                 oid,
                 disable_on_error: self.disable_on_error,

@@ -17,13 +17,12 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use strandline_replication::subscription::{Publisher, SubscriptionRecords};
-use strandline_replication::{Config as ReplicatorConfig, CopyTotals, Handle, Replicator, Snapshot};
+use strandline_replication::{Config as ReplicatorConfig, CopyTotals, Handle, Replicator, Snapshot, WatchConfig};
 use strandline_sql::error::{ErrorCode, Result, SqlError};
 use strandline_sql::session::subscription::{SubscriptionCaller, SubscriptionCommand, Subscriptions as Commands};
 use strandline_sql::session::{Engine, Notice};
 use strandline_storage::{Oid, Store};
 
-use crate::config::PostgresReplication;
 use crate::expressions::expressions;
 use definition::Definition;
 
@@ -39,11 +38,11 @@ pub struct Settings {
     pub working_set: bool,
     pub retry_wait: Duration,
     pub copy_workers: usize,
+    pub watch: WatchConfig,
 }
 
 /// The source of the configuration file.
 pub struct Configured {
-    pub source: PostgresReplication,
     pub config: ReplicatorConfig,
 }
 

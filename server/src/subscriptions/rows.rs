@@ -1,10 +1,10 @@
-//! What SQL shows of subscriptions: `pg_subscription` and its like, `strand_replication_conflicts`.
+//! What SQL shows of subscriptions: `pg_subscription` and its like, `strand_replication_conflicts`, `strand_replication_status`.
 
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 use strandline_replication::subscription::{SubscriptionRecords, TableRecord};
-use strandline_replication::{Conflict, ConflictKind, CopiedTable, Snapshot, State, Status};
+use strandline_replication::{Conflict, ConflictKind, CopiedTable, SlotView, Snapshot, State, Status};
 use strandline_sql::session::RowsFor;
 use strandline_sql::system::pg_catalog::database_oid;
 use strandline_storage::value::{DataType, TextSettings, Value};
@@ -44,6 +44,7 @@ impl Subscriptions {
             "pg_stat_subscription_stats" => stats_row,
             "pg_replication_origin" => |shown, _| json!({ "roident": shown.oid, "roname": format!("pg_{}", shown.oid) }),
             "pg_replication_origin_status" => origin_row,
+            "strand_replication_status" => status_row,
             "pg_subscription_rel" => return self.shown().iter().flat_map(|shown| self.table_rows(shown, viewer)).collect(),
             "pg_stat_progress_copy" => return self.shown().iter().flat_map(copy_rows).collect(),
             "strand_replication_conflicts" => return self.shown().iter().flat_map(conflict_rows).collect(),
@@ -55,7 +56,8 @@ impl Subscriptions {
     fn shown(&self) -> Vec<Shown> {
         let mut all = Vec::new();
         if let (Some(configured), Some(records)) = (&self.configured, self.configured_records()) {
-            let (source, config) = (&configured.source, &configured.config);
+            let config = &configured.config;
+            let places = config.connection.places.all();
             let definition = Definition {
                 name: config.slot_name.clone(),
                 owner: BOOTSTRAP_ROLE,
@@ -64,7 +66,10 @@ impl Subscriptions {
                 // Without the password, which is the file's affair.
                 conninfo: format!(
                     "host={} port={} user={} dbname={}",
-                    source.postgres_server_address, source.postgres_port, source.postgres_user, source.postgres_database
+                    places.iter().map(|place| place.host.as_str()).collect::<Vec<_>>().join(","),
+                    places.iter().map(|place| place.port.to_string()).collect::<Vec<_>>().join(","),
+                    config.connection.user,
+                    config.connection.database
                 ),
                 slot_name: Some(config.slot_name.clone()),
                 publications: config.publication_names.clone(),
@@ -188,6 +193,40 @@ fn stats_row(shown: &Shown, _: &RowsFor) -> Json {
         "confl_update_exists": conflicts(ConflictKind::UpdateExists),
         "confl_update_missing": conflicts(ConflictKind::UpdateMissing),
         "confl_delete_missing": conflicts(ConflictKind::DeleteMissing),
+    })
+}
+
+/// Where replication is, at a glance: `strand_replication_status`.
+fn status_row(shown: &Shown, _: &RowsFor) -> Json {
+    let definition = &shown.definition;
+    let snapshot = shown.status.as_ref().map(|status| status.snapshot());
+    let of = |value: fn(&Snapshot) -> Json| snapshot.as_ref().map_or(Json::Null, value);
+    let slot = |value: fn(&SlotView) -> Json| snapshot.as_ref().and_then(|s| s.primary.as_ref()?.slot.as_ref()).map_or(Json::Null, value);
+    let states: serde_json::Map<String, Json> =
+        shown.tables.iter().map(|table| (format!("{}.{}", table.schema, table.name), json!(table.state.to_string()))).collect();
+    json!({
+        "subscription": definition.name,
+        "database": definition.database,
+        "branch": definition.branch,
+        "state": snapshot.as_ref().map_or("disabled", |s| s.state.as_str()),
+        "slot_name": definition.slot_name,
+        "received_lsn": of(|s| json!(s.received.to_string())),
+        "applied_lsn": of(|s| json!(s.applied.to_string())),
+        "durable_lsn": of(|s| json!(s.durable.to_string())),
+        "last_commit_time": of(|s| time(s.last_commit_time)),
+        "transactions": of(|s| json!(s.transaction_count)),
+        "primary_lsn": of(|s| json!(s.primary.as_ref().map(|view| view.end.to_string()))),
+        "primary_time": of(|s| time(s.primary.as_ref().map(|view| view.time))),
+        "lag_bytes": of(|s| json!(s.lag().map(|lag| lag.bytes))),
+        "lag_seconds": of(|s| json!(s.lag().map(|lag| lag.time.as_secs_f64()))),
+        "slot_wal_bytes": slot(|slot| json!(slot.retained)),
+        "slot_wal_status": slot(|slot| json!(slot.wal_status)),
+        "slot_safe_wal_size": slot(|slot| json!(slot.safe_size)),
+        "tables": Json::Object(states).to_string(),
+        "errors": shown.counts.apply_errors + shown.counts.copy_errors,
+        "last_error": of(|s| json!(s.last_error.as_ref().map(|e| e.1.as_str()))),
+        "last_error_time": of(|s| time(s.last_error.as_ref().map(|e| e.0))),
+        "next_retry": of(|s| time(s.next_retry)),
     })
 }
 

@@ -160,6 +160,10 @@ pub fn lookup_own(name: &str) -> Option<Arc<dyn VirtualTable>> {
             let shape = Shape::of(status::REPLICATION_CONFLICTS_COLUMNS);
             (VersionTable::new("strand_replication_conflicts", shape, status::scan_replication_conflicts), 1)
         }
+        "strand_replication_status" => {
+            let shape = Shape::of(status::REPLICATION_STATUS_COLUMNS);
+            (VersionTable::new("strand_replication_status", shape, status::scan_replication_status), 2)
+        }
         _ => return None,
     };
     table.oid = VERSION_TABLE_OID + (DATABASE_WIDE.len() + position) as Oid;

@@ -42,6 +42,32 @@ pub const REPLICATION_CONFLICTS_COLUMNS: &[(&str, Oid)] = &[
     ("their_row", oid::JSON),
 ];
 
+/// Where each subscription is, as the server knows it.
+pub const REPLICATION_STATUS_COLUMNS: &[(&str, Oid)] = &[
+    ("subscription", TEXT),
+    ("database", TEXT),
+    ("branch", TEXT),
+    ("state", TEXT),
+    ("slot_name", TEXT),
+    ("received_lsn", oid::PG_LSN),
+    ("applied_lsn", oid::PG_LSN),
+    ("durable_lsn", oid::PG_LSN),
+    ("last_commit_time", oid::TIMESTAMPTZ),
+    ("transactions", oid::INT8),
+    ("primary_lsn", oid::PG_LSN),
+    ("primary_time", oid::TIMESTAMPTZ),
+    ("lag_bytes", oid::INT8),
+    ("lag_seconds", oid::FLOAT8),
+    ("slot_wal_bytes", oid::INT8),
+    ("slot_wal_status", TEXT),
+    ("slot_safe_wal_size", oid::INT8),
+    ("tables", oid::JSONB),
+    ("errors", oid::INT8),
+    ("last_error", TEXT),
+    ("last_error_time", oid::TIMESTAMPTZ),
+    ("next_retry", oid::TIMESTAMPTZ),
+];
+
 /// What happened to an object between two roots, in Dolt's words.
 fn status_word(from: Option<&CatalogObject>, to: Option<&CatalogObject>) -> &'static str {
     match (from, to) {
@@ -108,10 +134,22 @@ pub fn scan_local_conflicts(shape: &Shape, context: &Arc<StatementContext>, requ
 
 /// The latest conflicts of the stream with rows here, oldest first.
 pub fn scan_replication_conflicts(shape: &Shape, context: &Arc<StatementContext>, request: &ScanRequest) -> Result<BatchIterator> {
-    let rows = context.session.server_rows("strand_replication_conflicts");
-    let rows = rows
-        .into_iter()
-        .map(|json| REPLICATION_CONFLICTS_COLUMNS.iter().map(|(name, ty)| value_of(*ty, name, &json[*name])).collect::<Result<Row>>());
+    scan_server_rows("strand_replication_conflicts", REPLICATION_CONFLICTS_COLUMNS, shape, context, request)
+}
+
+pub fn scan_replication_status(shape: &Shape, context: &Arc<StatementContext>, request: &ScanRequest) -> Result<BatchIterator> {
+    scan_server_rows("strand_replication_status", REPLICATION_STATUS_COLUMNS, shape, context, request)
+}
+
+fn scan_server_rows(
+    table: &str,
+    columns: &'static [(&'static str, Oid)],
+    shape: &Shape,
+    context: &Arc<StatementContext>,
+    request: &ScanRequest,
+) -> Result<BatchIterator> {
+    let rows = context.session.server_rows(table).into_iter();
+    let rows = rows.map(|json| columns.iter().map(|(name, ty)| value_of(*ty, name, &json[*name])).collect::<Result<Row>>());
     Ok(shape.batches(request, Box::new(rows.collect::<Vec<_>>().into_iter())))
 }
 
