@@ -30,7 +30,7 @@ use crate::tree::{Cursor, LeafRows, SpillPace, Tree, TreeBuilder};
 use crate::value::{Row, Value};
 
 /// Rows that are sorted together, and what their keys and values may take (in bytes).
-const SORT_ROWS_MAX: usize = 64 * 1024;
+const SORT_ROWS_MAX: usize = if cfg!(test) { 1024 } else { 64 * 1024 };
 const SORT_SIZE_MAX: usize = 32 << 20;
 /// The rows that tell, before the first leaf is begun, how large rows are, and what they may take.
 const SAMPLE_ROWS: usize = if cfg!(test) { 64 } else { 4096 };

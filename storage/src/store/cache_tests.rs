@@ -236,6 +236,42 @@ fn a_unique_index_larger_than_memory_finds_its_duplicate() {
     watched.check("verification");
 }
 
+#[test]
+fn rows_in_any_order_from_several_loaders_are_sorted_and_merged_within_the_limit() {
+    let count = 60_000;
+    for schema in [table(TABLE, "t", true), indexed(true)] {
+        let disk = SimulatedDisk::default();
+        let (store, branch) = made(&disk);
+        let mut watched = Watched { store: &store, largest: 0 };
+        let mut apply = branch.begin_apply(true).unwrap();
+        apply.put_table(schema).unwrap();
+        let load = apply.table_load(TABLE).unwrap();
+        let mut loaders: Vec<_> = (0..3).map(|_| load.loader()).collect();
+        for n in 0..count {
+            // A third of the table each, every row far from the last.
+            let at = n % 3;
+            let id = at * (count / 3) + (n / 3 * 7919) % (count / 3);
+            loaders[at as usize].push(&mut row(id, 0)).unwrap();
+            watched.look();
+        }
+        let mut runs = Vec::new();
+        for loader in loaders {
+            runs.extend(loader.finish().unwrap());
+            watched.look();
+        }
+        assert!(runs.len() > 50, "{} runs", runs.len());
+        let loaded = load.finish(runs).unwrap();
+        watched.look();
+        assert_eq!(apply.replace_with(TABLE, loaded).unwrap(), count as u64);
+        apply.commit(meta("load", 1)).unwrap();
+        watched.check("load");
+        let root = branch.state().head_root;
+        check_rows(&root, (0..count).map(|id| row(id, 0)), &mut watched);
+        data(&root).verify().unwrap();
+        watched.check("scan");
+    }
+}
+
 /// Readers hold snapshots, some for long, while transactions move amounts between rows: every snapshot has the same sum, twice.
 #[test]
 fn readers_with_snapshots_see_one_moment_while_leaves_come_and_go() {
