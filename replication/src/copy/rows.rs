@@ -394,6 +394,33 @@ mod tests {
         assert!(decode(&none, Format::Text, &[b"x\n"]).is_err());
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 512, ..Default::default() })]
+
+        #[test]
+        fn no_bytes_panic_the_decoder(
+            bytes: Vec<u8>,
+            damage in proptest::collection::vec((0usize..200, proptest::prelude::any::<u8>()), 0..6),
+        ) {
+            let types = [23, 25, 1700, 1184, 1186, 3802, 1007, 869, 3906, 1562, 17, 2950, 1082];
+            let (_, mapping) = mapped(&types, &types);
+            let nulls = [vec![0, types.len() as u8, 0, 0, 0, 4, 0, 0, 0, 7], vec![0xff; 4 * (types.len() - 1)]].concat();
+            let fields: Vec<u8> = types.iter().flat_map(|_| [&[0, 0, 0, 8][..], &[0, 1, 0, 0, 0, 0, 0, 0]].concat()).collect();
+            let row = [vec![0, types.len() as u8], fields].concat();
+            for whole in [[HEADER, &nulls, END].concat(), [HEADER, &row, END].concat(), [HEADER, &bytes].concat(), bytes.clone()] {
+                let mut damaged = whole;
+                for (at, byte) in &damage {
+                    if let Some(slot) = damaged.get_mut(*at) {
+                        *slot = *byte;
+                    }
+                }
+                for format in [Format::Binary, Format::Text] {
+                    let _ = decode(&mapping, format, &[&damaged]);
+                }
+            }
+        }
+    }
+
     #[test]
     fn escapes_of_copy_are_taken_out() {
         let mut out = Vec::new();
