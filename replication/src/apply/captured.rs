@@ -11,7 +11,7 @@ use strandline_storage::schema::TableSchema;
 
 use super::columns::{drop_table, rename_schema};
 use super::definition::Definition;
-use super::details::table_of_index;
+use super::details::{follow_type, table_of_index};
 use super::relation::{SourceColumn, SourceRelation};
 use super::tables::connect_known;
 use super::{Applier, Interruption, KnownRelation, Running, adopt_tables, busy, writer_of};
@@ -66,11 +66,8 @@ impl Applier {
                 Ok(()) => {}
             }
             opened = self.capture_keys.open(message.content, xid);
-            if let Err(why) = &opened {
-                tracing::warn!(xid, why, "a captured command is left out; its table is followed as without DDL capture");
-            }
         }
-        Ok(opened.ok())
+        Ok(opened.map_err(|why| self.capture_keys.warn(xid, why)).ok())
     }
 
     fn follow_captured(&mut self, running: &mut Running, lsn: Lsn, command: &Command, table: &RemoteTable) -> Result<(), Interruption> {
@@ -152,7 +149,7 @@ impl Applier {
         let mut types = RemoteTypes::default();
         types.add(changed.clone());
         let writer = writer_of(running, &self.context)?;
-        if types.update(self.context.maker(), writer, changed)? {
+        if follow_type(self.context.maker(), writer, &types, changed)? {
             tracing::info!(r#type = %format_args!("{}.{}", changed.schema, changed.name), "changed a type as on the primary");
         }
         Ok(())

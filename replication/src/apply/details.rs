@@ -3,13 +3,19 @@
 //! What is here and was in neither (an index or a constraint made here by hand) stays. Indexes and constraints are known by their oids on the primary, which a
 //! rename keeps, or else by their names.
 
-use strandline_storage::schema::{CatalogObject, IndexKey, TableSchema};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use strandline_storage::schema::{CatalogObject, IndexKey, TableSchema, TypeDefinition, UserType};
 use strandline_storage::value::Row;
-use strandline_storage::{Error as StoreError, Oid, Value};
+use strandline_storage::{Catalog, DataType, Edit, Error as StoreError, Oid, Value};
 
 use super::definition::Follower;
-use crate::catalog::{self, RemoteColumn, RemoteIndex, RemoteTable};
+use crate::catalog::{self, Maker, RemoteColumn, RemoteIndex, RemoteTable, RemoteType, RemoteTypes};
 use crate::error::Result;
+
+/// How many domains lie over each other at most.
+const DOMAIN_DEPTH_MAX: usize = 32;
 
 impl Follower<'_> {
     /// Takes over all of the definition; the columns that are sent have been followed already. `base`: what was taken over last.
@@ -20,13 +26,13 @@ impl Follower<'_> {
         let catalog = self.edit.root().catalog();
         let Some(table) = catalog.table_by_name(&now.schema, &now.name).map(|table| table.oid) else { return Ok(()) };
         for changed in &now.types {
-            self.definition.types.update(self.maker, self.edit, changed)?;
+            follow_type(self.maker, self.edit, &self.definition.types, changed)?;
         }
         if let Some(base) = base {
             self.follow_generated(table, base, now)?;
         }
         self.add_generated(table, base, now)?;
-        self.add_sequences(table, now)?;
+        self.follow_sequences(table, base, now)?;
         self.follow_columns(table, base, now)?;
         self.follow_keys(table, base, now)?;
         self.follow_checks(table, base, now)?;
@@ -129,13 +135,27 @@ impl Follower<'_> {
         }
     }
 
-    fn add_sequences(&mut self, table: Oid, now: &RemoteTable) -> Result<()> {
+    /// Sequences that columns own, and those that defaults use. Their positions are not the primary's.
+    fn follow_sequences(&mut self, table: Oid, base: Option<&RemoteTable>, now: &RemoteTable) -> Result<()> {
         let owner = catalog::owner(self.edit);
+        let before = base.map_or(&[][..], |base| &base.sequences);
         for sequence in &now.sequences {
+            let old = before.iter().find(|old| (old.attnum, old.owned) == (sequence.attnum, sequence.owned));
+            if let Some(old) = old.filter(|old| *old != sequence) {
+                catalog::change_sequence(self.maker, self.edit, old, sequence, &self.definition.types)?;
+            }
             let name = now.columns.iter().find(|column| column.attnum == sequence.attnum).map(|column| column.name.as_str());
             let schema = self.schema(table)?;
             let Some(attnum) = name.and_then(|name| Some(schema.columns[schema.column_index(name)?].attnum)) else { continue };
             catalog::ensure_sequence(self.maker, self.edit, sequence, (table, attnum), &self.definition.types, &owner)?;
+        }
+        for old in before.iter().filter(|old| old.owned && now.sequences.iter().all(|sequence| sequence.attnum != old.attnum)) {
+            let here = self.edit.root().catalog().relation(&old.schema, &old.name).map(|object| (**object).clone());
+            if let Some(CatalogObject::Sequence(sequence)) = here
+                && sequence.owned_by.is_some_and(|(owner, _)| owner == table)
+            {
+                self.edit.drop_object(sequence.oid)?;
+            }
         }
         Ok(())
     }
@@ -278,6 +298,117 @@ impl Follower<'_> {
     }
 }
 
+/// Gives a type that is here its definition of now, and values their labels of now: a label that was renamed keeps its place among them. Returns whether something
+/// changed.
+pub(super) fn follow_type(maker: Maker<'_>, edit: &mut Edit, types: &RemoteTypes, changed: &RemoteType) -> Result<bool> {
+    let Some((oid, before)) = types.find_here(edit, changed).map(|here| (here.oid, here.definition.clone())) else { return Ok(false) };
+    if !types.update(maker, edit, changed)? {
+        return Ok(false);
+    }
+    let catalog = Arc::clone(edit.root().catalog());
+    let after = match catalog.get(oid).map(|object| &**object) {
+        Some(CatalogObject::Type(user_type)) => &user_type.definition,
+        _ => return Ok(true),
+    };
+    let (TypeDefinition::Enum(before), TypeDefinition::Enum(after)) = (&before, after) else { return Ok(true) };
+    let renamed: HashMap<&str, &str> =
+        before.iter().zip(after).filter(|(old, new)| old != new).map(|(old, new)| (&**old, &**new)).collect();
+    if before.len() != after.len() || renamed.is_empty() {
+        return Ok(true);
+    }
+    for table in catalog.tables() {
+        let uses: Vec<(usize, bool)> =
+            table.columns.iter().enumerate().filter_map(|(at, c)| Some((at, holds_labels(&catalog, &c.data_type, oid, 0)?))).collect();
+        if !uses.is_empty() {
+            edit.rewrite_table(TableSchema::clone(table), &mut |mut row: Row| {
+                for (at, is_array) in &uses {
+                    rename_labels(&mut row[*at], *is_array, &renamed);
+                }
+                Ok(row)
+            })?;
+        }
+    }
+    Ok(true)
+}
+
+/// Whether values of a type are labels of an enum (`false`), or arrays of them (`true`).
+fn holds_labels(catalog: &Catalog, data_type: &DataType, of: Oid, depth: usize) -> Option<bool> {
+    if data_type.oid == of {
+        return Some(false);
+    }
+    if let Some(element) = &data_type.element {
+        return holds_labels(catalog, element, of, depth).map(|_| true);
+    }
+    match catalog.get(data_type.oid).map(|object| &**object) {
+        Some(CatalogObject::Type(UserType { definition: TypeDefinition::Domain { base, .. }, .. })) if depth < DOMAIN_DEPTH_MAX => {
+            holds_labels(catalog, base, of, depth + 1)
+        }
+        _ => None,
+    }
+}
+
+fn rename_labels(value: &mut Value, is_array: bool, renamed: &HashMap<&str, &str>) {
+    let Value::Bytes(bytes) = &*value else { return };
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let new = if is_array { labels_in_array(text, renamed) } else { renamed.get(text).map(|new| (*new).to_owned()) };
+    if let Some(new) = new {
+        *value = Value::bytes(&new);
+    }
+}
+
+/// An array's text with other labels.
+fn labels_in_array(text: &str, renamed: &HashMap<&str, &str>) -> Option<String> {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    // Bounds stand in front: `[2:3]={a,b}`.
+    for c in chars.by_ref() {
+        out.push(c);
+        if c == '{' {
+            break;
+        }
+    }
+    let mut item = String::new();
+    let mut was_quoted = false;
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => {
+                was_quoted = true;
+                while let Some(c) = chars.next().filter(|c| *c != '"') {
+                    item.extend(if c == '\\' { chars.next() } else { Some(c) });
+                }
+            }
+            '{' | '}' | ',' => {
+                if was_quoted || !item.is_empty() {
+                    let label = renamed.get(item.as_str()).filter(|_| was_quoted || item != "NULL").map_or(item.as_str(), |new| new);
+                    push_item(&mut out, label, was_quoted || item != "NULL");
+                }
+                item.clear();
+                was_quoted = false;
+                out.push(c);
+            }
+            c => item.push(c),
+        }
+    }
+    (out != text).then_some(out)
+}
+
+/// An element as PostgreSQL prints it: in quotes where it must be.
+fn push_item(out: &mut String, label: &str, is_label: bool) {
+    let is_plain = |c: char| !matches!(c, '"' | '\\' | '{' | '}' | ',') && !c.is_whitespace();
+    if !is_label || (!label.is_empty() && !label.eq_ignore_ascii_case("null") && label.chars().all(is_plain)) {
+        out.push_str(label);
+        return;
+    }
+    out.push('"');
+    for c in label.chars() {
+        if matches!(c, '"' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out.push('"');
+}
+
 /// Where an index of the primary is now.
 fn paired<'a>(old: &RemoteIndex, now: &'a [RemoteIndex]) -> Option<&'a RemoteIndex> {
     now.iter().find(|new| new.oid == old.oid).or_else(|| now.iter().find(|new| new.name == old.name))
@@ -298,4 +429,23 @@ pub(super) fn table_of_index(catalog: &strandline_storage::Catalog, schema: &str
         }
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_in_arrays_are_renamed_whatever_stands_around_them() {
+        let renamed = HashMap::from([("ok", "fine"), ("a,b", "plain"), ("null", "two words")]);
+        let of = |text: &str| labels_in_array(text, &renamed);
+        assert_eq!(of("{ok,sad,NULL}").as_deref(), Some("{fine,sad,NULL}"));
+        assert_eq!(of("[2:3]={ok,ok}").as_deref(), Some("[2:3]={fine,fine}"));
+        assert_eq!(of(r#"{{ok,"a,b"},{"null",NULL}}"#).as_deref(), Some(r#"{{fine,plain},{"two words",NULL}}"#));
+        assert_eq!(of(r#"{"q\"ok",""}"#), None);
+        assert_eq!(of("{}"), None);
+        for damaged in ["", "{", "{\"", "{ok", "}"] {
+            of(damaged);
+        }
+    }
 }

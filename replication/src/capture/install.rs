@@ -167,6 +167,8 @@ BEGIN
       UNION SELECT k.conrelid FROM command c JOIN pg_constraint k ON k.oid = c.objid WHERE c.classid = 'pg_catalog.pg_constraint'::regclass
       UNION SELECT d.refobjid FROM command c JOIN pg_depend d ON d.objid = c.objid AND d.classid = c.classid
         WHERE c.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = c.classid AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0
+      UNION SELECT a.attrelid FROM command c JOIN pg_type t ON t.oid = c.objid JOIN pg_attribute a ON a.atttypid IN (t.oid, t.typarray)
+        WHERE c.classid = 'pg_catalog.pg_type'::regclass
       UNION SELECT s.oid FROM command c JOIN pg_class s ON s.relnamespace = c.objid WHERE c.classid = 'pg_catalog.pg_namespace'::regclass
     ),
     family AS (SELECT oid FROM concerned UNION SELECT i.inhrelid FROM family f JOIN pg_inherits i ON i.inhparent = f.oid)

@@ -37,8 +37,11 @@ pub(crate) const PREFIX: &str = "strandline_ddl";
 
 const CODE_DIGITS: usize = 64;
 
-/// How long a key that did not fit, or could not be read, is not asked for again.
-const READ_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// How long a key that did not fit, or could not be read, is not asked for again: whoever sends forged messages shall not make us ask for each.
+const READ_AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// How long the log is not told of another message that was left out.
+const WARN_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// What a command has done to one object.
 #[derive(Debug, Deserialize)]
@@ -86,6 +89,7 @@ pub(crate) struct Dropped {
 pub(crate) struct Keys {
     key: Option<Key>,
     read_at: Option<Instant>,
+    warned_at: Option<Instant>,
 }
 
 struct Key {
@@ -97,6 +101,14 @@ impl Keys {
     /// Whether it is worth to read the key (again).
     pub(crate) fn is_due(&self) -> bool {
         self.read_at.is_none_or(|at| at.elapsed() >= READ_AGAIN_AFTER)
+    }
+
+    /// Tells the log of a message that was left out, unless it has just been told of another.
+    pub(crate) fn warn(&mut self, xid: u32, why: &str) {
+        if self.warned_at.is_none_or(|at| at.elapsed() >= WARN_AGAIN_AFTER) {
+            self.warned_at = Some(Instant::now());
+            tracing::warn!(xid, why, "a captured command is left out; its table is followed as without DDL capture");
+        }
     }
 
     /// Reads the key from the primary.
@@ -160,7 +172,7 @@ mod tests {
     use super::*;
 
     fn keys() -> Keys {
-        Keys { key: Some(Key { inner: vec![1; 64], outer: vec![2; 64] }), read_at: None }
+        Keys { key: Some(Key { inner: vec![1; 64], outer: vec![2; 64] }), ..Keys::default() }
     }
 
     fn sealed(body: &str) -> Vec<u8> {

@@ -308,6 +308,35 @@ pub(crate) fn ensure_sequence(
     Ok(edit.put_object(CatalogObject::Sequence(sequence))?)
 }
 
+/// Makes a sequence that is here what it is on the primary now; where it stands is its own affair.
+pub(crate) fn change_sequence(
+    maker: Maker<'_>,
+    edit: &mut Edit,
+    old: &RemoteSequence,
+    new: &RemoteSequence,
+    types: &RemoteTypes,
+) -> Result<()> {
+    let here = edit.root().catalog().relation(&old.schema, &old.name).map(|object| (**object).clone());
+    let Some(CatalogObject::Sequence(here)) = here else { return Ok(()) };
+    let is_same_name = (&old.schema, &old.name) == (&new.schema, &new.name);
+    if !is_same_name && edit.root().catalog().relation(&new.schema, &new.name).is_some() {
+        return Ok(());
+    }
+    let changed = Sequence {
+        schema_oid: ensure_schema(maker.store, edit, &new.schema)?,
+        name: new.name.clone(),
+        data_type: types.translate(maker, edit, new.type_oid, -1)?,
+        start: new.start,
+        increment: new.increment,
+        min: new.min,
+        max: new.max,
+        cache: new.cache,
+        cycle: new.cycle,
+        ..here
+    };
+    Ok(edit.put_object(CatalogObject::Sequence(changed))?)
+}
+
 /// The oid of the schema with this name, which is made if it is missing.
 pub(crate) fn ensure_schema(store: &Store, edit: &mut Edit, name: &str) -> Result<Oid> {
     if let Some(schema) = edit.root().catalog().schema(name) {

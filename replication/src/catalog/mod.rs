@@ -15,8 +15,8 @@ mod visible;
 
 pub(crate) use client::CatalogClient;
 pub(crate) use create::{
-    check_default, create_table, ensure_schema, ensure_sequence, local_column, local_identity, owner, set_generated, table_from_relation,
-    translate_check, translate_index,
+    change_sequence, check_default, create_table, ensure_schema, ensure_sequence, local_column, local_identity, owner, set_generated,
+    table_from_relation, translate_check, translate_index,
 };
 pub(crate) use describe::{RemoteColumn, RemoteIndex, RemoteTable, definitions_sql, has_older_rows, read_tables};
 pub(crate) use foreign_keys::{connect as connect_foreign_keys, warn_missing as warn_missing_foreign_keys};

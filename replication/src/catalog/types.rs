@@ -266,11 +266,16 @@ impl RemoteTypes {
         Ok(oid)
     }
 
+    /// The type here that has the name of one of the primary's.
+    pub(crate) fn find_here<'a>(&self, edit: &'a Edit, remote: &RemoteType) -> Option<&'a UserType> {
+        let schema_oid = edit.root().catalog().schema(&remote.schema)?.oid;
+        type_named(edit, schema_oid, &remote.name)
+    }
+
     /// Gives a type that is here the definition that it has on the primary now. Does nothing for a type that is not here, or that is of another kind here.
     /// Returns whether something changed.
     pub(crate) fn update(&self, maker: Maker<'_>, edit: &mut Edit, remote: &RemoteType) -> Result<bool> {
-        let Some(schema_oid) = edit.root().catalog().schema(&remote.schema).map(|schema| schema.oid) else { return Ok(false) };
-        let Some(mut here) = type_named(edit, schema_oid, &remote.name).cloned() else { return Ok(false) };
+        let Some(mut here) = self.find_here(edit, remote).cloned() else { return Ok(false) };
         let now = self.definition(maker, edit, remote, 0)?;
         let fits = match (&here.definition, &now) {
             (TypeDefinition::Domain { base, .. }, TypeDefinition::Domain { base: other, .. }) => base == other,
