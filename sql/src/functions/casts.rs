@@ -89,7 +89,7 @@ pub fn output(context: &StatementContext, data_type: &DataType, datum: &Datum<'_
         Datum::Int4(v) if data_type.kind == Kind::Int4 => v.to_string(),
         Datum::Int8(v) if data_type.kind == Kind::Int8 => v.to_string(),
         Datum::Int8(v) if data_type.kind == Kind::Oid => system::oid_output(context, data_type.oid, *v as u32),
-        Datum::Bytes(_) if matches!(data_type.kind, Kind::Text | Kind::Bpchar | Kind::Json | Kind::Jsonb | Kind::Enum | Kind::Other) => {
+        Datum::Bytes(_) if matches!(data_type.kind, Kind::Text | Kind::Bpchar | Kind::Json | Kind::Jsonb | Kind::Enum) => {
             datum.str().to_owned()
         }
         Datum::Bytes(_) if data_type.kind == Kind::Array && !element_depends_on_session(data_type) => datum.str().to_owned(),
@@ -105,7 +105,16 @@ fn element_depends_on_session(data_type: &DataType) -> bool {
     data_type.element.as_ref().is_some_and(|e| {
         matches!(
             e.kind,
-            Kind::Date | Kind::Timestamp | Kind::Timestamptz | Kind::Timetz | Kind::Interval | Kind::Bytea | Kind::Float4 | Kind::Float8
+            Kind::Date
+                | Kind::Timestamp
+                | Kind::Timestamptz
+                | Kind::Timetz
+                | Kind::Interval
+                | Kind::Bytea
+                | Kind::Float4
+                | Kind::Float8
+                // Ranges of those.
+                | Kind::Other
         )
     })
 }

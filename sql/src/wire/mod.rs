@@ -65,9 +65,7 @@ pub fn encode(context: &StatementContext, data_type: &DataType, datum: &Datum<'_
     match format {
         Format::Text => {
             match (datum, data_type.kind) {
-                (Datum::Bytes(bytes), Kind::Text | Kind::Bpchar | Kind::Json | Kind::Jsonb | Kind::Enum | Kind::Other) => {
-                    out.extend_from_slice(bytes)
-                }
+                (Datum::Bytes(bytes), Kind::Text | Kind::Bpchar | Kind::Json | Kind::Jsonb | Kind::Enum) => out.extend_from_slice(bytes),
                 (Datum::Int8(v), Kind::Oid) if data_type.oid != oid::OID => {
                     out.extend_from_slice(crate::functions::system::oid_output(context, data_type.oid, *v as u32).as_bytes());
                 }
