@@ -55,6 +55,8 @@ pub struct SubscriptionConfig {
     pub wait_durable: bool,
     /// Leave out what the primary itself has from another server.
     pub only_local: bool,
+    /// Values come in their types' binary form where they have one, from servers that can (from version 14). Types must be the same here and there.
+    pub binary: bool,
     /// How long to wait after an error that does not pass by itself.
     pub retry_wait: Duration,
 }

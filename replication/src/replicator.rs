@@ -367,6 +367,7 @@ impl Replicator {
             streaming: config.streaming,
             two_phase: config.two_phase,
             only_local: config.subscription.is_some_and(|subscription| subscription.only_local),
+            binary: config.subscription.is_some_and(|subscription| subscription.binary),
         };
         let stream = connection.start_replication(&config.slot_name, start, &options).await?;
         context.status.set_state(State::Streaming);

@@ -91,6 +91,8 @@ pub trait SessionAccess: Send + Sync {
     fn sequence_state(&self, sequence: &strandline_storage::schema::Sequence) -> crate::session::SequenceState;
     fn set_config(&self, name: &str, value: &str, is_local: bool) -> Result<String>;
     fn current_setting(&self, name: &str) -> Result<Option<String>>;
+    /// Of one subscription, or (`None`) of all.
+    fn reset_subscription_statistics(&self, oid: Option<u32>) -> Result<()>;
     /// Rows that the server knows and sql does not (replication status, backends): by virtual table name, JSON objects.
     fn server_rows(&self, table: &str) -> Vec<serde_json::Value>;
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use strandline_storage::schema::TableSchema;
 use strandline_storage::value::{Row, TextSettings};
-use strandline_storage::{DataType, Oid, Root, Timestamp, Value};
+use strandline_storage::{DataType, Kind, Oid, Root, Timestamp, Value};
 
 use super::constant::constant_default;
 use crate::expressions::{Expressions, RowValues};
@@ -88,6 +88,8 @@ pub(crate) struct Target {
     pub(crate) data_type: DataType,
     pub(crate) not_null: bool,
     pub(crate) key: bool,
+    /// The primary's type has another binary form, or none that could be told from ours.
+    pub(crate) other_form: bool,
 }
 
 /// Why a row's values cannot be had.
@@ -110,6 +112,7 @@ impl Mapping {
                     data_type: target.data_type.clone(),
                     not_null: target.not_null,
                     key: key_columns.contains(&position),
+                    other_form: has_other_form(column, &target.data_type),
                 })
             })
             .collect();
@@ -346,6 +349,18 @@ impl Mapping {
     }
 }
 
+/// Says whether a value of the primary's column, in its binary form, is something else in the binary form of our type. Types that users have made there are
+/// known by their names only; ours of these names check what they read.
+fn has_other_form(column: &SourceColumn, local: &DataType) -> bool {
+    let Some(sent) = DataType::builtin(column.type_oid, -1) else { return false };
+    let of_one_kind = |a: &DataType, b: &DataType| a.kind == b.kind && (a.kind != Kind::Other || a.oid == b.oid);
+    let elements_differ = match (&sent.element, &local.element) {
+        (Some(a), Some(b)) => !of_one_kind(a, b),
+        (a, b) => a.is_some() != b.is_some(),
+    };
+    !of_one_kind(&sent, local) || elements_differ
+}
+
 /// A sent value in the local column's type; `None` for an unchanged one.
 #[inline]
 fn parse(sent: TupleValue<'_>, target: &Target, settings: &TextSettings) -> Result<Option<Value>, String> {
@@ -361,6 +376,11 @@ fn parse(sent: TupleValue<'_>, target: &Target, settings: &TextSettings) -> Resu
         }
         TupleValue::Null => Ok(Some(Value::Null)),
         TupleValue::Unchanged => Ok(None),
+        // Many types take any eight bytes for a value of theirs.
+        TupleValue::Binary(_) if target.other_form => Err(format!(
+            "the primary's type has another binary form than {}, so the value can be sent only as text",
+            target.data_type.sql_name()
+        )),
         TupleValue::Binary(bytes) => target
             .data_type
             .from_binary(bytes)

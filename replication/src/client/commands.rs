@@ -49,6 +49,8 @@ pub struct StreamOptions {
     pub two_phase: bool,
     /// What the server has from another one is not sent, by servers that can leave it out (from version 16).
     pub only_local: bool,
+    /// Values are sent in their types' binary form where they have one.
+    pub binary: bool,
 }
 
 impl StreamOptions {
@@ -65,6 +67,9 @@ impl StreamOptions {
         let mut list = format!("\"proto_version\" '{protocol_version}', \"publication_names\" '{}'", names.replace('\'', "''"));
         if server_major_version >= 14 {
             list.push_str(", \"messages\" 'true'");
+            if self.binary {
+                list.push_str(", \"binary\" 'true'");
+            }
             if self.streaming {
                 list.push_str(", \"streaming\" 'on'");
             }
@@ -178,8 +183,13 @@ mod tests {
 
     #[test]
     fn a_server_is_asked_for_what_its_version_has() {
-        let options =
-            StreamOptions { publications: vec!["a".into(), "it's \"b\"".into()], streaming: true, two_phase: false, only_local: false };
+        let options = StreamOptions {
+            publications: vec!["a".into(), "it's \"b\"".into()],
+            streaming: true,
+            two_phase: false,
+            only_local: false,
+            binary: false,
+        };
         let names = r#""publication_names" '"a","it''s ""b"""'"#;
         assert_eq!(options.list(13), format!(r#""proto_version" '1', {names}"#));
         assert_eq!(options.list(14), format!(r#""proto_version" '2', {names}, "messages" 'true', "streaming" 'on'"#));
@@ -191,6 +201,9 @@ mod tests {
         let local = StreamOptions { only_local: true, ..options.clone() };
         assert_eq!(local.list(15), options.list(15));
         assert_eq!(local.list(16), options.list(16) + ", \"origin\" 'none'");
+        let binary = StreamOptions { binary: true, ..options.clone() };
+        assert_eq!(binary.list(13), options.list(13));
+        assert!(binary.list(14).contains(", \"binary\" 'true'"));
         let whole = StreamOptions { streaming: false, ..options };
         assert_eq!(whole.list(15), format!(r#""proto_version" '3', {names}, "messages" 'true'"#));
     }

@@ -7,6 +7,7 @@ use strandline_storage::Lsn;
 
 use super::create::{connect, published_tables, stored, warn_of_missing};
 use super::definition::{self, Definition};
+use super::plan::{Desired, Plan};
 use super::{CONFIGURED_OID, Found, Subscriptions, check_owner, defined_by_file, exists, missing};
 
 fn state_error(message: impl Into<String>) -> SqlError {
@@ -32,73 +33,88 @@ impl Form {
 }
 
 impl Subscriptions {
+    /// Plans a change; one that asks the primary is carried out at once (and never comes from a transaction block).
     pub(super) fn alter(
         &self,
+        plan: &mut Plan,
         name: &str,
         change: SubscriptionChange,
         caller: &SubscriptionCaller,
         notify: &mut dyn FnMut(Notice),
     ) -> Result<()> {
-        if self.is_configured(name, &caller.database) {
-            return self.alter_configured(name, change, caller);
-        }
-        let found = self.find(name, &caller.database)?.ok_or_else(|| missing(name))?;
+        let found = self.find(plan, name, &caller.database)?.ok_or_else(|| missing(name))?;
         check_owner(&found, caller)?;
+        let mut definition = found.definition.clone();
+        let mut pending = found.pending.clone();
         match change {
             SubscriptionChange::Connection(conninfo) => {
                 definition::connection(&conninfo, name)?;
-                self.replace(&found, Definition { conninfo, ..found.definition.clone() })
+                definition.conninfo = conninfo;
             }
-            SubscriptionChange::Set { slot_name, create_tables, settings } => self.set(&found, slot_name, create_tables, settings),
+            SubscriptionChange::Set { slot_name, create_tables, settings } => {
+                set(&found, &mut definition, slot_name, create_tables, settings)?
+            }
             SubscriptionChange::SetPublications { names, refresh, copy_data } => {
-                let asked = names.clone();
-                self.set_publications(&found, Form::Set, names, &asked, (refresh, copy_data), notify)
+                if refresh {
+                    return self.set_publications(&found, Form::Set, names.clone(), &names, copy_data, notify);
+                }
+                definition.publications = names;
             }
             SubscriptionChange::AddPublications { names, refresh, copy_data } => {
-                let mut publications = found.definition.publications.clone();
                 for added in &names {
-                    if publications.contains(added) {
+                    if definition.publications.contains(added) {
                         let what = format!("publication \"{added}\" is already in subscription \"{name}\"");
                         return Err(SqlError::new(ErrorCode::DuplicateObject, what));
                     }
-                    publications.push(added.clone());
+                    definition.publications.push(added.clone());
                 }
-                self.set_publications(&found, Form::Add, publications, &names, (refresh, copy_data), notify)
+                if refresh {
+                    return self.set_publications(&found, Form::Add, definition.publications, &names, copy_data, notify);
+                }
             }
             SubscriptionChange::DropPublications { names, refresh, copy_data } => {
-                let mut publications = found.definition.publications.clone();
                 for dropped in &names {
-                    if !publications.contains(dropped) {
+                    if !definition.publications.contains(dropped) {
                         let what = format!("publication \"{dropped}\" is not in subscription \"{name}\"");
                         return Err(SqlError::new(ErrorCode::InvalidObjectDefinition, what));
                     }
-                    publications.retain(|publication| publication != dropped);
+                    definition.publications.retain(|publication| publication != dropped);
                 }
-                if publications.is_empty() {
+                if definition.publications.is_empty() {
                     let what = "cannot drop all the publications from a subscription";
                     return Err(SqlError::new(ErrorCode::InvalidObjectDefinition, what));
                 }
-                self.set_publications(&found, Form::Drop, publications, &[], (refresh, copy_data), notify)
+                if refresh {
+                    return self.set_publications(&found, Form::Drop, definition.publications, &[], copy_data, notify);
+                }
             }
             SubscriptionChange::Refresh { copy_data } => {
-                if !found.records.is_enabled() {
+                if !found.is_enabled() {
                     return Err(state_error("ALTER SUBSCRIPTION ... REFRESH is not allowed for disabled subscriptions"));
                 }
-                if copy_data && found.definition.two_phase {
+                if copy_data && definition.two_phase {
                     let what = "ALTER SUBSCRIPTION ... REFRESH with copy_data is not allowed when two_phase is enabled";
                     return Err(SqlError::new(ErrorCode::SyntaxError, what)
                         .hint("Use ALTER SUBSCRIPTION ... REFRESH with copy_data = false, or use DROP/CREATE SUBSCRIPTION."));
                 }
-                self.refresh(&found, found.definition.clone(), copy_data, &[], notify)
+                return self.refresh(&found, definition, copy_data, &[], notify);
             }
-            SubscriptionChange::Enable(enable) => self.enable(&found, enable),
+            SubscriptionChange::Enable(enable) => {
+                if enable && definition.slot_name.is_none() {
+                    return Err(state_error("cannot enable subscription that does not have a slot name"));
+                }
+                if enable {
+                    self.check_mode()?;
+                }
+                pending.enabled = Some(enable);
+            }
             SubscriptionChange::Skip(lsn) => {
                 if !caller.superuser {
                     return Err(SqlError::new(ErrorCode::InsufficientPrivilege, "must be superuser to skip transaction"));
                 }
-                let reached = found.records.position(&found.definition.database, &found.definition.branch).map_err(stored)?;
+                let reached = found.records.position(&definition.database, &definition.branch).map_err(stored)?;
                 check_skip(lsn, reached)?;
-                self.with_worker_stopped(&found, || found.records.set_skip(lsn).map_err(stored))
+                pending.skip = Some(lsn);
             }
             SubscriptionChange::Owner { role, superuser } => {
                 if !superuser {
@@ -107,66 +123,17 @@ impl Subscriptions {
                         SqlError::new(ErrorCode::InsufficientPrivilege, what).hint("The owner of a subscription must be a superuser.")
                     );
                 }
-                Definition { owner: role, ..found.definition }.save(&self.store, found.oid)
+                definition.owner = role;
             }
             SubscriptionChange::Rename(new_name) => {
-                if self.find(&new_name, &caller.database)?.is_some() || self.is_configured(&new_name, &caller.database) {
+                if self.find(plan, &new_name, &caller.database)?.is_some() || self.is_configured(&new_name, &caller.database) {
                     return Err(exists(&new_name));
                 }
-                self.replace(&found, Definition { name: new_name, ..found.definition.clone() })
+                definition.name = new_name;
             }
         }
-    }
-
-    /// Writes another definition, to which the worker changes over.
-    fn replace(&self, found: &Found, definition: Definition) -> Result<()> {
-        self.with_worker_stopped(found, || definition.save(&self.store, found.oid))
-    }
-
-    /// Runs something while no worker is there to see it half done.
-    fn with_worker_stopped(&self, found: &Found, change: impl FnOnce() -> Result<()>) -> Result<()> {
-        self.stop_worker(found.oid);
-        let changed = change();
-        if found.records.is_enabled() {
-            self.start_worker(found.oid)?;
-        }
-        changed
-    }
-
-    fn enable(&self, found: &Found, enable: bool) -> Result<()> {
-        if enable && found.definition.slot_name.is_none() {
-            return Err(state_error("cannot enable subscription that does not have a slot name"));
-        }
-        if enable {
-            self.check_mode()?;
-        }
-        self.with_worker_stopped(found, || found.records.set_enabled(enable).map_err(stored))
-    }
-
-    fn set(
-        &self,
-        found: &Found,
-        slot_name: Option<Option<String>>,
-        create_tables: Option<bool>,
-        settings: SubscriptionSettings,
-    ) -> Result<()> {
-        if slot_name == Some(None) && found.records.is_enabled() {
-            return Err(state_error("cannot set slot_name = NONE for enabled subscription"));
-        }
-        let mut definition = found.definition.clone();
-        if let Some(slot_name) = slot_name {
-            definition.slot_name = slot_name;
-        }
-        if let Some(synchronous_commit) = settings.synchronous_commit {
-            definition.synchronous_commit = synchronous_commit;
-        }
-        if let Some(origin) = settings.origin {
-            definition.origin = origin;
-        }
-        definition.streaming = settings.streaming.unwrap_or(definition.streaming);
-        definition.disable_on_error = settings.disable_on_error.unwrap_or(definition.disable_on_error);
-        definition.create_tables = create_tables.unwrap_or(definition.create_tables);
-        self.replace(found, definition)
+        plan.put(&found, Some(Desired { definition, pending }));
+        Ok(())
     }
 
     /// Those of `asked` are looked up on the primary.
@@ -176,15 +143,12 @@ impl Subscriptions {
         form: Form,
         publications: Vec<String>,
         asked: &[String],
-        (refresh, copy_data): (bool, bool),
+        copy_data: bool,
         notify: &mut dyn FnMut(Notice),
     ) -> Result<()> {
         let definition = Definition { publications, ..found.definition.clone() };
-        if !refresh {
-            return self.replace(found, definition);
-        }
         let word = form.as_str();
-        if !found.records.is_enabled() {
+        if !found.is_enabled() {
             let instead = if form == Form::Set { "." } else { " instead." };
             return Err(state_error("ALTER SUBSCRIPTION with refresh is not allowed for disabled subscriptions")
                 .hint(format!("Use ALTER SUBSCRIPTION ... {word} PUBLICATION ... WITH (refresh = false){instead}")));
@@ -212,7 +176,8 @@ impl Subscriptions {
         }
         let tables = published_tables(&mut publisher, &definition.publications)?;
         self.check_tables(&definition, &tables)?;
-        self.with_worker_stopped(found, || {
+        self.stop_worker(found.oid);
+        let change = || -> Result<()> {
             let (added, removed) = found.records.set_tables(&tables, copy_data).map_err(stored)?;
             for table in added {
                 tracing::info!(subscription = %definition.name, table = %format_args!("{}.{}", table.schema, table.name), "table added to subscription");
@@ -221,11 +186,16 @@ impl Subscriptions {
                 tracing::info!(subscription = %definition.name, table = %format_args!("{}.{}", table.schema, table.name), "table removed from subscription");
             }
             definition.save(&self.store, found.oid)
-        })
+        };
+        let changed = change();
+        if found.records.is_enabled() {
+            self.start_worker(found.oid)?;
+        }
+        changed
     }
 
     /// The configuration file says what it is; only its running can be changed.
-    fn alter_configured(&self, name: &str, change: SubscriptionChange, caller: &SubscriptionCaller) -> Result<()> {
+    pub(super) fn alter_configured(&self, name: &str, change: SubscriptionChange, caller: &SubscriptionCaller) -> Result<()> {
         let records = self.configured_records().ok_or_else(|| missing(name))?;
         if !caller.superuser {
             return Err(SqlError::new(ErrorCode::InsufficientPrivilege, format!("must be owner of subscription {name}")));
@@ -266,6 +236,33 @@ impl Subscriptions {
         }
         Ok(())
     }
+}
+
+/// ALTER SUBSCRIPTION ... SET.
+fn set(
+    found: &Found,
+    definition: &mut Definition,
+    slot_name: Option<Option<String>>,
+    create_tables: Option<bool>,
+    settings: SubscriptionSettings,
+) -> Result<()> {
+    if slot_name == Some(None) && found.is_enabled() {
+        return Err(state_error("cannot set slot_name = NONE for enabled subscription"));
+    }
+    if let Some(slot_name) = slot_name {
+        definition.slot_name = slot_name;
+    }
+    if let Some(synchronous_commit) = settings.synchronous_commit {
+        definition.synchronous_commit = synchronous_commit;
+    }
+    if let Some(origin) = settings.origin {
+        definition.origin = origin;
+    }
+    definition.streaming = settings.streaming.unwrap_or(definition.streaming);
+    definition.binary = settings.binary.unwrap_or(definition.binary);
+    definition.disable_on_error = settings.disable_on_error.unwrap_or(definition.disable_on_error);
+    definition.create_tables = create_tables.unwrap_or(definition.create_tables);
+    Ok(())
 }
 
 fn check_skip(lsn: Option<Lsn>, reached: Option<Lsn>) -> Result<()> {

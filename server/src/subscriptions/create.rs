@@ -8,16 +8,57 @@ use strandline_replication::subscription::{PublishedName, Publisher};
 use strandline_sql::error::{ErrorCode, Result, SqlError};
 use strandline_sql::session::subscription::{CreateSubscription, SubscriptionCaller};
 use strandline_sql::session::{Notice, NoticeCode};
-use strandline_storage::CatalogObject;
+use strandline_storage::{CatalogObject, Oid};
 
 use super::definition::{self, Definition};
+use super::plan::{Desired, Pending, Plan};
 use super::{Subscriptions, exists};
 
 impl Subscriptions {
+    /// CREATE SUBSCRIPTION at once, its slot included.
     pub(super) fn create(&self, create: CreateSubscription, caller: &SubscriptionCaller, notify: &mut dyn FnMut(Notice)) -> Result<()> {
+        let slot = create.slot_name.clone().filter(|_| create.create_slot);
+        let (publisher, oid, desired) = self.plan_create(&Plan::default(), create, caller, notify)?;
+        let Some((mut publisher, slot)) = publisher.zip(slot) else {
+            return self.make_so(oid, None, &desired);
+        };
+        let not_created = |error: &ReplicationError| {
+            let text = primary_text(error);
+            SqlError::new(ErrorCode::ProtocolViolation, format!("could not create replication slot \"{slot}\": {text}"))
+        };
+        let records = Definition::records(&self.store, oid);
+        // The definition comes first, with a note that its slot is yet to be made: after a crash the subscription makes it, and no slot is left without an owner.
+        let prepared = publisher.position_before_slot(&slot).map_err(|error| not_created(&error));
+        let written = prepared.and_then(|position| match position {
+            Some((system_id, after)) => {
+                records.set_slot_to_make(&system_id, after).map_err(stored)?;
+                self.write(oid, None, &desired)
+            }
+            // It exists, and the primary says so.
+            None => Ok(()),
+        });
+        let made = written.and_then(|()| publisher.create_slot(&slot).map_err(|error| not_created(&error)));
+        if let Err(error) = made {
+            Definition::remove(&self.store, oid)?;
+            return Err(error);
+        }
+        records.clear_slot_to_make().map_err(stored)?;
+        notify(Notice::new(NoticeCode::Success, format!("created replication slot \"{slot}\" on publisher")));
+        // All of it again: somebody's slot of this name may have gone at this very moment, and then nothing was written before.
+        self.make_so(oid, None, &desired)
+    }
+
+    /// What a subscription whose slot is somebody else's affair is to be, after what is planned. Gives the connection to the primary, too, where there is one.
+    pub(super) fn plan_create(
+        &self,
+        plan: &Plan,
+        create: CreateSubscription,
+        caller: &SubscriptionCaller,
+        notify: &mut dyn FnMut(Notice),
+    ) -> Result<(Option<Publisher>, Oid, Desired)> {
         self.check_mode()?;
         let name = create.name.clone();
-        if self.find(&name, &caller.database)?.is_some() || self.is_configured(&name, &caller.database) {
+        if self.find(plan, &name, &caller.database)?.is_some() || self.is_configured(&name, &caller.database) {
             return Err(exists(&name));
         }
         let connection = definition::connection(&create.conninfo, &name)?;
@@ -36,59 +77,23 @@ impl Subscriptions {
             synchronous_commit: settings.synchronous_commit.unwrap_or_else(|| "off".into()),
             origin: settings.origin.unwrap_or_else(|| "any".into()),
             create_tables: create.create_tables,
+            binary: settings.binary.unwrap_or(false),
         };
-        let oid = self.store.next_oid()?;
-        let records = Definition::records(&self.store, oid);
         let mut publisher = None;
+        let mut tables = Vec::new();
         if create.connect {
             let mut connected = connect(&connection)?;
             warn_of_missing(&mut connected, &definition.publications, notify)?;
-            let tables = published_tables(&mut connected, &definition.publications)?;
+            tables = published_tables(&mut connected, &definition.publications)?;
             self.check_tables(&definition, &tables)?;
-            records.set_tables(&tables, create.copy_data).map_err(stored)?;
             publisher = Some(connected);
         } else {
             let what =
                 "tables were not subscribed, you will have to run ALTER SUBSCRIPTION ... REFRESH PUBLICATION to subscribe the tables";
             notify(Notice::warning(NoticeCode::Warning, what));
         }
-        let slot = definition.slot_name.clone().filter(|_| create.create_slot);
-        let to_make = publisher.as_mut().zip(slot);
-        if let Some((publisher, slot)) = to_make {
-            let not_created = |error: &ReplicationError| {
-                let text = primary_text(error);
-                SqlError::new(ErrorCode::ProtocolViolation, format!("could not create replication slot \"{slot}\": {text}"))
-            };
-            // The definition comes first, with a note that its slot is yet to be made: after a crash the subscription makes it, and no slot is left without an owner.
-            let prepared = publisher.position_before_slot(&slot).map_err(|error| not_created(&error));
-            let saved = prepared.and_then(|position| match position {
-                Some((system_id, after)) => {
-                    records.set_slot_to_make(&system_id, after).map_err(stored)?;
-                    records.set_enabled(create.enabled).map_err(stored)?;
-                    definition.save(&self.store, oid)
-                }
-                // It exists, and the primary says so.
-                None => Ok(()),
-            });
-            let made = saved.and_then(|()| publisher.create_slot(&slot).map_err(|error| not_created(&error)));
-            if let Err(error) = made {
-                Definition::remove(&self.store, oid)?;
-                return Err(error);
-            }
-            records.clear_slot_to_make().map_err(stored)?;
-            // Somebody's slot of this name may have gone at this very moment; then nothing was written before.
-            records.set_enabled(create.enabled).map_err(stored)?;
-            definition.save(&self.store, oid)?;
-            notify(Notice::new(NoticeCode::Success, format!("created replication slot \"{slot}\" on publisher")));
-        } else {
-            records.set_enabled(create.enabled).map_err(stored)?;
-            definition.save(&self.store, oid)?;
-        }
-        tracing::info!(subscription = %definition.name, database = %definition.database, branch = %definition.branch, "subscription created");
-        if create.enabled {
-            self.start_worker(oid)?;
-        }
-        Ok(())
+        let pending = Pending { enabled: Some(create.enabled), skip: None, tables: Some((tables, create.copy_data)) };
+        Ok((publisher, self.store.next_oid()?, Desired { definition, pending }))
     }
 
     /// A published table must be something here that rows can be written into, or be created.

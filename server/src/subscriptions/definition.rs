@@ -20,7 +20,7 @@ const KEY: &str = "definition";
 const STATE_PREFIX: &str = "subscription/";
 
 /// A subscription made by SQL. Whether it is enabled is a record of its own, which its worker may change.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Definition {
     pub name: String,
@@ -39,6 +39,9 @@ pub struct Definition {
     /// `any` or `none`.
     pub origin: String,
     pub create_tables: bool,
+    /// Values are sent in their binary form where they have one.
+    #[serde(default)]
+    pub binary: bool,
 }
 
 impl Definition {
@@ -135,6 +138,7 @@ impl Definition {
                 disable_on_error: self.disable_on_error,
                 wait_durable: self.synchronous_commit != "off",
                 only_local: self.origin == "none",
+                binary: self.binary,
                 retry_wait: settings.retry_wait,
             }),
             expressions: None,

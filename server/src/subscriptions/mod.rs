@@ -8,6 +8,7 @@
 mod alter;
 mod create;
 mod definition;
+mod plan;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -19,12 +20,13 @@ use parking_lot::{Condvar, Mutex};
 use strandline_replication::subscription::{Publisher, SubscriptionRecords};
 use strandline_replication::{Config as ReplicatorConfig, CopyTotals, Handle, Replicator, Snapshot, WatchConfig};
 use strandline_sql::error::{ErrorCode, Result, SqlError};
-use strandline_sql::session::subscription::{SubscriptionCaller, SubscriptionCommand, Subscriptions as Commands};
-use strandline_sql::session::{Engine, Notice};
-use strandline_storage::{Oid, Store};
+use strandline_sql::session::subscription::{SubscriptionCaller, SubscriptionCommand, SubscriptionPlan, Subscriptions as Commands};
+use strandline_sql::session::{Engine, Notice, NoticeCode};
+use strandline_storage::{Oid, Store, Timestamp};
 
 use crate::expressions::expressions;
 use definition::Definition;
+use plan::{Desired, Pending, Plan};
 
 /// The oid of the configured subscription: the first of the users' range is never a table's, as a database's own objects begin behind it.
 const CONFIGURED_OID: Oid = 16383;
@@ -66,6 +68,20 @@ struct Worker {
     handle: Option<Handle>,
     /// What those before the present one counted.
     before: Counts,
+    /// What had been counted when the counters were last reset.
+    forgotten: Counts,
+    reset_time: Option<Timestamp>,
+}
+
+impl Worker {
+    /// All that its replicators have counted, resets or not.
+    fn counted(&self) -> Counts {
+        let mut counts = self.before;
+        if let Some(handle) = &self.handle {
+            counts.add(&handle.status().snapshot());
+        }
+        counts
+    }
 }
 
 /// Counters of `pg_stat_subscription_stats`.
@@ -84,13 +100,32 @@ impl Counts {
             *sum += count;
         }
     }
+
+    fn less(&self, other: &Counts) -> Counts {
+        let mut conflicts = self.conflicts;
+        for (count, other) in conflicts.iter_mut().zip(other.conflicts) {
+            *count = count.saturating_sub(other);
+        }
+        Counts {
+            apply_errors: self.apply_errors.saturating_sub(other.apply_errors),
+            copy_errors: self.copy_errors.saturating_sub(other.copy_errors),
+            conflicts,
+        }
+    }
 }
 
-/// A subscription by name, for a command.
+/// A subscription by name, for a command, as earlier commands of the transaction leave it.
 struct Found {
     oid: Oid,
     definition: Definition,
+    pending: Pending,
     records: SubscriptionRecords,
+}
+
+impl Found {
+    fn is_enabled(&self) -> bool {
+        self.pending.enabled.unwrap_or_else(|| self.records.is_enabled())
+    }
 }
 
 impl Subscriptions {
@@ -199,9 +234,15 @@ impl Subscriptions {
     }
 
     /// A subscription is known by its name within its database.
-    fn find(&self, name: &str, database: &str) -> Result<Option<Found>> {
-        let found = Definition::list(&self.store)?.into_iter().find(|(_, d)| d.name == name && d.database == database);
-        Ok(found.map(|(oid, definition)| Found { oid, definition, records: Definition::records(&self.store, oid) }))
+    fn find(&self, plan: &Plan, name: &str, database: &str) -> Result<Option<Found>> {
+        let all = plan.applied_to(Definition::list(&self.store)?);
+        let found = all.into_iter().find(|(_, desired)| desired.definition.name == name && desired.definition.database == database);
+        Ok(found.map(|(oid, Desired { definition, pending })| Found {
+            oid,
+            definition,
+            pending,
+            records: Definition::records(&self.store, oid),
+        }))
     }
 
     fn is_configured(&self, name: &str, database: &str) -> bool {
@@ -216,45 +257,40 @@ impl Subscriptions {
         Ok(())
     }
 
-    fn drop(&self, name: &str, missing_ok: bool, caller: &SubscriptionCaller, notify: &mut dyn FnMut(Notice)) -> Result<()> {
+    /// Plans that the subscription goes. Its slot goes at once, and not within a transaction, which could not bring it back.
+    fn drop(
+        &self,
+        plan: &mut Plan,
+        (name, missing_ok): (&str, bool),
+        in_block: bool,
+        caller: &SubscriptionCaller,
+        notify: &mut dyn FnMut(Notice),
+    ) -> Result<()> {
         if self.is_configured(name, &caller.database) {
             return Err(defined_by_file(name));
         }
-        let Some(found) = self.find(name, &caller.database)? else {
+        let Some(found) = self.find(plan, name, &caller.database)? else {
             if missing_ok {
-                notify(Notice::new(
-                    strandline_sql::session::NoticeCode::Success,
-                    format!("subscription \"{name}\" does not exist, skipping"),
-                ));
+                notify(Notice::new(NoticeCode::Success, format!("subscription \"{name}\" does not exist, skipping")));
                 return Ok(());
             }
             return Err(missing(name));
         };
         check_owner(&found, caller)?;
-        self.stop_worker(found.oid);
-        let dropped = match &found.definition.slot_name {
-            Some(slot) => self.drop_slot(&found.definition, slot, notify),
-            None => Ok(()),
-        };
-        if let Err(error) = dropped {
-            // It is as it was.
-            if found.records.is_enabled() {
-                self.start_worker(found.oid)?;
+        if let Some(slot) = &found.definition.slot_name {
+            if in_block {
+                return Err(SqlError::new(ErrorCode::ActiveTransaction, "DROP SUBSCRIPTION cannot run inside a transaction block"));
             }
-            return Err(error);
-        }
-        Definition::remove(&self.store, found.oid)?;
-        self.workers.lock().remove(&found.oid);
-        let config = found.definition.replicator_config(found.oid, &self.settings)?;
-        for folder in [config.spool_folder, config.prepared_folder] {
-            match std::fs::remove_dir_all(&folder) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    tracing::warn!(folder = %folder.display(), %error, "the files of a dropped subscription could not be removed");
+            self.stop_worker(found.oid);
+            if let Err(error) = self.drop_slot(&found.definition, slot, notify) {
+                // It is as it was.
+                if found.is_enabled() {
+                    self.start_worker(found.oid)?;
                 }
-                _ => {}
+                return Err(error);
             }
         }
-        tracing::info!(subscription = name, database = %caller.database, "subscription dropped");
+        plan.put(&found, None);
         Ok(())
     }
 
@@ -277,7 +313,7 @@ impl Subscriptions {
                 format!("could not drop replication slot \"{slot}\" on publisher: {}", create::primary_text(&error)),
             )
         })?;
-        notify(Notice::new(strandline_sql::session::NoticeCode::Success, format!("dropped replication slot \"{slot}\" on publisher")));
+        notify(Notice::new(NoticeCode::Success, format!("dropped replication slot \"{slot}\" on publisher")));
         Ok(())
     }
 }
@@ -285,12 +321,63 @@ impl Subscriptions {
 impl Commands for Subscriptions {
     fn execute(&self, command: SubscriptionCommand, caller: &SubscriptionCaller, notify: &mut dyn FnMut(Notice)) -> Result<()> {
         let _command = self.command.lock();
+        let mut plan = Plan::default();
         match command {
-            SubscriptionCommand::Create(create) => self.create(*create, caller, notify),
-            SubscriptionCommand::Alter { name, change } => self.alter(&name, change, caller, notify),
-            SubscriptionCommand::Drop { name, missing_ok } => self.drop(&name, missing_ok, caller, notify),
+            SubscriptionCommand::Create(create) => return self.create(*create, caller, notify),
+            SubscriptionCommand::Alter { name, change } if self.is_configured(&name, &caller.database) => {
+                return self.alter_configured(&name, change, caller);
+            }
+            SubscriptionCommand::Alter { name, change } => self.alter(&mut plan, &name, change, caller, notify)?,
+            SubscriptionCommand::Drop { name, missing_ok } => self.drop(&mut plan, (&name, missing_ok), false, caller, notify)?,
         }
+        self.carry_out(&plan, &mut || Ok(()))
     }
+
+    fn plan(
+        &self,
+        command: SubscriptionCommand,
+        caller: &SubscriptionCaller,
+        earlier: Option<&SubscriptionPlan>,
+        notify: &mut dyn FnMut(Notice),
+    ) -> Result<SubscriptionPlan> {
+        let mut plan = planned(earlier).cloned().unwrap_or_default();
+        match command {
+            SubscriptionCommand::Create(create) => {
+                let (_, oid, desired) = self.plan_create(&plan, *create, caller, notify)?;
+                plan.create(oid, desired);
+            }
+            SubscriptionCommand::Alter { name, .. } if self.is_configured(&name, &caller.database) => {
+                // What the file defines has no definition in the store that could wait for a COMMIT.
+                let what = "ALTER SUBSCRIPTION of the configured source cannot run inside a transaction block";
+                return Err(SqlError::new(ErrorCode::ActiveTransaction, what));
+            }
+            SubscriptionCommand::Alter { name, change } => self.alter(&mut plan, &name, change, caller, notify)?,
+            SubscriptionCommand::Drop { name, missing_ok } => self.drop(&mut plan, (&name, missing_ok), true, caller, notify)?,
+        }
+        Ok(Arc::new(plan))
+    }
+
+    fn carry_out(&self, plan: &SubscriptionPlan, commit: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let _command = self.command.lock();
+        let plan = planned(Some(plan)).ok_or_else(|| internal("not a plan for subscriptions"))?;
+        Subscriptions::carry_out(self, plan, commit)
+    }
+
+    fn reset_statistics(&self, oid: Option<Oid>) -> Result<()> {
+        let known: Vec<Oid> = self.shown(None).iter().map(|shown| shown.oid).filter(|known| oid.is_none_or(|oid| oid == *known)).collect();
+        let now = Timestamp::now();
+        let mut workers = self.workers.lock();
+        for oid in known {
+            let worker = workers.entry(oid).or_default();
+            worker.forgotten = worker.counted();
+            worker.reset_time = Some(now);
+        }
+        Ok(())
+    }
+}
+
+fn planned(plan: Option<&SubscriptionPlan>) -> Option<&Plan> {
+    plan.and_then(|plan| plan.downcast_ref())
 }
 
 fn check_owner(found: &Found, caller: &SubscriptionCaller) -> Result<()> {

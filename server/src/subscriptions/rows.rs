@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
-use strandline_replication::subscription::{SubscriptionRecords, TableRecord};
+use strandline_replication::subscription::{PublishedName, SubscriptionRecords, TableRecord};
 use strandline_replication::{Conflict, ConflictKind, CopiedTable, SlotView, Snapshot, State, Status};
 use strandline_sql::session::RowsFor;
 use strandline_sql::system::pg_catalog::database_oid;
@@ -11,14 +11,15 @@ use strandline_storage::value::{DataType, TextSettings, Value};
 use strandline_storage::{Lsn, Oid, Timestamp};
 
 use super::definition::Definition;
+use super::plan::{Desired, Pending, Plan};
 use super::{CONFIGURED_OID, Counts, Subscriptions};
 
 /// The role that owns what initdb makes.
 const BOOTSTRAP_ROLE: Oid = 10;
 
 /// A subscription as it is shown, wherever it is defined.
-struct Shown {
-    oid: Oid,
+pub(super) struct Shown {
+    pub(super) oid: Oid,
     definition: Definition,
     enabled: bool,
     skip: Option<Lsn>,
@@ -26,6 +27,7 @@ struct Shown {
     /// Of its replicator; `None`: it has none.
     status: Option<Arc<Status>>,
     counts: Counts,
+    reset_time: Option<Timestamp>,
     records: SubscriptionRecords,
 }
 
@@ -38,6 +40,7 @@ impl Shown {
 impl Subscriptions {
     /// Rows of a catalog by its name; none for other tables.
     pub fn rows(&self, table: &str, viewer: &RowsFor) -> Vec<Json> {
+        let shown = || self.shown(super::planned(viewer.subscriptions.as_ref()));
         let row: fn(&Shown, &RowsFor) -> Json = match table {
             "pg_subscription" => subscription_row,
             "pg_stat_subscription" => stat_row,
@@ -45,15 +48,16 @@ impl Subscriptions {
             "pg_replication_origin" => |shown, _| json!({ "roident": shown.oid, "roname": format!("pg_{}", shown.oid) }),
             "pg_replication_origin_status" => origin_row,
             "strand_replication_status" => status_row,
-            "pg_subscription_rel" => return self.shown().iter().flat_map(|shown| self.table_rows(shown, viewer)).collect(),
-            "pg_stat_progress_copy" => return self.shown().iter().flat_map(copy_rows).collect(),
-            "strand_replication_conflicts" => return self.shown().iter().flat_map(conflict_rows).collect(),
+            "pg_subscription_rel" => return shown().iter().flat_map(|shown| self.table_rows(shown, viewer)).collect(),
+            "pg_stat_progress_copy" => return shown().iter().flat_map(copy_rows).collect(),
+            "strand_replication_conflicts" => return shown().iter().flat_map(conflict_rows).collect(),
             _ => return Vec::new(),
         };
-        self.shown().iter().map(|shown| row(shown, viewer)).collect()
+        shown().iter().map(|shown| row(shown, viewer)).collect()
     }
 
-    fn shown(&self) -> Vec<Shown> {
+    /// With what a transaction has planned, for that transaction.
+    pub(super) fn shown(&self, plan: Option<&Plan>) -> Vec<Shown> {
         let mut all = Vec::new();
         if let (Some(configured), Some(records)) = (&self.configured, self.configured_records()) {
             let config = &configured.config;
@@ -79,34 +83,39 @@ impl Subscriptions {
                 synchronous_commit: "off".into(),
                 origin: "any".into(),
                 create_tables: true,
+                binary: false,
             };
-            all.push((CONFIGURED_OID, definition, records));
+            all.push((CONFIGURED_OID, definition, Pending::default(), records));
         }
         let defined = Definition::list(&self.store).unwrap_or_else(|error| {
             tracing::error!(%error, "subscriptions cannot be shown");
             Vec::new()
         });
-        all.extend(defined.into_iter().map(|(oid, definition)| (oid, definition, Definition::records(&self.store, oid))));
+        let defined = plan.cloned().unwrap_or_default().applied_to(defined);
+        let with_records = |(oid, Desired { definition, pending })| (oid, definition, pending, Definition::records(&self.store, oid));
+        all.extend(defined.into_iter().map(with_records));
         let workers = self.workers.lock();
-        let with_state = |(oid, definition, records): (Oid, Definition, SubscriptionRecords)| {
+        let with_state = |(oid, definition, pending, records): (Oid, Definition, Pending, SubscriptionRecords)| {
             let worker = workers.get(&oid);
             let status = worker.and_then(|worker| worker.handle.as_ref()).map(|handle| Arc::clone(handle.status()));
             let snapshot = status.as_ref().map(|status| status.snapshot());
-            let mut counts = worker.map(|worker| worker.before).unwrap_or_default();
             let has_failed = snapshot.as_ref().is_some_and(|s| s.state == State::Failed);
-            if let Some(snapshot) = &snapshot {
-                counts.add(snapshot);
+            let mut tables = if oid == CONFIGURED_OID { records.replicated_tables() } else { records.tables() };
+            if let Some((planned, copy_data)) = pending.tables {
+                let state = if copy_data { 'i' } else { 'r' };
+                let record = |table: PublishedName| TableRecord { schema: table.schema, name: table.name, state, lsn: None };
+                tables = Ok(planned.into_iter().map(record).collect());
             }
-            let tables = if oid == CONFIGURED_OID { records.replicated_tables() } else { records.tables() };
             Shown {
                 oid,
-                enabled: records.is_enabled() && !(oid == CONFIGURED_OID && has_failed),
-                skip: records.skip().ok().flatten(),
+                enabled: pending.enabled.unwrap_or_else(|| records.is_enabled()) && !(oid == CONFIGURED_OID && has_failed),
+                skip: pending.skip.unwrap_or_else(|| records.skip().ok().flatten()),
                 tables: tables.unwrap_or_default(),
                 records,
                 definition,
                 status,
-                counts,
+                counts: worker.map(|worker| worker.counted().less(&worker.forgotten)).unwrap_or_default(),
+                reset_time: worker.and_then(|worker| worker.reset_time),
             }
         };
         all.into_iter().map(with_state).collect()
@@ -145,7 +154,7 @@ fn subscription_row(shown: &Shown, viewer: &RowsFor) -> Json {
         "subname": definition.name,
         "subowner": definition.owner,
         "subenabled": shown.enabled,
-        "subbinary": false,
+        "subbinary": definition.binary,
         "substream": definition.streaming,
         "subtwophasestate": match (definition.two_phase, is_synced) {
             (false, _) => "d",
@@ -189,6 +198,7 @@ fn stats_row(shown: &Shown, _: &RowsFor) -> Json {
         "subname": shown.definition.name,
         "apply_error_count": shown.counts.apply_errors,
         "sync_error_count": shown.counts.copy_errors,
+        "stats_reset": time(shown.reset_time),
         "confl_insert_exists": conflicts(ConflictKind::InsertExists),
         "confl_update_exists": conflicts(ConflictKind::UpdateExists),
         "confl_update_missing": conflicts(ConflictKind::UpdateMissing),

@@ -473,6 +473,10 @@ pub const FUNCTIONS: &[Entry] = &[
         let value = if a[1].is_null() { "" } else { a[1].str() };
         Ok(text_value(c.context.session.set_config(a[0].str(), value, a[2].bool())?))
     }),
+    ("pg_stat_reset_subscription_stats", |c, a| {
+        c.context.session.reset_subscription_statistics(if a[0].is_null() { None } else { Some(oid_of(&a[0])) })?;
+        Ok(text_value(""))
+    }),
     ("nextval_oid", |c, a| Ok(Value::Int8(c.context.session.nextval(oid_of(&a[0]), &c.context)?))),
     ("currval_oid", |c, a| Ok(Value::Int8(c.context.session.currval(oid_of(&a[0]), &c.context)?))),
     ("setval_oid", |c, a| Ok(Value::Int8(c.context.session.setval(oid_of(&a[0]), a[1].int(), true, &c.context)?))),

@@ -71,12 +71,24 @@ impl SessionAccess for SessionCore {
         self.engine.sequences.state(sequence)
     }
 
+    fn reset_subscription_statistics(&self, oid: Option<u32>) -> Result<()> {
+        if !self.user().superuser {
+            let what = "permission denied for function pg_stat_reset_subscription_stats";
+            return Err(SqlError::new(ErrorCode::InsufficientPrivilege, what));
+        }
+        if oid == Some(0) {
+            return Err(SqlError::new(ErrorCode::InvalidParameterValue, "invalid subscription OID 0"));
+        }
+        self.engine.options.subscriptions.reset_statistics(oid)
+    }
+
     fn server_rows(&self, table: &str) -> Vec<serde_json::Value> {
         match table {
             "pg_stat_activity" => self.engine.sessions().iter().map(activity_row).collect(),
             "pg_settings" => self.setting_rows(),
             other => {
-                let viewer = RowsFor { database: self.database(), superuser: self.user().superuser };
+                let (database, superuser) = (self.database(), self.user().superuser);
+                let viewer = RowsFor { database, superuser, subscriptions: self.planned_subscriptions() };
                 (self.engine.options.server_rows)(other, &viewer)
             }
         }

@@ -15,6 +15,7 @@ use crate::session::Notice;
 use crate::session::engine::{CancelHandle, ConnectRequest, Engine, SessionInfo};
 use crate::session::role::Role;
 use crate::session::settings::{REPORTED, Settings};
+use crate::session::subscription::SubscriptionPlan;
 use crate::session::transaction::{Savepoint, Snapshot, Transaction, TransactionStatus};
 
 /// What a statement may do with settings.
@@ -397,16 +398,35 @@ impl SessionCore {
             }
             (transaction, meta)
         };
-        if let (Some(edit), Some(Snapshot::Branch { branch, base })) = (transaction.edit, transaction.snapshot) {
-            match branch.commit_local(&base, edit, meta) {
-                Ok((_, position)) => self.engine.store.wait_durable(position)?,
-                Err(error) => {
-                    self.state.lock().settings = transaction.settings_at_start;
-                    return Err(error.into());
-                }
+        let Transaction { edit, snapshot, subscriptions, settings_at_start, .. } = transaction;
+        let mut changes = edit.zip(snapshot).zip(Some(meta));
+        let mut commit = || -> Result<()> {
+            if let Some(((edit, Snapshot::Branch { branch, base }), meta)) = changes.take() {
+                let (_, position) = branch.commit_local(&base, edit, meta)?;
+                self.engine.store.wait_durable(position)?;
             }
+            Ok(())
+        };
+        let committed = match &subscriptions {
+            Some(plan) => self.engine.options.subscriptions.carry_out(plan, &mut commit),
+            None => commit(),
+        };
+        if let Err(error) = committed {
+            self.state.lock().settings = settings_at_start;
+            return Err(error);
         }
         Ok(true)
+    }
+
+    /// What the transaction's commands on subscriptions are to do at COMMIT.
+    pub(crate) fn planned_subscriptions(&self) -> Option<SubscriptionPlan> {
+        self.state.lock().transaction.as_ref().and_then(|t| t.subscriptions.clone())
+    }
+
+    pub(crate) fn plan_subscriptions(&self, plan: SubscriptionPlan) {
+        if let Some(t) = &mut self.state.lock().transaction {
+            t.subscriptions = Some(plan);
+        }
     }
 
     pub(crate) fn rollback(&self) {
@@ -440,6 +460,7 @@ impl SessionCore {
                 mark: t.edit.as_mut().map(Edit::mark),
                 settings: state.settings.clone(),
                 settings_to_keep: t.settings_to_keep.clone(),
+                subscriptions: t.subscriptions.clone(),
             });
         }
     }
@@ -461,6 +482,7 @@ impl SessionCore {
         let savepoint = &mut t.savepoints[at];
         state.settings = savepoint.settings.clone();
         t.settings_to_keep = savepoint.settings_to_keep.clone();
+        t.subscriptions = savepoint.subscriptions.clone();
         match (&savepoint.mark, &mut t.edit) {
             (Some(mark), Some(edit)) => edit.rollback_to(mark.clone()),
             _ => t.edit = None,

@@ -13,7 +13,7 @@ use crate::session::core::SessionCore;
 use crate::session::portal::Session;
 use crate::session::role::{self, Role};
 use crate::session::sequence::Sequences;
-use crate::session::subscription::{NoSubscriptions, Subscriptions};
+use crate::session::subscription::{NoSubscriptions, SubscriptionPlan, Subscriptions};
 
 /// Gives rows that the server knows and sql does not, by virtual table name.
 pub type ServerRows = Arc<dyn Fn(&str, &RowsFor) -> Vec<serde_json::Value> + Send + Sync>;
@@ -23,6 +23,8 @@ pub type ServerRows = Arc<dyn Fn(&str, &RowsFor) -> Vec<serde_json::Value> + Sen
 pub struct RowsFor {
     pub database: String,
     pub superuser: bool,
+    /// What the viewer's transaction has planned for subscriptions.
+    pub subscriptions: Option<SubscriptionPlan>,
 }
 
 /// What the server decides for all sessions.

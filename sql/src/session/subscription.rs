@@ -1,5 +1,8 @@
 //! Subscriptions as SQL asks for them. What they are is the server's affair: sql knows no replication, and parses, checks and hands over.
 
+use std::any::Any;
+use std::sync::Arc;
+
 use strandline_storage::{Lsn, Oid};
 
 use crate::error::Result;
@@ -52,6 +55,7 @@ impl std::fmt::Debug for CreateSubscription {
 pub struct SubscriptionSettings {
     pub synchronous_commit: Option<String>,
     pub streaming: Option<bool>,
+    pub binary: Option<bool>,
     pub disable_on_error: Option<bool>,
     /// `any` or `none`.
     pub origin: Option<String>,
@@ -109,7 +113,31 @@ pub trait Subscriptions: Send + Sync {
     /// # Errors
     /// PostgreSQL's.
     fn execute(&self, command: SubscriptionCommand, caller: &SubscriptionCaller, notify: &mut dyn FnMut(Notice)) -> Result<()>;
+
+    /// Checks a command within a transaction block, after what the block's `earlier` commands have planned, and plans it, too. Nothing is changed.
+    /// # Errors
+    /// PostgreSQL's.
+    fn plan(
+        &self,
+        command: SubscriptionCommand,
+        caller: &SubscriptionCaller,
+        earlier: Option<&SubscriptionPlan>,
+        notify: &mut dyn FnMut(Notice),
+    ) -> Result<SubscriptionPlan>;
+
+    /// Does what a transaction has planned, durably. `commit` makes the transaction's other changes durable; where it or the plan fails, nothing is done.
+    /// # Errors
+    /// `SerializationFailure` when somebody else has changed the same subscriptions, and what `commit` says.
+    fn carry_out(&self, plan: &SubscriptionPlan, commit: &mut dyn FnMut() -> Result<()>) -> Result<()>;
+
+    /// Sets the counters of `pg_stat_subscription_stats` to zero: of one subscription, or (`None`) of all.
+    /// # Errors
+    /// What the server refuses.
+    fn reset_statistics(&self, oid: Option<Oid>) -> Result<()>;
 }
+
+/// What the commands of a transaction are to do when it commits: the server's affair, kept with the transaction and its savepoints.
+pub type SubscriptionPlan = Arc<dyn Any + Send + Sync>;
 
 /// Where there is no replication.
 #[derive(Debug)]
@@ -118,5 +146,23 @@ pub struct NoSubscriptions;
 impl Subscriptions for NoSubscriptions {
     fn execute(&self, _: SubscriptionCommand, _: &SubscriptionCaller, _: &mut dyn FnMut(Notice)) -> Result<()> {
         Err(crate::error::SqlError::unsupported("SUBSCRIPTION"))
+    }
+
+    fn plan(
+        &self,
+        _: SubscriptionCommand,
+        _: &SubscriptionCaller,
+        _: Option<&SubscriptionPlan>,
+        _: &mut dyn FnMut(Notice),
+    ) -> Result<SubscriptionPlan> {
+        Err(crate::error::SqlError::unsupported("SUBSCRIPTION"))
+    }
+
+    fn carry_out(&self, _: &SubscriptionPlan, commit: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        commit()
+    }
+
+    fn reset_statistics(&self, _: Option<Oid>) -> Result<()> {
+        Ok(())
     }
 }

@@ -12,6 +12,7 @@ use strandline_storage::edit::EditMark;
 use strandline_storage::{Branch, BranchState, Edit, Root, Timestamp};
 
 use crate::session::settings::Settings;
+use crate::session::subscription::SubscriptionPlan;
 
 /// What ReadyForQuery tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,7 @@ pub struct Savepoint {
     pub mark: Option<EditMark>,
     pub settings: Settings,
     pub settings_to_keep: Settings,
+    pub subscriptions: Option<SubscriptionPlan>,
 }
 
 pub struct Transaction {
@@ -63,6 +65,8 @@ pub struct Transaction {
     pub settings_at_start: Settings,
     /// What COMMIT leaves: like the current settings, without SET LOCAL.
     pub settings_to_keep: Settings,
+    /// What its commands on subscriptions are to do at COMMIT.
+    pub subscriptions: Option<SubscriptionPlan>,
 }
 
 impl Transaction {
@@ -78,6 +82,7 @@ impl Transaction {
             savepoints: Vec::new(),
             settings_at_start: settings.clone(),
             settings_to_keep: settings.clone(),
+            subscriptions: None,
         }
     }
 

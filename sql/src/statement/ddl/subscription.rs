@@ -1,7 +1,7 @@
 //! CREATE, ALTER and DROP SUBSCRIPTION: their options, by PostgreSQL's rules (its `subscriptioncmds.c`) and with its texts.
 //!
-//! Subscriptions belong to the server, not to a branch's catalog: a command is durable when it ends and no transaction can undo it, so none runs in a
-//! transaction block.
+//! Subscriptions belong to the server, not to a branch's catalog. In a transaction block their commands are planned, and carried out when it commits; what
+//! asks or changes the primary cannot wait, and does not run in one, as in PostgreSQL.
 
 use pg_query::protobuf::DropSubscriptionStmt;
 use pg_query::protobuf::{AlterOwnerStmt, AlterSubscriptionStmt, AlterSubscriptionType, CreateSubscriptionStmt, DefElem, Node, RenameStmt};
@@ -125,9 +125,7 @@ impl Options {
                 self.settings.streaming = Some(boolean(def)?);
             }
             P::Binary => {
-                if boolean(def)? {
-                    return Err(SqlError::unsupported("binary = true"));
-                }
+                self.settings.binary = Some(boolean(def)?);
             }
             P::SlotName => {
                 let name = text(def)?;
@@ -310,14 +308,21 @@ fn run(session: &Session, command: SubscriptionCommand, tag: &'static str) -> Re
     let caller = SubscriptionCaller { database: session.core.database(), branch, role: role.oid, superuser: role.superuser };
     let subscriptions = session.core.engine.options.subscriptions.clone();
     let core = session.core.clone();
-    subscriptions.execute(command, &caller, &mut |notice| core.notice(notice))?;
+    let mut notify = |notice| core.notice(notice);
+    if session.core.in_explicit() {
+        let plan = subscriptions.plan(command, &caller, session.core.planned_subscriptions().as_ref(), &mut notify)?;
+        session.core.plan_subscriptions(plan);
+    } else {
+        subscriptions.execute(command, &caller, &mut notify)?;
+    }
     Ok(Outcome::done(tag))
 }
 
 pub fn create(session: &Session, create: &CreateSubscriptionStmt) -> Result<Outcome> {
     let create = created(create)?;
-    let what = if create.create_slot { "CREATE SUBSCRIPTION ... WITH (create_slot = true)" } else { "CREATE SUBSCRIPTION" };
-    check_no_block(session, what)?;
+    if create.create_slot {
+        check_no_block(session, "CREATE SUBSCRIPTION ... WITH (create_slot = true)")?;
+    }
     if !session.core.user().superuser {
         return Err(SqlError::new(ErrorCode::InsufficientPrivilege, "must be superuser to create subscriptions"));
     }
@@ -326,26 +331,23 @@ pub fn create(session: &Session, create: &CreateSubscriptionStmt) -> Result<Outc
 
 pub fn alter(session: &Session, alter: &AlterSubscriptionStmt) -> Result<Outcome> {
     let change = changed(alter)?;
-    let what = match &change {
+    match &change {
         SubscriptionChange::SetPublications { refresh: true, .. }
         | SubscriptionChange::AddPublications { refresh: true, .. }
-        | SubscriptionChange::DropPublications { refresh: true, .. } => "ALTER SUBSCRIPTION with refresh",
-        SubscriptionChange::Refresh { .. } => "ALTER SUBSCRIPTION ... REFRESH",
-        _ => "ALTER SUBSCRIPTION",
-    };
-    check_no_block(session, what)?;
+        | SubscriptionChange::DropPublications { refresh: true, .. } => check_no_block(session, "ALTER SUBSCRIPTION with refresh")?,
+        SubscriptionChange::Refresh { .. } => check_no_block(session, "ALTER SUBSCRIPTION ... REFRESH")?,
+        _ => {}
+    }
     run(session, SubscriptionCommand::Alter { name: alter.subname.clone(), change }, "ALTER SUBSCRIPTION")
 }
 
 pub fn rename(session: &Session, rename: &RenameStmt) -> Result<Outcome> {
-    check_no_block(session, "ALTER SUBSCRIPTION")?;
     let name = rename.object.as_deref().and_then(tree::string).ok_or_else(tree::malformed)?.to_owned();
     let change = SubscriptionChange::Rename(rename.newname.clone());
     run(session, SubscriptionCommand::Alter { name, change }, "ALTER SUBSCRIPTION")
 }
 
 pub fn set_owner(session: &Session, alter: &AlterOwnerStmt) -> Result<Outcome> {
-    check_no_block(session, "ALTER SUBSCRIPTION")?;
     let name = alter.object.as_deref().and_then(tree::string).ok_or_else(tree::malformed)?.to_owned();
     let role = alter.newowner.as_ref().ok_or_else(tree::malformed)?;
     let role = tree::role_name(role, &session.core.user().name, session.core.session_user())?;
@@ -356,6 +358,5 @@ pub fn set_owner(session: &Session, alter: &AlterOwnerStmt) -> Result<Outcome> {
 }
 
 pub fn drop(session: &Session, drop: &DropSubscriptionStmt) -> Result<Outcome> {
-    check_no_block(session, "DROP SUBSCRIPTION")?;
     run(session, SubscriptionCommand::Drop { name: drop.subname.clone(), missing_ok: drop.missing_ok }, "DROP SUBSCRIPTION")
 }
