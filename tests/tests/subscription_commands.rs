@@ -2,7 +2,7 @@
 
 use strandline_tests::psql::Target;
 use strandline_tests::replica::Options;
-use strandline_tests::subscriptions::wait_for_subscription;
+use strandline_tests::subscriptions::{create, quoted, wait_for_subscription};
 use strandline_tests::{Db, Primary, Replica, wait_until};
 
 /// Statements whose every word is to be PostgreSQL's. PUBLISHER and WRONG stand for connection strings.
@@ -30,7 +30,7 @@ fn every_command_says_what_postgresql_says() {
          CREATE PUBLICATION p FOR TABLE t; CREATE PUBLICATION p2 FOR TABLE u;
          CREATE PUBLICATION pw1 FOR TABLE w (a, b); CREATE PUBLICATION pw2 FOR TABLE w (a, c)",
     );
-    let conninfo = primary.conninfo().replace('\'', "''");
+    let conninfo = quoted(&primary.conninfo());
     let script = SCRIPT.replace("PUBLISHER", &conninfo).replace("PORT", &primary.port().to_string());
     let native = Primary::start(&[]);
     let expected = transcript(&native.target(), &script);
@@ -48,10 +48,6 @@ fn every_command_says_what_postgresql_says() {
 /// Some lines around one.
 fn transcript_near(text: &str, at: usize) -> String {
     text.lines().skip(at.saturating_sub(6)).take(12).collect::<Vec<_>>().join("\n")
-}
-
-fn create(db: &Db, primary: &Primary, name: &str, rest: &str) {
-    db.execute(&format!("CREATE SUBSCRIPTION {name} CONNECTION '{}' {rest}", primary.conninfo().replace('\'', "''")));
 }
 
 #[test]

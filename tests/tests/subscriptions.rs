@@ -1,28 +1,8 @@
 //! What PostgreSQL's own tests of CREATE SUBSCRIPTION demand, with Strandline as the subscriber: the same situations and outcomes, in our words. The numbers are
 //! those of its test scripts.
 
-use strandline_tests::replica::Options;
-use strandline_tests::subscriptions::{wait_for_subscription, wait_for_tables};
-use strandline_tests::{Db, Primary, Replica, wait_until};
-
-/// A server without a configured source, that does not wait long after errors.
-fn replica() -> Replica {
-    Replica::start(None, &Options { config: "subscriptions: {retry_interval_ms: 200}".into(), ..Options::default() })
-}
-
-fn quoted(conninfo: &str) -> String {
-    conninfo.replace('\'', "''")
-}
-
-fn create(db: &Db, primary: &Primary, name: &str, rest: &str) {
-    db.execute(&format!("CREATE SUBSCRIPTION {name} CONNECTION '{}' {rest}", quoted(&primary.conninfo())));
-}
-
-/// Tables made by hand, and committed.
-fn make(db: &Db, sql: &str) {
-    db.execute(sql);
-    db.execute("SELECT dolt_commit('-Am', 'tables made by hand')");
-}
+use strandline_tests::subscriptions::{create, make, subscriber, wait_for_subscription, wait_for_tables};
+use strandline_tests::{Db, Primary, wait_until};
 
 /// The LSN at which a failed transaction finished, as the last error tells it.
 fn finish_lsn(db: &Db) -> String {
@@ -44,7 +24,7 @@ fn publications_are_exchanged_and_subscriptions_come_and_go() {
          CREATE PUBLICATION tap_pub FOR TABLE tab_rep, tab_full; CREATE PUBLICATION tap_pub_ins_only FOR TABLE tab_ins WITH (publish = insert);
          ALTER TABLE tab_full REPLICA IDENTITY FULL",
     );
-    let replica = replica();
+    let replica = subscriber();
     let db = replica.db();
     make(&db, tables);
     create(&db, &primary, "tap_sub", "PUBLICATION tap_pub, tap_pub_ins_only");
@@ -104,7 +84,7 @@ fn a_table_that_cannot_be_copied_is_tried_again_and_holds_up_no_other() {
     let source = primary.db();
     let tables = "CREATE TABLE tab_rep (a int PRIMARY KEY); CREATE TABLE tab_next (a int)";
     source.execute(&format!("{tables}; INSERT INTO tab_rep SELECT generate_series(1, 10); INSERT INTO tab_next VALUES (1); CREATE PUBLICATION tap_pub FOR ALL TABLES"));
-    let replica = replica();
+    let replica = subscriber();
     let db = replica.db();
     make(&db, tables);
     make(&db, "INSERT INTO tab_rep VALUES (7), (100)");
@@ -143,7 +123,7 @@ fn what_is_missing_on_the_primary_is_warned_of_and_waited_for() {
     let primary = Primary::start(&[]);
     let source = primary.db();
     source.execute("CREATE TABLE test1 (a int PRIMARY KEY); CREATE PUBLICATION mypub FOR ALL TABLES");
-    let replica = replica();
+    let replica = subscriber();
     let db = replica.db();
     create(&db, &primary, "mysub", "PUBLICATION mypub, later");
     source.execute("INSERT INTO test1 VALUES (1)");
@@ -188,7 +168,7 @@ fn tables_that_differ_are_filled_by_column_names() {
          CREATE TABLE test_tab2 (a int PRIMARY KEY, b int GENERATED ALWAYS AS (a * 2) STORED); INSERT INTO test_tab2 VALUES (1), (2);
          CREATE PUBLICATION tap_pub FOR ALL TABLES",
     );
-    let replica = replica();
+    let replica = subscriber();
     let db = replica.db();
     make(
         &db,
@@ -218,7 +198,7 @@ fn publications_are_added_and_dropped() {
         "CREATE TABLE tab_1 (a int); INSERT INTO tab_1 SELECT generate_series(1, 10); CREATE TABLE tab_2 (a int); INSERT INTO tab_2 SELECT generate_series(1, 10);
          CREATE PUBLICATION tap_pub_1 FOR TABLE tab_1; CREATE PUBLICATION tap_pub_2",
     );
-    let replica = replica();
+    let replica = subscriber();
     let db = replica.db();
     create(&db, &primary, "tap_sub", "PUBLICATION tap_pub_1, tap_pub_2");
     wait_for_subscription(&replica, &primary, &source, "tap_sub");
@@ -254,7 +234,7 @@ fn schemas_are_followed_with_what_is_made_in_them() {
         "CREATE SCHEMA sch1; CREATE TABLE sch1.tab1 AS SELECT generate_series(1, 10) AS a; CREATE TABLE sch1.tab2 AS SELECT generate_series(1, 10) AS a;
          CREATE TABLE public.tab3 (a int); CREATE PUBLICATION tap_pub_schema FOR TABLES IN SCHEMA sch1",
     );
-    let replica = replica();
+    let replica = subscriber();
     let db = replica.db();
     create(&db, &primary, "tap_sub_schema", "PUBLICATION tap_pub_schema");
     wait_for_subscription(&replica, &primary, &source, "tap_sub_schema");
@@ -289,7 +269,7 @@ fn a_failing_transaction_disables_the_subscription_and_can_be_skipped() {
     let primary = Primary::start(&["max_prepared_transactions = 10", "logical_decoding_work_mem = 64kB"]);
     let source = primary.db();
     source.execute("CREATE TABLE tbl (i int, t bytea); ALTER TABLE tbl REPLICA IDENTITY FULL; CREATE PUBLICATION pub FOR TABLE tbl; INSERT INTO tbl VALUES (1, NULL)");
-    let replica = replica();
+    let replica = subscriber();
     let db = replica.db();
     make(&db, "CREATE TABLE tbl (i int PRIMARY KEY, t bytea); INSERT INTO tbl VALUES (1, NULL)");
     create(&db, &primary, "sub", "PUBLICATION pub WITH (disable_on_error = true, streaming = on, two_phase = on)");
@@ -342,7 +322,7 @@ fn changes_of_other_origins_are_left_out_where_that_is_asked_for() {
     source.execute(
         "CREATE TABLE tab (a int PRIMARY KEY); CREATE PUBLICATION tap_pub FOR TABLE tab; SELECT pg_replication_origin_create('elsewhere')",
     );
-    let replica = replica();
+    let replica = subscriber();
     let db = replica.db();
     create(&db, &primary, "all_of_it", "PUBLICATION tap_pub WITH (origin = any)");
     db.execute("SELECT dolt_branch('side')");
@@ -371,7 +351,7 @@ fn column_lists_hold_for_copies_and_changes() {
          CREATE TABLE tab2 (a int PRIMARY KEY, b varchar, c int); INSERT INTO tab2 VALUES (2, 'foo', 2);
          CREATE PUBLICATION pub1 FOR TABLE tab1 (a, \"B\"); CREATE PUBLICATION pub2 FOR TABLE tab2 (a, b); CREATE PUBLICATION pub3 FOR TABLE tab2 (a, c)",
     );
-    let replica = replica();
+    let replica = subscriber();
     let db = replica.db();
     make(&db, "CREATE TABLE tab1 (a int PRIMARY KEY, \"B\" int, c int); CREATE TABLE tab2 (a int PRIMARY KEY, b varchar, c int)");
     create(&db, &primary, "sub1", "PUBLICATION pub1");
