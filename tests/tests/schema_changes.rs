@@ -276,7 +276,7 @@ fn captured_commands_are_followed_to_the_letter() {
         ),
         ("ALTER TABLE shop.filled ALTER id DROP IDENTITY; ALTER TABLE shop.filled ALTER name SET NOT NULL", &["shop.filled"]),
         ("BEGIN; ALTER TABLE kept ADD COLUMN gone int DEFAULT 1; SAVEPOINT s; ALTER TABLE kept DROP COLUMN x; DROP TABLE child; ROLLBACK TO s;
-          INSERT INTO kept (id, w, name) SELECT g, 3, 'n' FROM generate_series(100, 3000) g; SAVEPOINT t; ALTER TABLE kept RENAME x TO y; ROLLBACK TO t;
+          INSERT INTO kept (id, w, name) SELECT g, 3, 'n' FROM generate_series(100, 3000) g; SAVEPOINT t; ALTER TABLE kept RENAME x TO y; DROP TABLE child; INSERT INTO kept (id, w, name) SELECT g, 3, 'n' FROM generate_series(4000, 9000) g; ROLLBACK TO t;
           ALTER TABLE kept DROP COLUMN gone; UPDATE kept SET name = 'late' WHERE id = 100; COMMIT", &["kept", "child"]),
     ];
     let db = replica.db();
