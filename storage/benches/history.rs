@@ -6,33 +6,22 @@
 //! microseconds, and the largest of a line divided by the first. Afterwards each store is opened again, as after a kill
 //! and as after a clean stop, and the first questions are timed.
 
+#[path = "pgbench/asked.rs"]
+mod asked;
 mod pgbench;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use strandline_storage::commit::CommitMeta;
 use strandline_storage::{Catalog, CommitId, Store, StoreOptions, Value};
 
-use pgbench::{ACCOUNTS, Outcome, Random, load, meta, setting, transact};
+use asked::{CHANGE_COUNT, ROW_COUNT, SIZES, make};
+use pgbench::{ACCOUNTS, Outcome, Random, meta, setting};
 
 /// The server's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-const SIZES: [u64; 4] = [1_000, 10_000, 100_000, 1_000_000];
-const ROW_COUNT: u64 = 100;
-const CHANGE_COUNT: u64 = 10;
-
-/// The account that transaction `n` changes: now and then one of those asked about, otherwise any other.
-fn account(n: u64, size: u64, accounts: i32, random: u64) -> i32 {
-    let step = size / (ROW_COUNT * CHANGE_COUNT);
-    if step > 0 && n.is_multiple_of(step) {
-        return ((n / step - 1) % ROW_COUNT) as i32;
-    }
-    ROW_COUNT as i32 + ((random >> 33) % (accounts as u64 - ROW_COUNT)) as i32
-}
 
 struct Asked {
     store: Arc<Store>,
@@ -127,20 +116,6 @@ const QUESTIONS: [Question; 11] = [
         timed(|| Ok(asked.store.commit(id)?), |commit| commit.id == id)
     }),
 ];
-
-fn make(path: &Path, size: u64, accounts: i32) -> Outcome<Arc<Store>> {
-    let store = Store::open(path, StoreOptions::default())?;
-    store.create_database("postgres", CommitMeta::default())?;
-    let branch = store.branch("postgres", "main")?;
-    load(&store, &branch, accounts)?;
-    let mut random = Random::new();
-    for n in 1..=size {
-        let random = random.next();
-        transact(&branch, n, account(n, size, accounts, random), random)?;
-    }
-    store.sync()?;
-    Ok(store)
-}
 
 fn median(times: &mut [f64]) -> f64 {
     times.sort_by(f64::total_cmp);

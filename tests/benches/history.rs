@@ -6,46 +6,18 @@
 //! in microseconds, and the largest of a line divided by the first. What costs its output (a row's history, a version for each
 //! commit) is asked once. `STRANDLINE_TEST_BIN` names the server's binary; the default is the one that was last built for tests.
 
+#[path = "../../storage/benches/pgbench/asked.rs"]
+mod asked;
 #[path = "../../storage/benches/pgbench/mod.rs"]
 mod pgbench;
 
-use std::path::Path;
 use std::time::Instant;
 
-use strandline_storage::commit::CommitMeta;
-use strandline_storage::{Store, StoreOptions};
 use strandline_tests::replica::{Options, Replica};
 use tokio_postgres::{Client, NoTls, Statement, types::ToSql, types::Type};
 
-use pgbench::{Outcome, Random, load, meta, setting, transact};
-
-const SIZES: [u64; 4] = [1_000, 10_000, 100_000, 1_000_000];
-const ROW_COUNT: u64 = 100;
-const CHANGE_COUNT: u64 = 10;
-
-/// The account that transaction `n` changes: now and then one of those asked about, otherwise any other.
-fn account(n: u64, size: u64, accounts: i32, random: u64) -> i32 {
-    let step = size / (ROW_COUNT * CHANGE_COUNT);
-    if step > 0 && n.is_multiple_of(step) {
-        return ((n / step - 1) % ROW_COUNT) as i32;
-    }
-    ROW_COUNT as i32 + ((random >> 33) % (accounts as u64 - ROW_COUNT)) as i32
-}
-
-fn make(path: &Path, size: u64, accounts: i32) -> Outcome<()> {
-    let store = Store::open(path, StoreOptions::default())?;
-    store.create_database("postgres", CommitMeta::default())?;
-    let branch = store.branch("postgres", "main")?;
-    load(&store, &branch, accounts)?;
-    let mut random = Random::new();
-    for n in 1..=size {
-        let random = random.next();
-        transact(&branch, n, account(n, size, accounts, random), random)?;
-    }
-    store.sync()?;
-    drop(branch);
-    Ok(store.close()?)
-}
+use asked::{CHANGE_COUNT, ROW_COUNT, SIZES, make};
+use pgbench::{Outcome, Random, meta, setting};
 
 /// What a parameter of a question is, of a random commit or row.
 #[derive(Clone, Copy)]
@@ -195,7 +167,7 @@ fn main() -> Outcome<()> {
     let mut servers = Vec::new();
     for size in &sizes {
         let mut replica = Replica::prepare(None, &Options::default());
-        make(&replica.data_dir(), *size, accounts)?;
+        make(&replica.data_dir(), *size, accounts)?.close()?;
         replica.start_again();
         servers.push(runtime.block_on(Server::connect(replica, *size))?);
     }
