@@ -26,13 +26,16 @@ pub use load::{LoadedTable, RowLoader, SortedRun, TableLoad};
 /// Row changes after which an edit looks at the memory that nodes take: each may copy a leaf of every index.
 const CHANGES_BETWEEN_LOOKS: u32 = 32;
 
+/// Tables of a change set that are looked through rather than hashed.
+const TABLES_SCANNED: usize = 8;
+
 /// A root value under edit, with the change set so far. Every operation keeps the table's indexes and checks its
 /// unique keys (NOT NULL and CHECK are the caller's). A failed operation changes nothing.
 #[derive(Debug)]
 pub struct Edit {
     pub(crate) root: Root,
     pub(crate) changes: ChangeSet,
-    /// Where a table is in `changes.tables`.
+    /// Where tables are in `changes.tables`; see [`Edit::position`].
     positions: HashMap<Oid, usize>,
     /// Per entry of `changes.tables`, while it is `Replaced`: the period in which a snapshot of it was last taken.
     snapshot_periods: Vec<u64>,
@@ -170,11 +173,26 @@ impl Edit {
         {
             return last;
         }
-        *self.positions.entry(table).or_insert_with(|| {
-            self.changes.tables.push(TableChange { table, rows: RowsChange::Rows(Vec::new()) });
-            self.snapshot_periods.push(0);
-            self.changes.tables.len() - 1
-        })
+        if let Some(position) = self.position(table) {
+            return position;
+        }
+        let position = self.changes.tables.len();
+        if position == 0 {
+            self.changes.tables.reserve(TABLES_SCANNED);
+        }
+        if position >= TABLES_SCANNED {
+            self.positions.insert(table, position);
+        }
+        // Many transactions change one row of each table.
+        self.changes.tables.push(TableChange { table, rows: RowsChange::Rows(Vec::with_capacity(1)) });
+        self.snapshot_periods.push(0);
+        position
+    }
+
+    /// Where a table is in `changes.tables`: among the first few it is looked for, of the others it is noted.
+    fn position(&self, table: Oid) -> Option<usize> {
+        let scanned = self.changes.tables.iter().take(TABLES_SCANNED).position(|change| change.table == table);
+        scanned.or_else(|| if self.positions.is_empty() { None } else { self.positions.get(&table).copied() })
     }
 
     /// To be called before a row changes: takes a snapshot of a replaced table where going back needs one, and writes nodes out
@@ -226,7 +244,7 @@ impl Edit {
         }
         let row_counts = self.row_counts();
         let catalog = self.changes.catalog.clone();
-        let entry = table.and_then(|table| self.positions.get(&table).copied()).map(|position| {
+        let entry = table.and_then(|table| self.position(table)).map(|position| {
             let rows = std::mem::replace(&mut self.changes.tables[position].rows, RowsChange::Rows(Vec::new()));
             (position, rows)
         });

@@ -12,7 +12,7 @@
 //! | 4, 4 | oid; number of trees: the rows, then the stored indexes in the schema's order; for each: |
 //! | 4, 8, 32 | rows that its leaves are aimed at; rows in it; address of its topmost node (zeros: empty) |
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::change_set::{CatalogChange, ChangeSet, RowChange, RowChangeKind, RowsChange, TableChange};
@@ -38,7 +38,7 @@ const ROW_CHANGES_MAX: usize = 100_000;
 #[derive(Clone, Debug)]
 pub struct Root {
     pub(crate) catalog: Arc<Catalog>,
-    pub(crate) tables: Arc<HashMap<Oid, Arc<TableData>>>,
+    pub(crate) tables: Arc<BTreeMap<Oid, Arc<TableData>>>,
     /// The store that the root value is of, where new tables' nodes will go; `None` outside of a store.
     pub(crate) chunks: Option<Arc<dyn ChunkReader>>,
 }
@@ -60,7 +60,7 @@ impl Root {
 
     /// One table alone, of which the catalog tells.
     pub(crate) fn of_table(catalog: Catalog, oid: Oid, table: Arc<TableData>, chunks: Arc<dyn ChunkReader>) -> Self {
-        Root { catalog: Arc::new(catalog), tables: Arc::new(HashMap::from([(oid, table)])), chunks: Some(chunks) }
+        Root { catalog: Arc::new(catalog), tables: Arc::new(BTreeMap::from([(oid, table)])), chunks: Some(chunks) }
     }
 
     /// An empty database of a store, without a catalog.
@@ -184,7 +184,7 @@ impl Root {
             }
             catalog.objects.insert(oid, Arc::new(object));
         }
-        let mut tables = HashMap::new();
+        let mut tables = BTreeMap::new();
         for _ in 0..fields.u32().ok_or_else(cut)? {
             let oid = fields.u32().ok_or_else(cut)?;
             let schema = catalog.table(oid).ok_or_else(|| damaged("rows of a table that the catalog does not have"))?;

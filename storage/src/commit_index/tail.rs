@@ -8,6 +8,9 @@ use crate::id::{CommitId, Lsn};
 
 /// Entries are kept in blocks, so that growing never copies them and sealed ones are given back.
 const BLOCK_SIZE: usize = 4096;
+/// Commits that are entered into the slots together: each one's slot is a line of memory that is in no cache, and those of several are
+/// waited for at once.
+const ENTERED_TOGETHER: u32 = 32;
 
 #[derive(Debug, Default)]
 pub(super) struct Tail {
@@ -28,12 +31,14 @@ pub(super) struct Tail {
     fences: VecDeque<Fence>,
     /// Open addressing by the first bits of the id, so that ids with a common prefix lie together.
     slots: Vec<CommitNumber>,
+    /// Commits from here on are not in the slots yet.
+    slots_end: CommitNumber,
 }
 
 impl Tail {
     /// An empty tail after so many sealed commits.
     pub fn after(sealed: CommitNumber) -> Tail {
-        Tail { start: sealed, sealed, end: sealed, ..Tail::default() }
+        Tail { start: sealed, sealed, end: sealed, slots_end: sealed, ..Tail::default() }
     }
 
     pub fn entry(&self, number: CommitNumber) -> &CommitEntry {
@@ -57,6 +62,9 @@ impl Tail {
     }
 
     pub fn find(&self, id: &CommitId) -> Option<CommitNumber> {
+        if let Some(number) = (self.slots_end..self.end).rev().find(|number| self.entry(*number).id == *id) {
+            return Some(number);
+        }
         if self.slots.is_empty() {
             return None;
         }
@@ -101,8 +109,8 @@ impl Tail {
         self.end += 1;
         if (self.end - self.sealed) as usize * 4 > self.slots.len() * 3 {
             self.fill_slots();
-        } else {
-            self.enter(number);
+        } else if self.end - self.slots_end >= ENTERED_TOGETHER {
+            self.enter_rest();
         }
     }
 
@@ -110,9 +118,16 @@ impl Tail {
     fn fill_slots(&mut self) {
         let size = ((self.end - self.sealed) as usize * 2).next_power_of_two().max(1024);
         self.slots = vec![NONE; size];
-        for number in self.sealed..self.end {
+        self.slots_end = self.sealed;
+        self.enter_rest();
+    }
+
+    /// Enters those that are not in the slots.
+    fn enter_rest(&mut self) {
+        for number in self.slots_end..self.end {
             self.enter(number);
         }
+        self.slots_end = self.end;
     }
 
     /// Forgets commits below `sealed`. What is returned is large, and best dropped without a lock.
@@ -132,6 +147,8 @@ impl Tail {
 
     /// Ids of commits in a range of ids, up to `limit` with those that are there.
     pub fn by_range(&self, range: &IdRange, limit: usize, found: &mut Vec<CommitId>) {
+        let rest = (self.slots_end..self.end).map(|number| self.entry(number).id).filter(|id| range.contains(id));
+        found.extend(rest.take(limit.saturating_sub(found.len())));
         if self.slots.is_empty() {
             return;
         }

@@ -262,7 +262,8 @@ impl Journal {
         };
         let was_empty = pending.items.is_empty();
         if !fits {
-            let batch = LogBatch { sequence, bytes: Vec::with_capacity(size + 256), records: Vec::new(), commits: Vec::new() };
+            let batch =
+                LogBatch { sequence, bytes: Vec::with_capacity(size.max(LOG_FRAME_SIZE) + 256), records: Vec::new(), commits: Vec::new() };
             pending.items.push_back(Item::Log(batch));
         }
         let Some(Item::Log(batch)) = pending.items.back_mut() else { unreachable!("BUG: the last item is a log batch") };

@@ -32,7 +32,7 @@ mod twins;
 mod unique;
 mod violations;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -168,7 +168,7 @@ impl Merging<'_> {
     /// The merge, or the tables that must stay ours and why.
     fn run(&self) -> Result<std::result::Result<Merge, Vec<(Oid, String)>>> {
         let mut catalog = Catalog::default();
-        let mut tables = HashMap::new();
+        let mut tables = BTreeMap::new();
         let (mut rows, mut violations, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         // Whose data differs from one side's: only there can a constraint be broken.
         let mut touched = HashSet::new();

@@ -36,7 +36,7 @@ pub(super) fn with_our_oids(base: &Root, ours: &Root, theirs: &Root) -> Result<R
         return Ok(theirs.clone());
     }
     let mut catalog = Catalog::default();
-    let mut tables = HashMap::new();
+    let mut tables = BTreeMap::new();
     for object in theirs.catalog().objects.values() {
         let renamed = Arc::new(with_oids(object, &oids));
         if let (CatalogObject::Table(schema), Some(data)) = (&*renamed, theirs.table(object.oid())) {

@@ -79,7 +79,8 @@ pub(crate) const CATALOG: Oid = 0;
 
 /// The hashes under which a commit with these changes is to be found, ascending.
 pub(crate) fn hashes_of(changes: &ChangeSet, source: Option<&Source>) -> Vec<u32> {
-    let mut hashes: Vec<u32> = changes.catalog.iter().map(|change| table_hash(change.oid)).collect();
+    let mut hashes = Vec::with_capacity(changes.catalog.len() + changes.row_count() as usize + changes.tables.len() + 2);
+    hashes.extend(changes.catalog.iter().map(|change| table_hash(change.oid)));
     hashes.extend(source.map(|source| xid_hash(source.xid)));
     for change in &changes.tables {
         match &change.rows {

@@ -26,6 +26,7 @@ use std::sync::{Arc, OnceLock};
 use crate::id::ChunkAddress;
 use crate::tree::cache::{Charge, NodeCache};
 use crate::tree::layout::{Layout, fixed_width};
+use crate::tree::search::{find_fixed, search};
 use crate::value::{Physical, Row, Value};
 
 pub(crate) const HEADER_SIZE: usize = 24;
@@ -135,15 +136,10 @@ impl Leaf {
         }
         let width = self.key_width as usize;
         let keys = &self.buffer[at..at + width * self.rows];
-        match (width, key.len()) {
-            // Short keys compare as numbers.
-            (4, 4) => search_chunks(keys, key, u32::from_be_bytes),
-            (5, 5) => search_chunks(keys, key, |[a, b, c, d, e]: [u8; 5]| u64::from_be_bytes([0, 0, 0, a, b, c, d, e])),
-            (8, 8) => search_chunks(keys, key, u64::from_be_bytes),
-            (9, 9) => search_chunks(keys, key, |[a, b @ ..]: [u8; 9]| (a, u64::from_be_bytes(b))),
-            (16, 16) => search_chunks(keys, key, u128::from_be_bytes),
-            _ => search(self.rows, |row| keys[width * row..width * (row + 1)].cmp(key)),
+        if width != key.len() || width == 0 {
+            return search(self.rows, |row| keys[width * row..width * (row + 1)].cmp(key));
         }
+        find_fixed(keys, key)
     }
 
     pub fn column_count(&self) -> usize {
@@ -269,27 +265,6 @@ impl Leaf {
     pub(crate) fn key_heap_used(&self) -> usize {
         if self.key_width == KEYS_VARY { self.u32_at(self.keys_at() + 4 * self.rows) } else { 0 }
     }
-}
-
-/// Binary search; `compare` says how an entry compares to what is sought.
-fn search(count: usize, compare: impl Fn(usize) -> std::cmp::Ordering) -> Result<usize, usize> {
-    let (mut low, mut high) = (0, count);
-    while low < high {
-        let middle = (low + high) / 2;
-        match compare(middle) {
-            std::cmp::Ordering::Less => low = middle + 1,
-            std::cmp::Ordering::Greater => high = middle,
-            std::cmp::Ordering::Equal => return Ok(middle),
-        }
-    }
-    Err(low)
-}
-
-/// Searches keys of one width by numbers that sort like them.
-fn search_chunks<const N: usize, T: Ord>(keys: &[u8], key: &[u8], number: impl Fn([u8; N]) -> T) -> Result<usize, usize> {
-    let keys = keys.as_chunks::<N>().0;
-    let sought = number(*key.first_chunk().expect("BUG: the key has the width of the leaf's"));
-    search(keys.len(), |row| number(keys[row]).cmp(&sought))
 }
 
 pub(crate) fn base_size(layout: &Layout) -> usize {

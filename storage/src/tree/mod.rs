@@ -33,6 +33,7 @@ mod leaf_diff;
 mod leaf_edit;
 mod node;
 mod read_ahead;
+mod search;
 mod splice;
 mod verify;
 
@@ -296,7 +297,7 @@ pub(crate) fn write_slot(slot: &Slot, target: u32, writer: &mut dyn ChunkWriter)
     let address = match node {
         Node::Leaf(leaf) => writer.put_bytes(&leaf.encode())?,
         Node::Inner(inner) => {
-            for child in &inner.children {
+            for child in &*inner.children {
                 write_slot(&child.slot, target, writer)?;
             }
             writer.put_bytes(&inner.encode(target))?

@@ -21,11 +21,12 @@ use crate::tree::boundary::{FANOUT_TARGET, LEAF_TARGET_MAX, LEAF_TARGET_MIN};
 use crate::tree::cache::{Charge, Evictable, NodeCache};
 use crate::tree::layout::Layout;
 use crate::tree::leaf::{Leaf, LeafRef};
+use crate::tree::search::key_prefix;
 
 const INNER_FORMAT: u8 = 1;
 const INNER_HEADER_SIZE: usize = 8;
 /// What a child takes in memory: its entry, and the slot that it is stored in with its reference counts.
-const CHILD_SIZE: usize = size_of::<Child>() + size_of::<Stored>() + 24;
+const CHILD_SIZE: usize = size_of::<Child>() + size_of::<u64>() + size_of::<Stored>() + 24;
 /// No tree is higher: at two children a node this is more rows than there are.
 pub(crate) const LEVEL_MAX: u8 = 40;
 
@@ -42,15 +43,93 @@ pub(crate) struct Inner {
     /// Set once written or when read; empty again after an edit of anything below.
     pub address: OnceLock<ChunkAddress>,
     pub level: u8,
-    pub children: Vec<Child>,
+    pub children: Children,
     charge: Charge,
+}
+
+/// The children of an inner node, with what a search compares first kept side by side: it would else have to look at a line of memory
+/// for each child that it passes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Children {
+    list: Vec<Child>,
+    /// The first bytes of each child's key, as [`key_prefix`] has them.
+    prefixes: Vec<u64>,
+}
+
+impl Children {
+    pub fn push(&mut self, child: Child) {
+        self.insert(self.list.len(), child);
+    }
+
+    pub fn insert(&mut self, at: usize, child: Child) {
+        self.prefixes.insert(at, key_prefix(child.key.as_slice()));
+        self.list.insert(at, child);
+    }
+
+    pub fn remove(&mut self, at: usize) -> Child {
+        self.prefixes.remove(at);
+        self.list.remove(at)
+    }
+
+    /// Takes out the children from `at` on.
+    pub fn split_off(&mut self, at: usize) -> Vec<Child> {
+        self.prefixes.truncate(at);
+        self.list.split_off(at)
+    }
+
+    pub fn to_vec(&self) -> Vec<Child> {
+        self.list.clone()
+    }
+
+    pub fn take(&mut self) -> Vec<Child> {
+        self.prefixes.clear();
+        std::mem::take(&mut self.list)
+    }
+
+    /// The child whose range a key falls in.
+    fn route(&self, key: &[u8]) -> usize {
+        let prefix = key_prefix(key);
+        // What lies before the second child's key is the first child's, whatever that one's key is.
+        let others = self.prefixes.get(1..).unwrap_or_default();
+        let below = others.partition_point(|other| *other < prefix);
+        let same = others[below..].iter().take_while(|other| **other == prefix).count();
+        if same == 0 {
+            return below;
+        }
+        below + self.list[below + 1..below + 1 + same].partition_point(|child| child.key.as_slice() <= key)
+    }
+}
+
+impl From<Vec<Child>> for Children {
+    fn from(list: Vec<Child>) -> Self {
+        let mut prefixes = Vec::with_capacity(list.capacity());
+        prefixes.extend(list.iter().map(|child| key_prefix(child.key.as_slice())));
+        Children { list, prefixes }
+    }
+}
+
+/// Keys may not be changed through this.
+impl std::ops::DerefMut for Children {
+    fn deref_mut(&mut self) -> &mut [Child] {
+        &mut self.list
+    }
+}
+
+impl std::ops::Deref for Children {
+    type Target = [Child];
+
+    fn deref(&self) -> &[Child] {
+        &self.list
+    }
 }
 
 /// A copy is about to be edited, so it has no address.
 impl Clone for Inner {
     fn clone(&self) -> Self {
-        let mut children = Vec::with_capacity(self.children.len() + 1);
-        children.extend_from_slice(&self.children);
+        let mut children =
+            Children { list: Vec::with_capacity(self.children.len() + 1), prefixes: Vec::with_capacity(self.children.len() + 1) };
+        children.list.extend_from_slice(&self.children);
+        children.prefixes.extend_from_slice(&self.children.prefixes);
         let charge = Charge::new(self.charge.cache(), self.charge.size());
         Inner { address: OnceLock::new(), level: self.level, children, charge }
     }
@@ -236,8 +315,8 @@ impl Slot {
                     return;
                 };
                 let mut children = match Arc::get_mut(inner) {
-                    Some(alone) => std::mem::take(&mut alone.children),
-                    None => inner.children.clone(),
+                    Some(alone) => alone.children.take(),
+                    None => inner.children.to_vec(),
                 };
                 children.iter_mut().for_each(|child| child.slot.release(cache));
                 let inner = Inner { address: OnceLock::from(address), ..Inner::new(Some(cache), inner.level, children) };
@@ -333,17 +412,12 @@ impl Inner {
     pub fn new(cache: Option<&Arc<NodeCache>>, level: u8, children: Vec<Child>) -> Self {
         let keys: usize = children.iter().map(|child| child.key.heap_size()).sum();
         let charge = Charge::new(cache, size_of::<Inner>() + children.capacity() * CHILD_SIZE + keys);
-        Inner { address: OnceLock::new(), level, children, charge }
+        Inner { address: OnceLock::new(), level, children: children.into(), charge }
     }
 
     /// The child whose range a key falls in.
     pub fn route(&self, key: &[u8]) -> usize {
-        let (mut low, mut high) = (1, self.children.len());
-        while low < high {
-            let middle = (low + high) / 2;
-            if self.children[middle].key.as_slice() <= key { low = middle + 1 } else { high = middle }
-        }
-        low - 1
+        self.children.route(key)
     }
 
     /// The node's chunk. Every child must have an address.
@@ -353,7 +427,7 @@ impl Inner {
         let count = u16::try_from(self.children.len()).expect("BUG: an inner node with more children than the rule allows");
         out.extend(count.to_le_bytes());
         out.extend(target.to_le_bytes());
-        for child in &self.children {
+        for child in &*self.children {
             out.extend(child.count.to_le_bytes());
             out.extend(child.slot.address().expect("BUG: an inner node is written before its children").0);
             let key = child.key.as_slice();
@@ -458,5 +532,44 @@ impl KeyBytes {
 impl fmt::Debug for KeyBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:02x?}", self.as_slice())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keys that begin alike, and many that do not.
+    fn keys() -> Vec<Vec<u8>> {
+        let mut keys: Vec<Vec<u8>> = (0..40u32).map(|n| [b"the same beginning ".as_slice(), &n.to_be_bytes()].concat()).collect();
+        keys.extend((0..40u64).map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes().to_vec()));
+        keys.extend([vec![], vec![0], vec![0; 8], vec![0; 9], vec![255; 8], vec![255; 30]]);
+        keys.sort();
+        keys
+    }
+
+    #[test]
+    fn a_key_goes_to_the_last_child_that_does_not_begin_after_it() {
+        let keys = keys();
+        let child = |key: &Vec<u8>| Child { key: KeyBytes::new(key), count: 1, dirty: false, slot: Slot::stored(ChunkAddress([0; 32])) };
+        let mut children = Children::from(keys.iter().step_by(2).map(child).collect::<Vec<_>>());
+        // Every other one comes later, and some go.
+        for (i, key) in keys.iter().enumerate().skip(1).step_by(2) {
+            children.insert(i, child(key));
+        }
+        children.remove(3);
+        let rest = children.split_off(70);
+        for child in rest {
+            children.push(child);
+        }
+        let held: Vec<&[u8]> = children.iter().map(|child| child.key.as_slice()).collect();
+        for key in &keys {
+            for sought in [key.clone(), [key.as_slice(), b"x"].concat(), key[..key.len().saturating_sub(1)].to_vec()] {
+                let expected = held[1..].partition_point(|first| *first <= sought.as_slice());
+                assert_eq!(children.route(&sought), expected, "{sought:02x?}");
+            }
+        }
+        assert_eq!(children.take().len(), keys.len() - 1);
+        assert_eq!(children.route(b"x"), 0);
     }
 }

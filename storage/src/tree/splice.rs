@@ -206,7 +206,7 @@ impl Splicer {
             NodeRef::Leaf(leaf) => self.feed_leaf(&leaf.into_arc()),
             NodeRef::Inner(inner) => {
                 let mut previous_taken = false;
-                for child in &inner.children {
+                for child in &*inner.children {
                     previous_taken = self.feed(child, inner.level - 1, previous_taken && !child.dirty)? && !child.dirty;
                 }
                 Ok(false)
@@ -366,7 +366,7 @@ impl Splicer {
             let child = self.levels[lowest - 1].pop().expect("BUG: an open node has children");
             match child.slot.node(&self.source)? {
                 NodeRef::Leaf(leaf) => self.leaf = Some(leaf.slice(0, leaf.rows)),
-                NodeRef::Inner(inner) => self.levels[usize::from(inner.level) - 1] = inner.children.clone(),
+                NodeRef::Inner(inner) => self.levels[usize::from(inner.level) - 1] = inner.children.to_vec(),
             }
         }
     }
