@@ -23,6 +23,10 @@ use crate::store::shared::{Shared, Wish};
 /// commit is made from the nearer of the checkpoints around it, so from half of that. See `docs/design/0009-checkpoints.md`.
 pub(crate) const CHECKPOINT_ROW_COUNT: u64 = 1_250_000;
 
+/// Opening makes a checkpoint when what it replayed cost so many changes at least: about as long as the checkpoint takes, so it costs a
+/// start no more than it saves the next one. See `docs/design/0009-checkpoints.md`.
+pub(crate) const RECOVERY_CHECKPOINT_AT: u64 = CHECKPOINT_ROW_COUNT / 8;
+
 /// The thread that makes checkpoints when there have been enough changes.
 pub(crate) struct Checkpointer {
     shared: Arc<Shared>,
@@ -64,12 +68,16 @@ impl Checkpointer {
 /// # Errors
 /// `Stopped`, `Io`, `Damaged`.
 pub(crate) fn make(shared: &Arc<Shared>, registry: &Mutex<Registry>) -> Result<()> {
+    make_if(shared, registry, |shared| shared.pace.is_changed())
+}
+
+fn make_if(shared: &Arc<Shared>, registry: &Mutex<Registry>, is_wanted: impl FnOnce(&Shared) -> bool) -> Result<()> {
     // One at a time.
     let _turn = shared.checkpoint_turn.lock();
     if shared.cache.held() > shared.cache.held_max() {
         shared.cache.make_room_for(shared.cache.held());
     }
-    let made = if shared.pace.is_changed() { write(shared, registry, None) } else { Ok(()) };
+    let made = if is_wanted(shared) { write(shared, registry, None) } else { Ok(()) };
     // While all tables fit, their nodes stay as they are: a stored leaf costs a look-up a little more than one that nobody evicts.
     if shared.cache.held() > shared.cache.held_max() {
         shared.release_roots();
@@ -77,6 +85,23 @@ pub(crate) fn make(shared: &Arc<Shared>, registry: &Mutex<Registry>) -> Result<(
     shared.pace.end();
     shared.compaction.checkpoint_made();
     made
+}
+
+/// Makes a checkpoint of what opening has replayed, durable before anything else happens, with the row index up to there. A failure is
+/// logged: the store is as it was found, and may be read even where nothing can be written, as on a full disk.
+pub(crate) fn make_after_recovery(shared: &Arc<Shared>, registry: &Mutex<Registry>) {
+    let started = std::time::Instant::now();
+    match make_if(shared, registry, |_| true).and_then(|()| shared.journal.sync()) {
+        Ok(()) => tracing::info!(ms = started.elapsed().as_millis() as u64, "made a checkpoint of what was replayed"),
+        Err(error) => {
+            tracing::error!(%error, "could not make a checkpoint of what was replayed; the next start replays it again");
+            return;
+        }
+    }
+    // What is before a checkpoint is not entered by the next replay.
+    if let Err(error) = shared.row_index.save(shared) {
+        tracing::warn!(%error, "could not save the row index");
+    }
 }
 
 /// Makes a checkpoint, also when nothing has changed, that says which root values of old commits are kept: as few as `spacing` allows

@@ -198,6 +198,7 @@ fn write(folder: &Path) -> Result<()> {
         disk: Arc::new(RealDisk),
         journal: JournalOptions { group_commit: Duration::ZERO, segment_size: SEGMENT_SIZE, index_thread: true },
         checkpoint_row_count: u64::MAX,
+        recovery_checkpoint_at: u64::MAX,
         compaction: None,
         derived: false,
         row_index: None,

@@ -13,8 +13,14 @@
 //! 3. The records since it was taken are replayed. A branch was looked at a little later than the rest, so each branch
 //!    has its own sequence number from which on records count for it.
 //!
+//! 4. Where that was much, opening makes a checkpoint before anybody is let in ([`crate::checkpoint::make_after_recovery`]): a process that is
+//!    killed again and again, each time before its next checkpoint, gets on all the same.
+//!
 //! Replay runs the code that ran then ([`Inner::follow`], [`Inner::advance`]), so it ends where the store was. On the way it enters the
 //! commits in the row index, which a checkpoint has written as far as they are before it.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,10 +37,30 @@ use crate::store::branch::{Branch, BranchCell, Head, Inner};
 use crate::store::registry::{Database, Registry, Tag};
 use crate::store::shared::Shared;
 
+/// Reading so many bytes of records, as they are in memory, costs as much as replaying a change.
+const RECORD_SIZE_PER_CHANGE: u64 = 256;
+
+/// What opening had to replay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Replayed {
+    pub record_count: u64,
+    /// Bytes of the records, not as they are stored but as they are in memory.
+    pub record_size: u64,
+    /// Row changes, and one for each commit.
+    pub change_count: u64,
+}
+
+impl Replayed {
+    /// What it cost, in changes.
+    pub fn cost(&self) -> u64 {
+        self.change_count + self.record_size / RECORD_SIZE_PER_CHANGE
+    }
+}
+
 /// Brings the shared parts up to date and returns the rest.
 /// # Errors
 /// `Damaged`, `Io`.
-pub(crate) fn recover(shared: &Arc<Shared>) -> Result<Registry> {
+pub(crate) fn recover(shared: &Arc<Shared>) -> Result<(Registry, Replayed)> {
     shared.open_index()?;
     let last = shared.checkpoints.read().last;
     let mut recovery = Recovery::new(shared);
@@ -48,19 +74,21 @@ pub(crate) fn recover(shared: &Arc<Shared>) -> Result<Registry> {
         shared.pace.set_cost(checkpoint.cost);
         recovery.restore(*checkpoint)?;
     }
-    let mut count = 0u64;
+    let mut replayed = Replayed::default();
     for frame in shared.journal.log_frames_from(start) {
         let frame: Arc<LogFrame> = frame?;
         for (sequence, record) in frame.iter().filter(|(sequence, _)| *sequence >= start) {
             let decoded = Record::decode_at(&record, || shared.journal.place_of(sequence))?;
             recovery.replay(sequence, decoded).map_err(|e| name_place(shared, sequence, e))?;
-            count += 1;
+            replayed.record_count += 1;
+            replayed.record_size += record.len() as u64;
         }
     }
-    if count > 0 {
-        tracing::info!(records = count, "replayed the journal's tail");
+    replayed.change_count = shared.pace.row_count();
+    if replayed.record_count > 0 {
+        tracing::info!(records = replayed.record_count, changes = replayed.change_count, "replayed the journal's tail");
     }
-    recovery.finish()
+    Ok((recovery.finish()?, replayed))
 }
 
 /// An error of replay with the record where it happened.

@@ -47,9 +47,10 @@ fn after_a_power_loss_at_any_moment_everything_acknowledged_is_there_and_nothing
     }
     let (few, all) = (120, 10_000);
     let wanted = case_count(few, all);
-    let mut done = 0;
+    let (mut done, mut recovered_count) = (0, 0);
     for seed in 0.. {
         let run = workload(seed);
+        recovered_count += run.recovered_count;
         let (mut content, operations) = run.disk.operations();
         // Few of a run, spread over it, or every one.
         let stride = if wanted >= all { 1 } else { (operations.len() * 4 / wanted).max(1) };
@@ -69,7 +70,8 @@ fn after_a_power_loss_at_any_moment_everything_acknowledged_is_there_and_nothing
                 done += 1;
             }
             if done >= wanted {
-                println!("{done} images of {} workloads", seed + 1);
+                println!("{done} images of {} workloads with {recovered_count} checkpoints behind a replay", seed + 1);
+                assert!(wanted < few || recovered_count > 0, "no opening has made a checkpoint");
                 return;
             }
         }

@@ -33,6 +33,7 @@ const BRANCH_NAMES: [&str; 3] = ["a", "b", "c"];
 /// Small, so that there are many segments and runs.
 const SEGMENT_SIZE: u64 = 12 << 10;
 const RUN_ENTRY_COUNT: usize = 60;
+const RECOVERY_CHECKPOINT_AT: u64 = 30;
 
 /// The data directory on simulated disks.
 pub fn data() -> &'static Path {
@@ -46,6 +47,8 @@ pub fn open_on(disk: &SimulatedDisk) -> Result<Arc<Store>> {
         disk: Arc::new(disk.clone()),
         journal: JournalOptions { group_commit: Duration::from_secs(86_400), segment_size: SEGMENT_SIZE, index_thread: false },
         checkpoint_row_count: u64::MAX,
+        // Some openings replay more, some less.
+        recovery_checkpoint_at: RECOVERY_CHECKPOINT_AT,
         compaction: None,
         derived: false,
         row_index: Some(RowIndexOptions { entry_count: RUN_ENTRY_COUNT, thread: false }),
@@ -65,6 +68,8 @@ pub struct Run {
     pub oids: Vec<(usize, Oid)>,
     /// Errors of steps, in order.
     pub errors: Vec<Error>,
+    /// Openings that made a checkpoint of what they replayed.
+    pub recovered_count: usize,
 }
 
 impl Run {
@@ -102,6 +107,7 @@ impl Workload {
             acknowledged: vec![(0, 0)],
             oids: Vec::new(),
             errors: Vec::new(),
+            recovered_count: 0,
         };
         Workload { run, store: None, random: random_of(seed, 1), n: 0 }
     }
@@ -119,6 +125,7 @@ impl Workload {
             acknowledged: vec![(0, 0)],
             oids: run.oids.iter().filter(|(state, _)| *state <= from).map(|(_, oid)| (0, *oid)).collect(),
             errors: Vec::new(),
+            recovered_count: 0,
         };
         let mut random = random_of(seed, 2);
         // Names of tables that nothing before had.
@@ -200,6 +207,7 @@ impl Workload {
         self.run.acknowledged.push((self.run.disk.change_count(), self.run.states.len() - 1));
         drop(store);
         let store = open_on(&self.run.disk)?;
+        self.run.recovered_count += usize::from(store.replayed.cost() >= RECOVERY_CHECKPOINT_AT);
         self.store = Some(store.clone());
         self.put_state(&store, "opened").and_then(|()| store.sync())
     }

@@ -131,7 +131,7 @@ fn check(disk: &Arc<dyn Disk>, path: &Path, journal_folder: &str) -> Result<Chec
     let shared = Arc::new(Shared::new(path.into(), Arc::new(journal), None, row_index, u64::MAX, Box::new(())));
     match recovery::recover(&shared) {
         // Branches and tags were resolved on the way.
-        Ok(registry) => {
+        Ok((registry, _)) => {
             for database in registry.databases.values() {
                 for tag in database.tags.values() {
                     if shared.number_of(tag.commit).is_err() {

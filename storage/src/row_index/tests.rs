@@ -23,6 +23,7 @@ fn open(path: &Path, entry_count: usize) -> Arc<Store> {
         disk: Arc::new(RealDisk),
         journal: JournalOptions { group_commit: Duration::ZERO, segment_size: 1 << 16, index_thread: true },
         checkpoint_row_count: u64::MAX,
+        recovery_checkpoint_at: u64::MAX,
         compaction: None,
         derived: true,
         row_index: Some(RowIndexOptions { entry_count, thread: true }),

@@ -30,6 +30,7 @@ fn open(disk: &SimulatedDisk) -> Arc<Store> {
         disk: Arc::new(disk.clone()),
         journal: JournalOptions { group_commit: Duration::ZERO, segment_size: 4 << 20, index_thread: true },
         checkpoint_row_count: u64::MAX,
+        recovery_checkpoint_at: u64::MAX,
         compaction: None,
         derived: false,
         row_index: None,

@@ -50,7 +50,7 @@ use crate::disk::{Disk, RealDisk, create_dirs};
 use crate::error::{Error, Result};
 use crate::gc::automatic::Compactor;
 use crate::journal::{Access, FORMAT_VERSION, Journal, JournalOptions, SEGMENT_SIZE, is_unmade};
-use crate::recovery;
+use crate::recovery::{self, Replayed};
 use crate::row_index::{RowIndex, RowIndexOptions, RowIndexer};
 use registry::Registry;
 use shared::Shared;
@@ -71,6 +71,7 @@ pub struct Store {
     checkpointer: Checkpointer,
     compactor: Compactor,
     pub(crate) row_indexer: RowIndexer,
+    pub(crate) replayed: Replayed,
 }
 
 /// How a store is opened; tests choose their own disk and sizes.
@@ -79,6 +80,8 @@ pub(crate) struct OpenWith {
     pub journal: JournalOptions,
     /// Row changes after which a checkpoint is made in the background.
     pub checkpoint_row_count: u64,
+    /// What opening replays at least before it makes a checkpoint; see [`crate::recovery::Replayed::cost`].
+    pub recovery_checkpoint_at: u64,
     /// So many bytes of garbage are given back in the background; `None`: garbage is given back when that is asked for.
     pub compaction: Option<u64>,
     /// Keep sled's cache of derived facts beside the journal.
@@ -88,7 +91,8 @@ pub(crate) struct OpenWith {
 }
 
 impl Store {
-    /// Opens or creates. Takes the lock, replays the tail, starts the background threads.
+    /// Opens or creates. Takes the lock, replays the tail, starts the background threads. A long tail is followed by a checkpoint, so that
+    /// it is not replayed again.
     /// # Errors
     /// `Locked`, `Format`, `Damaged`, `Io`.
     pub fn open(path: &Path, options: StoreOptions) -> Result<Arc<Store>> {
@@ -98,6 +102,7 @@ impl Store {
             disk: Arc::new(RealDisk),
             journal,
             checkpoint_row_count: crate::checkpoint::CHECKPOINT_ROW_COUNT,
+            recovery_checkpoint_at: crate::checkpoint::RECOVERY_CHECKPOINT_AT,
             compaction: options.auto_compaction.then_some(crate::gc::automatic::GAIN_MIN),
             derived: true,
             row_index: Some(RowIndexOptions { entry_count: crate::row_index::RUN_ENTRY_COUNT, thread: true }),
@@ -140,13 +145,17 @@ impl Store {
             cache_size,
             lock,
         ));
-        let registry = Arc::new(Mutex::new(recovery::recover(&shared)?));
+        let (registry, replayed) = recovery::recover(&shared)?;
+        let registry = Arc::new(Mutex::new(registry));
         shared.follow_seals();
         shared.row_index.open(&shared);
+        if replayed.cost() >= with.recovery_checkpoint_at {
+            crate::checkpoint::make_after_recovery(&shared, &registry);
+        }
         let checkpointer = Checkpointer::start(shared.clone(), registry.clone())?;
         let compactor = Compactor::start(shared.clone(), registry.clone(), with.compaction)?;
         let row_indexer = RowIndexer::start(shared.clone(), with.row_index.is_some_and(|options| options.thread))?;
-        Ok(Arc::new(Store { shared, registry, checkpointer, compactor, row_indexer }))
+        Ok(Arc::new(Store { shared, registry, checkpointer, compactor, row_indexer, replayed }))
     }
 
     /// Writes out everything, a checkpoint included, and stops the threads.
@@ -206,6 +215,12 @@ impl Store {
     /// Bytes appended to the journal since it was opened.
     pub fn written_size(&self) -> u64 {
         self.shared.journal.written_size()
+    }
+
+    /// Row changes that opening replayed, and one for each commit: what was done since the last checkpoint. After more than
+    /// an eighth of what makes a checkpoint due, opening has made one.
+    pub fn replayed_change_count(&self) -> u64 {
+        self.replayed.change_count
     }
 
     /// Bytes of nodes (of tables and indexes) in memory; see [`StoreOptions::cache_size_max`].

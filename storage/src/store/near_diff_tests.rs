@@ -26,6 +26,7 @@ fn open(disk: &SimulatedDisk) -> Arc<Store> {
         disk: Arc::new(disk.clone()),
         journal: JournalOptions { group_commit: Duration::ZERO, segment_size: 1 << 14, index_thread: false },
         checkpoint_row_count: u64::MAX,
+        recovery_checkpoint_at: u64::MAX,
         compaction: None,
         derived: false,
         row_index: Some(RowIndexOptions { entry_count: 50, thread: true }),

@@ -217,8 +217,13 @@ impl CheckpointPace {
         self.log_due.store(mark.log_size + cost.max(LOG_SIZE_MIN), Ordering::Relaxed);
     }
 
+    /// Changes since the last checkpoint.
+    pub fn row_count(&self) -> u64 {
+        self.row_count.load(Ordering::Relaxed)
+    }
+
     pub fn is_changed(&self) -> bool {
-        self.row_count.load(Ordering::Relaxed) > 0
+        self.row_count() > 0
     }
 
     /// Waits for a wish and takes it (a wish to stop stays).

@@ -87,6 +87,7 @@ pub(crate) fn open_on(disk: &SimulatedDisk, segment_size: u64, checkpoint_row_co
         disk: Arc::new(disk.clone()),
         journal: JournalOptions { group_commit: Duration::ZERO, segment_size, index_thread: false },
         checkpoint_row_count,
+        recovery_checkpoint_at: u64::MAX,
         compaction: None,
         derived: false,
         row_index: None,

@@ -247,6 +247,7 @@ fn commits_are_found_while_their_segments_are_sealed_beside_them() {
                 index_thread: true,
             },
             checkpoint_row_count: 50,
+            recovery_checkpoint_at: u64::MAX,
             compaction: None,
             derived: false,
             row_index: None,
