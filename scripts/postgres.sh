@@ -6,7 +6,7 @@ if [ -z "$PGBIN" ] && [ -n "${STRANDLINE_TEST_PG:-}" ]; then
     for candidate in "/usr/lib/postgresql/$STRANDLINE_TEST_PG/bin" "${postgres_18%-18}-$STRANDLINE_TEST_PG/bin"; do
         [ -x "$candidate/postgres" ] && { PGBIN=$candidate; break; }
     done
-    [ -n "$PGBIN" ] || { echo "PostgreSQL $STRANDLINE_TEST_PG is not installed (make postgres-18 builds 18)" >&2; exit 1; }
+    [ -n "$PGBIN" ] || { echo "PostgreSQL $STRANDLINE_TEST_PG is not installed (make postgres-$STRANDLINE_TEST_PG fetches or builds it)" >&2; exit 1; }
 fi
 if [ -z "$PGBIN" ]; then
     for candidate in /usr/lib/postgresql/15/bin $(ls -d /usr/lib/postgresql/*/bin | sort -V); do

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::ConnectionConfig;
+use crate::client::{ConnectionConfig, Streaming};
 use crate::conflict::ConflictPolicies;
 use crate::expressions::Expressions;
 use crate::watch::WatchConfig;
@@ -27,8 +27,7 @@ pub struct Config {
     pub cfg_dir: PathBuf,
     pub commit_mode: CommitMode,
     pub conflicts: ConflictPolicies,
-    /// Large transactions are sent while they still run, by servers that can (from version 14).
-    pub streaming: bool,
+    pub streaming: Streaming,
     /// What transactions that are not committed yet may take in memory, in bytes; what is more goes to files.
     pub stream_memory_max: usize,
     /// Where those files are: a folder of this replicator's own, which need not exist. Whatever is in it is removed.

@@ -41,7 +41,10 @@ use crate::wal_location::WalLocation;
 use crate::watch::watch_primary;
 
 /// The oldest server that has all that we ask of it.
-pub(crate) const MAJOR_VERSION_MIN: u32 = 13;
+pub(crate) const MAJOR_VERSION_MIN: u32 = 10;
+
+/// Prepared transactions are sent when they are prepared from this major version on.
+const TWO_PHASE_VERSION_MIN: u32 = 15;
 
 /// How long the primary may take to flush what it has written: its background writer does so every 200 ms.
 const FLUSH_WAIT: Duration = Duration::from_secs(5);
@@ -225,6 +228,10 @@ impl Replicator {
             return self.prepare_subscription(connection, identity, source, slot).await;
         }
         check_publications(&mut connection, &config.publication_names).await?;
+        let slot = match &source {
+            Some(source) => copy::drop_abandoned_slot(&context, &mut connection, source, slot).await?,
+            None => slot,
+        };
         let word = self.location().users_word(&context.records)?;
         let phase = source.as_ref().map(|source| source.phase);
         let new_source = |phase| Source {
@@ -277,6 +284,9 @@ impl Replicator {
         if word.is_some() || stored.is_none() || !unchanged {
             // The user's word is adopted in one go: from now on the file's content is ours.
             context.records.set_source(&new_source(Phase::Streaming))?;
+            if word.is_some() {
+                context.records.forget_prepared_known()?;
+            }
             if word.is_some() || stored.is_none() {
                 context.records.set_position(start, last_commit, &context.branch)?;
                 context.records.set_locations(&[start])?;
@@ -359,9 +369,12 @@ impl Replicator {
     }
 
     /// Streams until something ends it.
-    async fn follow(&mut self, connection: Connection, start: Lsn, last_commit: Option<CommitId>) -> Result<()> {
+    async fn follow(&mut self, mut connection: Connection, start: Lsn, last_commit: Option<CommitId>) -> Result<()> {
         let context = Arc::clone(&self.context);
         let config = &context.config;
+        if config.two_phase && connection.server_major_version() >= TWO_PHASE_VERSION_MIN {
+            note_two_phase(&mut connection, &context).await?;
+        }
         let options = StreamOptions {
             publications: config.publication_names.clone(),
             streaming: config.streaming,
@@ -431,6 +444,20 @@ impl Replicator {
     fn write_location(&self) {
         write_location(&self.context, &mut self.location());
     }
+}
+
+/// Notes, the first time that a slot is followed with two phases, from which transaction id on every PREPARE will have come to us: all that are prepared behind where
+/// we begin are sent, and a transaction that has no id yet is prepared later than that.
+async fn note_two_phase(connection: &mut Connection, context: &Context) -> Result<()> {
+    let slot = &context.config.slot_name;
+    if context.records.prepared_known_from(slot)?.is_some() {
+        return Ok(());
+    }
+    const SQL: &str = "SELECT (pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::numeric % 4294967296)::text";
+    let rows = connection.query(SQL).await?;
+    let next = rows.into_iter().flatten().next().flatten().and_then(|text| text.parse().ok());
+    let next: u32 = next.ok_or_else(|| Error::Protocol("a snapshot without an end".into()))?;
+    context.records.set_prepared_known_from(slot, next).map(drop)
 }
 
 /// Turns true when a stop is asked for, or when it is time for a new session.

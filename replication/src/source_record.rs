@@ -9,7 +9,9 @@
 //! | `location` | the LSNs that `pg_wal_location` may hold by our own hand: the last written and the one before |
 //! | `table/OID` | a subscribed table of the primary and how far it has come (`table_state`) |
 //! | `skip` | the LSN of the transaction to skip |
-//! | `slot` | there while the slot of a subscription made by SQL is yet to be made: the primary's system identifier, and where its log ended |
+//! | `slot` | there while the slot of a subscription made by SQL is yet to be made, or, before PostgreSQL 12, while the configured source's lasts without its copy: the primary's system identifier, and where its log ended |
+//! | `prepared/XID` | the user's name of a prepared transaction that is kept in a file (`apply/prepared`) |
+//! | `two_phase` | the slot, and the first transaction id of those of which we have seen every PREPARE in it |
 //! | `copied` | there if the configured source's tables were copied by us, not filled by hand |
 //!
 //! A replicated commit carries its end LSN and its subscription, so position and data move in one record. `position` is for progress without a commit: an idle
@@ -78,6 +80,13 @@ pub(crate) struct SlotToMake {
     pub(crate) system_id: String,
     /// It begins here or later.
     pub(crate) after: Lsn,
+}
+
+/// From when on all prepared transactions of a slot are known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct TwoPhaseStart {
+    slot_name: String,
+    first_xid: u32,
 }
 
 /// The records of one branch.
@@ -241,6 +250,39 @@ impl SourceRecords {
         Ok(self.store.put_state(&format!("{}slot", self.prefix), value.as_deref().map(str::as_bytes))?)
     }
 
+    /// The name of a prepared transaction that is kept in a file.
+    pub(crate) fn prepared(&self, xid: u32) -> Option<Vec<u8>> {
+        self.store.get_state(&format!("{}prepared/{xid}", self.prefix))
+    }
+
+    /// Remembers, or (`None`) forgets that it is kept.
+    pub(crate) fn set_prepared(&self, xid: u32, gid: Option<&str>) -> Result<JournalPosition> {
+        Ok(self.store.put_state(&format!("{}prepared/{xid}", self.prefix), gid.map(str::as_bytes))?)
+    }
+
+    /// From when on we know of every prepared transaction of a slot; `None`: of none, or of another slot.
+    pub(crate) fn prepared_known_from(&self, slot: &str) -> Result<Option<u32>> {
+        let record: Option<TwoPhaseStart> = self.read("two_phase")?;
+        Ok(record.filter(|record| record.slot_name == slot).map(|record| record.first_xid))
+    }
+
+    pub(crate) fn set_prepared_known_from(&self, slot: &str, first_xid: u32) -> Result<JournalPosition> {
+        self.write("two_phase", &TwoPhaseStart { slot_name: slot.to_owned(), first_xid })
+    }
+
+    /// Where something is left out of the stream, or another one begins.
+    pub(crate) fn forget_prepared_known(&self) -> Result<JournalPosition> {
+        Ok(self.store.put_state(&format!("{}two_phase", self.prefix), None)?)
+    }
+
+    /// All transactions that are kept are those of a slot that is no more.
+    pub(crate) fn forget_all_prepared(&self) -> Result<()> {
+        for (key, _) in self.store.list_state(&format!("{}prepared/", self.prefix)) {
+            self.store.put_state(&key, None)?;
+        }
+        self.forget_prepared_known().map(drop)
+    }
+
     /// The beginning was an initial copy of ours. Where it was made by hand, what is missing here is missing on purpose.
     pub(crate) fn was_copied(&self) -> bool {
         self.store.get_state(&format!("{}copied", self.prefix)).is_some()
@@ -315,6 +357,21 @@ impl SourceRecords {
 
     fn damaged(&self, key: &str) -> Error {
         Error::Store(StoreError::Damaged { place: format!("state \"{}{key}\"", self.prefix), what: "not a record of this kind".into() })
+    }
+}
+
+impl fmt::Display for TwoPhaseStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.slot_name, self.first_xid)
+    }
+}
+
+impl FromStr for TwoPhaseStart {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (slot_name, first_xid) = text.split_once(' ').ok_or(())?;
+        Ok(TwoPhaseStart { slot_name: slot_name.into(), first_xid: first_xid.parse().map_err(drop)? })
     }
 }
 

@@ -37,9 +37,9 @@ pub struct PrimaryView {
 pub struct SlotView {
     /// Bytes of log from where the slot may still need it to the end; `None` for a slot that has none yet or has lost it.
     pub retained: Option<u64>,
-    /// `pg_replication_slots.wal_status`.
+    /// `pg_replication_slots.wal_status`, from version 13 on.
     pub wal_status: Option<String>,
-    /// Bytes that may still be written before the slot is in danger; `None`: `max_slot_wal_keep_size` is off, or it is lost.
+    /// Bytes that may still be written before the slot is in danger; `None`: `max_slot_wal_keep_size` is off or does not exist, or it is lost.
     pub safe_size: Option<i64>,
 }
 
@@ -82,7 +82,8 @@ pub(crate) async fn watch_primary(context: Arc<Context>, mut stop: watch::Receiv
 
 async fn look(context: &Context) -> Result<PrimaryView> {
     // Text, and calculated there, so that no type needs more than to be text.
-    const SQL: &str = "SELECT w.lsn::text, s.slot_name IS NOT NULL, pg_catalog.pg_wal_lsn_diff(w.lsn, s.restart_lsn)::bigint, s.wal_status, s.safe_wal_size \
+    const SQL: &str = "SELECT w.lsn::text, s.slot_name IS NOT NULL, pg_catalog.pg_wal_lsn_diff(w.lsn, s.restart_lsn)::bigint, \
+        pg_catalog.to_jsonb(s) ->> 'wal_status', (pg_catalog.to_jsonb(s) ->> 'safe_wal_size')::bigint \
         FROM (SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END AS lsn) w \
         LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = $1::text::name";
     let failed = |e| Error::from_sql("look at the replication slot", e);

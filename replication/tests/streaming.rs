@@ -3,10 +3,17 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use strandline_replication::State;
+use strandline_replication::client::{
+    CONNECT_TIMEOUT_DEFAULT, Connection, ConnectionConfig, Place, Places, StreamMessage, StreamOptions, Streaming, TlsOptions,
+};
+use strandline_replication::pgoutput::{Message, StreamAbort};
+use strandline_storage::{Lsn, Timestamp};
+use strandline_tests::primary::PASSWORD;
 use strandline_tests::{Db, Primary, wait_until};
 use support::{Replica, SLOT, utc};
 
@@ -271,12 +278,97 @@ fn without_streaming_a_large_transaction_comes_whole() {
     let primary = Primary::start(&[SMALL_WORK_MEMORY]);
     let db = utc(&primary);
     tables(&db);
-    let replica = Replica::started(&primary, |config| config.streaming = false);
+    let replica = Replica::started(&primary, |config| config.streaming = Streaming::Off);
     replica.wait_for(State::Streaming);
     db.execute(&insert(1, 4 * MANY, "x"));
     replica.wait_caught_up(&db);
     replica.assert_equal(&db, &["t"]);
     assert_eq!(db.value("SELECT sum(stream_txns) FROM pg_stat_replication_slots"), "0");
+}
+
+/// What a primary says of rollbacks in a transaction that it streams, until another one is committed. `received` tells how far it has come.
+async fn streamed_aborts(primary: &Primary, streaming: Streaming, received: &AtomicU64) -> Vec<StreamAbort> {
+    let connection = ConnectionConfig {
+        places: Places::one(Place::new("127.0.0.1", primary.port(), Some(PASSWORD.into()))),
+        user: "postgres".into(),
+        database: "postgres".into(),
+        application_name: "wire".into(),
+        tls: TlsOptions::default(),
+        options: None,
+        connect_timeout: CONNECT_TIMEOUT_DEFAULT,
+    };
+    let options = StreamOptions { publications: vec![SLOT.into()], streaming, two_phase: false, only_local: false, binary: false };
+    let connection = Connection::connect(&connection).await.unwrap();
+    let mut stream = connection.start_replication("wire", Lsn(0), &options).await.unwrap();
+    let mut aborts = Vec::new();
+    loop {
+        let batch = stream.receive().await.unwrap();
+        for message in batch.messages() {
+            let StreamMessage::Data { payload, .. } = message else { continue };
+            match payload[0] {
+                b'A' => match Message::decode(payload).unwrap() {
+                    Message::StreamAbort(abort) => aborts.push(abort),
+                    other => panic!("{other:?}"),
+                },
+                b'C' => {
+                    let Message::Commit(commit) = Message::decode(payload).unwrap() else { panic!() };
+                    // So that the next stream begins behind it.
+                    stream.send_status(commit.end_lsn, commit.end_lsn, false).await.unwrap();
+                    stream.finish().await.unwrap();
+                    return aborts;
+                }
+                _ => {}
+            }
+        }
+        received.store(batch.received.0, Ordering::Relaxed);
+        if batch.reply_requested {
+            stream.send_status(batch.received, Lsn(0), false).await.unwrap();
+        }
+    }
+}
+
+#[test]
+fn parallel_streaming_tells_where_and_when_a_transaction_was_rolled_back() {
+    let primary = Primary::start(&[SMALL_WORK_MEMORY]);
+    let (db, other) = (utc(&primary), utc(&primary));
+    tables(&db);
+    db.execute("SELECT pg_create_logical_replication_slot('wire', 'pgoutput')");
+    let lsn = || other.value("SELECT pg_current_wal_insert_lsn()").parse::<Lsn>().unwrap();
+    let told = primary.major_version() >= 16;
+    for (id, streaming, told) in [(1, Streaming::On, false), (2, Streaming::Parallel, told)] {
+        let received = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            let follower = scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(streamed_aborts(&primary, streaming, &received))
+            });
+            // It is sent while it runs: what is known to be rolled back is not sent at all.
+            let wait_sent = || {
+                let lsn = lsn();
+                other.execute("SELECT pg_logical_emit_message(false, 'test', 'mark')");
+                wait_until(|| received.load(Ordering::Relaxed) >= lsn.0 || follower.is_finished(), || format!("{lsn} to be sent"));
+            };
+            db.execute(&format!("BEGIN; {}; SAVEPOINT s; {}", insert(1, MANY, "a"), insert(10_001, MANY, "b")));
+            wait_sent();
+            let subtransaction = lsn();
+            db.execute(&format!("ROLLBACK TO s; {}", insert(20_001, MANY, "c")));
+            wait_sent();
+            let transaction = lsn();
+            db.execute("ROLLBACK");
+            let end = lsn();
+            db.execute(&format!("INSERT INTO u VALUES ({id}, 1)"));
+            let aborts = follower.join().unwrap();
+            // Behind the savepoint that was rolled back to, another subtransaction begins.
+            let [part, .., whole] = aborts[..] else { panic!("{aborts:?}") };
+            assert!(aborts.iter().all(|abort| abort.xid == whole.subxid) && part.subxid > whole.subxid, "{aborts:?}");
+            assert!(aborts.iter().all(|abort| abort.abort.is_some() == told), "{streaming:?}: {aborts:?}");
+            if let (Some((first, _)), Some((second, time))) = (part.abort, whole.abort) {
+                assert!(first >= subtransaction && first < transaction && second >= transaction && second <= end, "{aborts:?}");
+                assert!((Timestamp::now().0 - time.0).abs() < 600_000_000, "{time:?}");
+            }
+        });
+        wait_until(|| db.value("SELECT bool_or(active) FROM pg_replication_slots") == "f", || "the slot to be free".into());
+    }
 }
 
 /// One of several sessions that write at the same time, each its own rows.
@@ -342,7 +434,10 @@ fn random_sessions_arrive_commit_by_commit_whatever_is_killed() {
     let db = utc(&primary);
     tables(&db);
     db.execute("CREATE SEQUENCE numbers");
-    let mut replica = Replica::started(&primary, |config| config.stream_memory_max = SMALL_MEMORY);
+    let mut replica = Replica::started(&primary, |config| {
+        config.stream_memory_max = SMALL_MEMORY;
+        config.streaming = Streaming::Parallel;
+    });
     replica.wait_for(State::Streaming);
     let mut random = StdRng::seed_from_u64(11);
     let mut sessions: Vec<Session> =

@@ -153,6 +153,49 @@ fn a_synchronous_standby_confirms_what_is_prepared() {
     replica.assert_equal(&db, &["t", "u"]);
 }
 
+/// Before version 18 the primary sends the end of a transaction that it has not sent, as there was nothing in it; PostgreSQL's own subscriber stops at that.
+#[test]
+fn prepared_transactions_without_changes_keep_nobody_up() {
+    let primary = Primary::start(&SETTINGS);
+    let db = utc(&primary);
+    tables(&db);
+    let mut replica = Replica::started(&primary, on);
+    replica.wait_for(State::Streaming);
+    let locks = "SELECT * FROM t FOR UPDATE";
+    for (gid, end) in [("committed", "COMMIT"), ("rolled back", "ROLLBACK")] {
+        prepare(&db, gid, locks);
+        db.execute(&format!("{end} PREPARED '{gid}'"));
+    }
+    db.execute("INSERT INTO t VALUES (1, 'a')");
+    replica.wait_caught_up(&db);
+    assert_eq!(*replica.picture("t"), ["0|old", "1|a"]);
+    // Across a restart of ours, and where nothing else follows it.
+    prepare(&db, "later", locks);
+    prepare(&db, "with changes", "INSERT INTO t VALUES (2, 'b')");
+    replica.wait_caught_up(&db);
+    replica.restart();
+    db.execute("COMMIT PREPARED 'with changes'");
+    db.execute("COMMIT PREPARED 'later'");
+    replica.wait_caught_up(&db);
+    assert_eq!(*replica.picture("t"), ["0|old", "1|a", "2|b"]);
+    assert_eq!(xids(&replica).len(), 2);
+    assert_eq!(file_count(&replica), 0);
+    // What was prepared before this slot was followed so may have had changes.
+    let unknown = prepare(&db, "unknown", "INSERT INTO u VALUES (1, 'ok')");
+    replica.wait_caught_up(&db);
+    replica.stop();
+    let store = replica.store();
+    store
+        .put_state("replication/postgres/main/two_phase", Some(format!("{SLOT} {}", unknown.parse::<u32>().unwrap() + 1).as_bytes()))
+        .unwrap();
+    store.put_state(&format!("replication/postgres/main/prepared/{unknown}"), None).unwrap();
+    std::fs::remove_dir_all(replica.folder.path().join("prepared")).unwrap();
+    replica.restart();
+    db.execute("COMMIT PREPARED 'unknown'");
+    let error = replica.wait_failed();
+    assert!(error.contains("\"unknown\"") && error.contains("prepared"), "{error}");
+}
+
 #[test]
 fn a_lost_file_stops_replication_and_says_so() {
     let primary = Primary::start(&SETTINGS);

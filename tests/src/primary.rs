@@ -21,7 +21,15 @@ pub struct Primary {
 impl Primary {
     /// Makes and starts a cluster. `settings` are lines for postgresql.conf.
     pub fn start(settings: &[&str]) -> Primary {
-        let bin = bin_folder();
+        Primary::start_of(bin_folder(), settings)
+    }
+
+    /// A cluster of the version whose SQL ours is, whatever version is under test: to compare with what it says.
+    pub fn oracle() -> Primary {
+        Primary::start_of(packaged_bin_folder(), &[])
+    }
+
+    fn start_of(bin: PathBuf, settings: &[&str]) -> Primary {
         let folder = tempfile::Builder::new().prefix("strandline-pg-").tempdir().expect("a temporary folder");
         let user = unprivileged_user();
         if let Some((uid, gid)) = user {
@@ -65,6 +73,32 @@ impl Primary {
         std::fs::write(&conf, text).expect("postgresql.conf");
         primary.start_again();
         primary
+    }
+
+    /// A physical standby of this cluster, which is stopped and started again for it. For versions from 12 on.
+    pub fn standby(&self) -> Primary {
+        self.stop("fast");
+        let folder = tempfile::Builder::new().prefix("strandline-pg-").tempdir().expect("a temporary folder");
+        let copied = Command::new("cp").arg("-a").arg(self.data()).arg(folder.path()).status().expect("cp");
+        assert!(copied.success(), "the data directory could not be copied");
+        if let Some((uid, gid)) = self.user {
+            std::os::unix::fs::chown(folder.path(), Some(uid), Some(gid)).expect("chown");
+        }
+        let standby = Primary { bin: self.bin.clone(), folder, port: free_port(), user: self.user };
+        standby.put_file("standby.signal", b"");
+        let conf = format!("{}/postgresql.conf", standby.data());
+        let mut text = std::fs::read_to_string(&conf).expect("postgresql.conf");
+        text.push_str(&format!(
+            "\nport = {}\nunix_socket_directories = '{}'\nhot_standby_feedback = on\nprimary_slot_name = 'standby'\nprimary_conninfo = '{}'\n",
+            standby.port,
+            standby.folder.path().display(),
+            self.conninfo().replace('\\', "\\\\").replace('\'', "''")
+        ));
+        std::fs::write(&conf, text).expect("postgresql.conf");
+        self.start_again();
+        self.db().execute("SELECT pg_create_physical_replication_slot('standby', true)");
+        standby.start_again();
+        standby
     }
 
     fn data(&self) -> String {
@@ -132,9 +166,13 @@ impl Primary {
         self.port
     }
 
+    pub fn major_version(&self) -> u32 {
+        self.db().value("SELECT current_setting('server_version_num')::int / 10000").parse().expect("a version")
+    }
+
     /// A tool of this PostgreSQL version with connection settings in its environment.
     pub fn tool(&self, program: &str) -> Command {
-        let mut command = Command::new(self.bin.join(program));
+        let mut command = Command::new(client_program(program));
         command.env("PGHOST", "127.0.0.1").env("PGPORT", self.port.to_string()).env("PGUSER", "postgres").env("PGPASSWORD", PASSWORD);
         command.env("PGDATABASE", "postgres").stdin(Stdio::null());
         command
@@ -184,13 +222,18 @@ impl Drop for Primary {
     }
 }
 
+/// A client program: that of the version under test, or Debian's where there is none. Clients serve older servers, too.
+pub(crate) fn client_program(name: &str) -> PathBuf {
+    let program = bin_folder().join(name);
+    if program.exists() { program } else { packaged_bin_folder().join(name) }
+}
+
 /// The folder with PostgreSQL's programs: STRANDLINE_TEST_PG_BIN; or that of the version STRANDLINE_TEST_PG (Debian's package, or what
-/// `make postgres-18` built); or the newest of Debian's that is not newer than 15, or any.
+/// `make postgres-N` fetched or built); or the newest of Debian's that is not newer than 15, or any.
 pub fn bin_folder() -> PathBuf {
     if let Ok(folder) = std::env::var("STRANDLINE_TEST_PG_BIN") {
         return folder.into();
     }
-    let packaged = |version: &str| Path::new("/usr/lib/postgresql").join(version).join("bin");
     if let Ok(version) = std::env::var("STRANDLINE_TEST_PG") {
         let built = match unprivileged_user() {
             Some(_) => PathBuf::from("/var/cache"),
@@ -202,8 +245,17 @@ pub fn bin_folder() -> PathBuf {
         return folders
             .into_iter()
             .find(|folder| folder.join("postgres").exists())
-            .unwrap_or_else(|| panic!("PostgreSQL {version} is not installed (make postgres-18 builds 18)"));
+            .unwrap_or_else(|| panic!("PostgreSQL {version} is not installed (make postgres-{version} fetches or builds it)"));
     }
+    packaged_bin_folder()
+}
+
+fn packaged(version: &str) -> PathBuf {
+    Path::new("/usr/lib/postgresql").join(version).join("bin")
+}
+
+/// That of Debian's newest package that is not newer than 15, or of any.
+fn packaged_bin_folder() -> PathBuf {
     let mut versions: Vec<u32> = std::fs::read_dir("/usr/lib/postgresql")
         .expect("PostgreSQL is not installed: run make setup")
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
-use crate::primary::bin_folder;
+use crate::primary::client_program;
 
 /// Where psql connects.
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ pub struct Target {
 
 impl Target {
     pub fn command(&self) -> Command {
-        let mut command = Command::new(bin_folder().join("psql"));
+        let mut command = Command::new(client_program("psql"));
         command.args(["-X", "-v", "ON_ERROR_STOP=1"]);
         command.env("PGHOST", "127.0.0.1").env("PGPORT", self.port.to_string()).env("PGUSER", &self.user);
         command.env("PGPASSWORD", &self.password).env("PGDATABASE", &self.database).env("PGCONNECT_TIMEOUT", "20").env("LC_ALL", "C.UTF-8");

@@ -93,3 +93,47 @@ fn the_first_server_that_will_do_is_followed() {
     );
     second.execute("DROP SUBSCRIPTION second");
 }
+
+/// Standbys can be followed from version 16 on; before, there is none among the servers.
+#[test]
+fn a_standby_is_followed_where_one_is_preferred_and_there_is_one() {
+    let primary = Primary::start(&[]);
+    let standby = (primary.major_version() >= 16).then(|| primary.standby());
+    let source = primary.db();
+    source.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1); CREATE PUBLICATION strandline FOR ALL TABLES");
+    let last = standby.as_ref().map_or_else(free_port, Primary::port);
+    let keywords = format!(
+        "host=127.0.0.1 port={},{},{last} user=postgres password={} dbname=postgres target_session_attrs=prefer-standby",
+        free_port(),
+        primary.port(),
+        quoted(PASSWORD)
+    )
+    .replace("host=127.0.0.1", "host=127.0.0.1,127.0.0.1,127.0.0.1");
+    if let Some(standby) = &standby {
+        let lsn = primary.lsn(&source);
+        let there = standby.db();
+        wait_until(|| there.value(&format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'")) == "t", || "the standby to be there".into());
+    }
+    let mut replica = Replica::start(None, &options(&keywords));
+    let db = replica.db();
+    let followed = standby.as_ref().unwrap_or(&primary).db();
+    // A standby's slot begins where the primary tells of the transactions that run there.
+    let running = if standby.is_some() { "SELECT pg_log_standby_snapshot()" } else { "SELECT 1" };
+    for id in 2..=3 {
+        wait_until(
+            || {
+                source.execute(running);
+                followed.value("SELECT count(*) FROM pg_stat_replication WHERE application_name = 'strandline' AND state = 'streaming'")
+                    == "1"
+            },
+            || format!("the stream:\n{}", replica.log()),
+        );
+        source.execute(&format!("INSERT INTO t VALUES ({id})"));
+        wait_until(|| db.try_rows("SELECT id FROM t").is_ok_and(|rows| rows.len() == id), || format!("row {id}:\n{}", replica.log()));
+    }
+    assert_eq!(followed.lines("SELECT slot_name FROM pg_replication_slots"), ["strandline"]);
+    source.execute("ALTER TABLE t ADD COLUMN v text DEFAULT 'x'; INSERT INTO t VALUES (4, 'y')");
+    wait_until(|| db.value("SELECT count(*) FROM t") == "4", || format!("the column:\n{}", replica.log()));
+    assert_eq!(db.lines("SELECT * FROM t ORDER BY id"), ["1|x", "2|x", "3|x", "4|y"]);
+    replica.stop();
+}

@@ -54,6 +54,8 @@ fn an_initial_copy_that_is_cut_off_is_made_again_and_leaves_nothing() {
     source.execute("SELECT pg_drop_replication_slot('strandline')");
 
     let count = campaign_count(6, 100) as u32;
+    // Before version 12 the slot is there while the tables are copied.
+    let slot_is_last = primary.major_version() >= 12;
     let mut replica = Replica::prepare(Some(&primary), &Options::default());
     replica.start_again();
     for cut in 0..count {
@@ -61,7 +63,7 @@ fn an_initial_copy_that_is_cut_off_is_made_again_and_leaves_nothing() {
         let_pass(whole * (cut % 6) / 6);
         if cut % 2 == 0 {
             replica.kill();
-            if slots(&source) == ["strandline"] {
+            if slot_is_last && slots(&source) == ["strandline"] {
                 break;
             }
             replica.start_again();
@@ -169,7 +171,9 @@ fn a_copy_under_way_is_shown_with_postgresqls_columns() {
     let replica = Replica::start(Some(&primary), &Options { replication: vec!["copy_workers: 1".into()], ..Options::default() });
     let db = replica.db();
     let sql = "SELECT * FROM pg_stat_progress_copy";
-    assert_eq!(db.describe(sql), source.describe(sql));
+    let mut columns = source.describe(sql);
+    columns.retain(|(name, _)| name != "tuples_skipped"); // of version 17
+    assert_eq!(db.describe(sql), columns);
     // The primary falters in the middle.
     let copying = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'COPY (SELECT%' AND state = 'active'";
     let mut pid = Vec::new();

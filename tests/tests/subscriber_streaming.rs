@@ -157,7 +157,8 @@ fn transactions_arrive_as_if_they_were_not_streamed() {
         "2500|0"
     );
     assert_eq!(transaction(&["BEGIN", "8501-9000", "SAVEPOINT s1", "9001-9500", "SAVEPOINT s2", "9501-10000", "ROLLBACK"]), "2500|0");
-    wait_streamed(&source, "tap_sub", before + 3);
+    // From version 18 on, what is known to be rolled back when it is decoded is not sent at all.
+    wait_streamed(&source, "tap_sub", before + if primary.major_version() >= 18 { 2 } else { 3 });
 
     // 019: changes of the table that are rolled back, too.
     source.execute(

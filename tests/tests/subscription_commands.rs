@@ -32,7 +32,7 @@ fn every_command_says_what_postgresql_says() {
     );
     let conninfo = quoted(&primary.conninfo());
     let script = SCRIPT.replace("PUBLISHER", &conninfo).replace("PORT", &primary.port().to_string());
-    let native = Primary::start(&[]);
+    let native = Primary::oracle();
     let expected = transcript(&native.target(), &script);
     assert!(expected.contains("created replication slot \"s\" on publisher"), "{expected}");
     assert_eq!(source.value("SELECT count(*) FROM pg_replication_slots"), "0", "the script leaves no slot behind");

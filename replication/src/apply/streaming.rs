@@ -66,7 +66,10 @@ impl Applier {
     }
 
     fn abort_streamed(&mut self, abort: &StreamAbort) {
-        tracing::debug!(xid = abort.xid, subxid = abort.subxid, "rolled back");
+        match abort.abort {
+            None => tracing::debug!(xid = abort.xid, subxid = abort.subxid, "rolled back"),
+            Some((lsn, time)) => tracing::debug!(xid = abort.xid, subxid = abort.subxid, %lsn, time = time.0, "rolled back"),
+        }
         if abort.subxid == abort.xid {
             self.spools.take(abort.xid);
         } else {

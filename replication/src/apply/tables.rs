@@ -219,15 +219,15 @@ impl Applier {
             if self.catalog.as_ref().is_none_or(CatalogClient::is_closed) {
                 self.catalog = Some(CatalogClient::connect(&context.config.connection()).await?);
             }
-            let client = &self.catalog.as_ref().expect("BUG: just connected").client;
-            if !catalog::wait_until_visible(client, xid, &context.config.slot_name).await? {
+            let primary = self.catalog.as_ref().expect("BUG: just connected");
+            if !catalog::wait_until_visible(primary, xid, &context.config.slot_name).await? {
                 tracing::warn!(xid, table = %source.qualified_name(), "the primary does not show this transaction yet; its catalog is read as it is");
             }
-            let table: Option<RemoteTable> = catalog::read_tables(client, &[source.oid]).await?.pop();
+            let table: Option<RemoteTable> = catalog::read_tables(&primary.client, primary.major_version, &[source.oid]).await?.pop();
             // Types of now, of the stream, and of the last time, to tell what a column's type was.
             let known = self.known.get(&source.oid).into_iter().flat_map(KnownRelation::type_oids);
             let now = table.iter().flat_map(|table| &table.columns).map(|c| c.type_oid);
-            let types = catalog::read_types(client, source.columns.iter().map(|c| c.type_oid).chain(known).chain(now)).await?;
+            let types = catalog::read_types(&primary.client, source.columns.iter().map(|c| c.type_oid).chain(known).chain(now)).await?;
             Ok::<_, Error>((table, types))
         })?;
         for (oid, (schema, name)) in &self.types {

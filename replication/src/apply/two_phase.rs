@@ -50,6 +50,7 @@ impl Applier {
     fn keep_prepared(&mut self, prepare: &Prepare<'_>, spool: &Spool) -> Result<()> {
         let preamble = self.preamble(spool)?;
         self.prepared.put(prepare, &preamble, spool)?;
+        self.context.records.set_prepared(prepare.xid, Some(prepare.gid))?;
         tracing::info!(xid = prepare.xid, lsn = %prepare.prepare_lsn, gid = prepare.gid, "prepared transaction");
         self.idle = self.idle.max(prepare.end_lsn);
         // A user may wait for this, where we are a synchronous standby.
@@ -60,9 +61,14 @@ impl Applier {
         let begin = Begin { commit_lsn: end.commit.commit_lsn, commit_time: end.commit.commit_time, xid: end.xid };
         if begin.commit_lsn < self.position {
             tracing::debug!(xid = end.xid, lsn = %begin.commit_lsn, "skipped a prepared transaction that is here already");
-            return self.prepared.remove(end.xid, end.gid);
+            return self.forget_prepared(end.xid, end.gid);
         }
         let Some(file) = self.prepared.get(end.xid, end.gid).cloned() else {
+            if self.was_empty(end.xid)? {
+                tracing::info!(xid = end.xid, lsn = %begin.commit_lsn, gid = end.gid, "prepared transaction without changes");
+                self.idle = self.idle.max(end.commit.end_lsn);
+                return self.record_idle(true);
+            }
             return Err(Error::Setup(format!(
                 "transaction {} (\"{}\"), committed at {}, was prepared before and is not here: its file was removed from \"{}\", or another \
                  replica has used the slot; restore the file, or make a new replica",
@@ -78,12 +84,31 @@ impl Applier {
         // The primary never sends it again, so the file goes last.
         self.record_idle(true)?;
         self.context.store.sync()?;
-        self.prepared.remove(end.xid, end.gid)
+        self.forget_prepared(end.xid, end.gid)
+    }
+
+    /// Whether a transaction that is not here was never sent. A transaction that has written nothing to decode (row locks, say) is not sent when it is prepared, and
+    /// before version 18 its end is sent all the same. Of what we had, a record is left if its file is gone; of what was prepared before we followed the slot, we
+    /// know nothing.
+    fn was_empty(&self, xid: u32) -> Result<bool> {
+        let records = &self.context.records;
+        let known_from = records.prepared_known_from(&self.context.config.slot_name)?;
+        // The circle of ids is compared as PostgreSQL compares it: half of it lies behind.
+        let is_known = known_from.is_some_and(|first| xid.wrapping_sub(first) as i32 >= 0);
+        Ok(is_known && records.prepared(xid).is_none())
+    }
+
+    /// Removes what is kept of a transaction, where something is.
+    fn forget_prepared(&mut self, xid: u32, gid: &str) -> Result<()> {
+        if self.context.records.prepared(xid).is_some() {
+            self.context.records.set_prepared(xid, None)?;
+        }
+        self.prepared.remove(xid, gid)
     }
 
     fn rollback_prepared(&mut self, end: &RollbackPrepared<'_>) -> Result<()> {
         tracing::info!(xid = end.xid, lsn = %end.end_lsn, gid = end.gid, "prepared transaction rolled back");
-        self.prepared.remove(end.xid, end.gid)?;
+        self.forget_prepared(end.xid, end.gid)?;
         self.idle = self.idle.max(end.end_lsn);
         Ok(())
     }
@@ -108,7 +133,11 @@ impl Applier {
         }
         for (xid, gid) in done {
             tracing::debug!(xid, gid, "a prepared transaction was committed already");
-            self.prepared.remove(xid, &gid)?;
+            self.forget_prepared(xid, &gid)?;
+        }
+        // Those of an earlier version of this program.
+        for (gid, file) in self.prepared.iter().filter(|(_, file)| self.context.records.prepared(file.xid).is_none()) {
+            self.context.records.set_prepared(file.xid, Some(gid))?;
         }
         Ok(())
     }

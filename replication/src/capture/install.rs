@@ -70,7 +70,7 @@ $do$;
 
 /// What installs it, or brings an older version up to date (which keeps the key). To be run in one transaction by a superuser.
 pub(crate) fn install_sql(major_version: u32) -> String {
-    let definition = definitions_sql("c.oid = $1");
+    let definition = definitions_sql(major_version, "c.oid = $1");
     let by_schema = if major_version >= SCHEMAS_PUBLISHED_MIN {
         "OR EXISTS (SELECT FROM pg_catalog.pg_publication_namespace ps WHERE ps.pnpubid = p.oid AND ps.pnnspid = ac.relnamespace)"
     } else {

@@ -4,12 +4,16 @@ use tokio_postgres::config::{ChannelBinding as PostgresBinding, SslMode as Postg
 use tokio_postgres::{Client, NoTls};
 
 use super::tls::Connector;
-use crate::client::{ChannelBinding, ConnectionConfig, PINNED_SETTINGS, Place, SessionAttributes, SslMode, server_name, timed_out};
+use crate::client::{
+    ChannelBinding, ConnectionConfig, PINNED_SETTINGS, Place, SessionAttributes, SslMode, major_version, server_name, timed_out,
+};
 use crate::error::{Error, Result};
 
 /// A connection whose background task ends with it.
 pub(crate) struct CatalogClient {
     pub(crate) client: Client,
+    /// The server's.
+    pub(crate) major_version: u32,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -18,7 +22,7 @@ impl CatalogClient {
     pub(crate) async fn connect(config: &ConnectionConfig) -> Result<Self> {
         let mut search = config.places.search_again();
         while let Some(place) = search.next() {
-            let connecting = tokio::time::timeout(config.connect_timeout, CatalogClient::connect_to(place, config));
+            let connecting = tokio::time::timeout(config.connect_timeout, CatalogClient::connect_to(place, config, search.wanted()));
             match connecting.await.unwrap_or_else(|_| Err(timed_out())) {
                 Ok(client) => {
                     search.take();
@@ -30,7 +34,7 @@ impl CatalogClient {
         Err(search.into_error())
     }
 
-    async fn connect_to(place: &Place, config: &ConnectionConfig) -> Result<Self> {
+    async fn connect_to(place: &Place, config: &ConnectionConfig, wanted: SessionAttributes) -> Result<Self> {
         let mut options = tokio_postgres::Config::new();
         match place.socket_folder() {
             Some(folder) => options.host_path(folder),
@@ -54,25 +58,26 @@ impl CatalogClient {
         let failed = |e| Error::from_sql("connect to the primary", e);
         // The task's error is seen by whoever waits for an answer.
         let tls = if place.socket_folder().is_some() { None } else { config.tls.client_config()? };
-        let (client, task) = match tls {
+        let version = |text: Option<&str>| text.map_or(0, major_version);
+        let (client, major_version, task) = match tls {
             None => {
                 let (client, connection) = options.ssl_mode(PostgresMode::Disable).connect(NoTls).await.map_err(failed)?;
-                (client, tokio::spawn(async move { drop(connection.await) }))
+                (client, version(connection.parameter("server_version")), tokio::spawn(async move { drop(connection.await) }))
             }
             Some(tls) => {
                 // What the certificate must be is the connector's affair.
                 let mode = if config.tls.mode == SslMode::Prefer { PostgresMode::Prefer } else { PostgresMode::Require };
                 let connector = Connector { config: tls, server_name: server_name(&place.host)? };
                 let (client, connection) = options.ssl_mode(mode).connect(connector).await.map_err(failed)?;
-                (client, tokio::spawn(async move { drop(connection.await) }))
+                (client, version(connection.parameter("server_version")), tokio::spawn(async move { drop(connection.await) }))
             }
         };
-        let this = CatalogClient { client, task };
-        if config.places.wanted() != SessionAttributes::Any {
+        let this = CatalogClient { client, major_version, task };
+        if wanted != SessionAttributes::Any {
             let failed = |e| Error::from_sql("ask the primary what it is", e);
             let row = this.client.query_one(SessionAttributes::QUERY, &[]).await.map_err(failed)?;
             let (in_recovery, read_only): (String, String) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
-            config.places.wanted().check(in_recovery == "true", read_only == "on")?;
+            wanted.check(in_recovery == "true", read_only == "on")?;
         }
         // Row security would silently leave rows out.
         let mut settings = String::from("SET row_security = off;");

@@ -113,46 +113,69 @@ pub(crate) struct RemoteSequence {
 }
 
 /// A query for the definitions, as `jsonb`, of the tables `c` (of pg_class) that a condition chooses; numbers of oids are `int8`, which JSON writes as numbers.
-pub(crate) fn definitions_sql(condition: &str) -> String {
+pub(crate) fn definitions_sql(major_version: u32, condition: &str) -> String {
     format!(
         "SELECT pg_catalog.jsonb_build_object(\
 'oid', c.oid::int8, 'schema', n.nspname, 'name', c.relname, 'partitioned', c.relkind = 'p', 'attribute_count', c.relnatts, \
 'has_column_list', EXISTS (SELECT FROM pg_catalog.pg_publication_rel p WHERE p.prrelid = c.oid AND pg_catalog.to_jsonb(p) ->> 'prattrs' IS NOT NULL), \
 'comment', pg_catalog.obj_description(c.oid, 'pg_class'), \
-'columns', coalesce(({COLUMNS}), '[]'), 'indexes', coalesce(({INDEXES}), '[]'), 'constraints', coalesce(({CONSTRAINTS}), '[]'), \
+'columns', coalesce(({columns}), '[]'), 'indexes', coalesce(({indexes}), '[]'), 'constraints', coalesce(({constraints}), '[]'), \
 'sequences', coalesce(({SEQUENCES}), '[]'), 'types', coalesce(({types}), '[]')) \
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND {condition}",
+        columns = columns_sql(major_version),
+        indexes = indexes_sql(major_version),
+        constraints = constraints_sql(major_version),
         types = types_sql()
     )
 }
 
-const COLUMNS: &str = "\
+/// Generated columns came with version 12, values that are not in the rows of before with 11.
+fn columns_sql(major_version: u32) -> String {
+    let (generated, stored) = if major_version >= 12 { ("a.attgenerated <> ''", "a.attgenerated = 's'") } else { ("false", "false") };
+    let missing = if major_version >= 11 { "CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END" } else { "NULL::text" };
+    format!(
+        "\
 SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('attnum', a.attnum, 'name', a.attname, 'type_oid', a.atttypid::int8, 'typmod', a.atttypmod, \
-'not_null', a.attnotnull, 'default', CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END, \
-'identity', a.attidentity::text, 'generated', a.attgenerated <> '', \
-'expression', CASE WHEN a.attgenerated = 's' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END, \
-'missing', CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END, \
+'not_null', a.attnotnull, 'default', CASE WHEN NOT ({generated}) THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END, \
+'identity', a.attidentity::text, 'generated', {generated}, \
+'expression', CASE WHEN {stored} THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END, \
+'missing', {missing}, \
 'collation', CASE WHEN a.attcollation <> t.typcollation THEN co.collname::text END, \
 'comment', pg_catalog.col_description(a.attrelid, a.attnum)) ORDER BY a.attnum) \
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
 LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
 LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation \
-WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped";
+WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+    )
+}
 
-const INDEXES: &str = "\
+/// Before version 11, every column of an index is a key.
+fn indexes_sql(major_version: u32) -> String {
+    let key_count = if major_version >= 11 { "i.indnkeyatts" } else { "i.indnatts" };
+    format!(
+        "\
 SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('oid', i.indexrelid::int8, 'name', ic.relname, 'primary', i.indisprimary, 'unique', i.indisunique, \
 'immediate', i.indimmediate, 'nulls_not_distinct', coalesce((pg_catalog.to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false), \
 'constraint', EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype = 'u'), \
 'exclusion', i.indisexclusion, 'method', am.amname, 'predicate', pg_catalog.pg_get_expr(i.indpred, i.indrelid), \
-'attnums', pg_catalog.to_jsonb(i.indkey::int2[]), 'key_count', i.indnkeyatts, 'options', pg_catalog.to_jsonb(i.indoption::int2[]), \
+'attnums', pg_catalog.to_jsonb(i.indkey::int2[]), 'key_count', {key_count}, 'options', pg_catalog.to_jsonb(i.indoption::int2[]), \
 'expressions', pg_catalog.to_jsonb(ARRAY(SELECT CASE WHEN i.indkey[g - 1] = 0 THEN pg_catalog.pg_get_indexdef(i.indexrelid, g, false) END \
-FROM pg_catalog.generate_series(1, i.indnkeyatts::int4) g ORDER BY g)), \
+FROM pg_catalog.generate_series(1, {key_count}::int4) g ORDER BY g)), \
 'comment', pg_catalog.obj_description(i.indexrelid, 'pg_class')) ORDER BY i.indexrelid) \
 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid JOIN pg_catalog.pg_am am ON am.oid = ic.relam \
-WHERE i.indrelid = c.oid AND i.indisvalid";
+WHERE i.indrelid = c.oid AND i.indisvalid"
+    )
+}
 
-/// A foreign key to a partitioned table has rows of its own for the partitions there, which are no constraints of their own.
-const CONSTRAINTS: &str = "\
+/// A foreign key to a partitioned table (from version 12 on) has rows of its own for the partitions there, which are no constraints of their own.
+fn constraints_sql(major_version: u32) -> String {
+    let own = if major_version >= 11 {
+        "AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint up WHERE up.oid = k.conparentid AND up.conrelid = k.conrelid)"
+    } else {
+        ""
+    };
+    format!(
+        "\
 SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('oid', k.oid::int8, 'name', k.conname, 'definition', pg_catalog.pg_get_constraintdef(k.oid), \
 'expression', CASE WHEN k.contype = 'c' THEN pg_catalog.pg_get_expr(k.conbin, k.conrelid) END, \
 'columns', coalesce(pg_catalog.to_jsonb(k.conkey), '[]'), 'deferrable', k.condeferrable, \
@@ -160,8 +183,9 @@ SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('oid', k.oid::int8, 'n
 'columns', (SELECT pg_catalog.jsonb_agg(ra.attname ORDER BY x.at) FROM pg_catalog.unnest(k.confkey) WITH ORDINALITY x(attnum, at) \
 JOIN pg_catalog.pg_attribute ra ON ra.attrelid = r.oid AND ra.attnum = x.attnum)) \
 FROM pg_catalog.pg_class r JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace WHERE r.oid = k.confrelid) END) ORDER BY k.oid) \
-FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid AND k.contype IN ('c', 'f') \
-AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint up WHERE up.oid = k.conparentid AND up.conrelid = k.conrelid)";
+FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid AND k.contype IN ('c', 'f') {own}"
+    )
+}
 
 const SEQUENCES: &str = "\
 SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('schema', sn.nspname, 'name', sc.relname, 'attnum', u.attnum, 'owned', u.owned, \
@@ -193,9 +217,9 @@ JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace",
 }
 
 /// Reads these tables, in the order of `oids`. Those that do not exist (any more) are left out.
-pub(crate) async fn read_tables(client: &Client, oids: &[u32]) -> Result<Vec<RemoteTable>> {
+pub(crate) async fn read_tables(client: &Client, major_version: u32, oids: &[u32]) -> Result<Vec<RemoteTable>> {
     let failed = |e| Error::from_sql("read the primary's catalog", e);
-    let sql = format!("SELECT d::text FROM ({}) t(d)", definitions_sql("c.oid = ANY($1)"));
+    let sql = format!("SELECT d::text FROM ({}) t(d)", definitions_sql(major_version, "c.oid = ANY($1)"));
     let mut tables = std::collections::HashMap::new();
     for row in client.query(&sql, &[&oids]).await.map_err(failed)? {
         let text: String = row.try_get(0).map_err(failed)?;

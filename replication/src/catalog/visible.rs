@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use tokio_postgres::Client;
 
+use super::CatalogClient;
 use crate::error::{Error, Result};
 
 /// How long a committed transaction may take to become visible: it does so right after its commit record was flushed.
@@ -16,16 +16,19 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// others see it a moment later; a catalog read in between would be that of before.
 ///
 /// `false` when the wait is in vain: if the primary knows us (by our slot) as a synchronous standby, the transaction becomes visible after we have confirmed it.
-pub(crate) async fn wait_until_visible(client: &Client, xid: u32, slot: &str) -> Result<bool> {
-    const SQL: &str = "SELECT pg_catalog.pg_current_snapshot()::text, \
-        EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.backend_xid = $1::text::xid AND a.wait_event = 'SyncRep') \
-        AND EXISTS (SELECT FROM pg_catalog.pg_stat_replication r JOIN pg_catalog.pg_replication_slots s ON s.active_pid = r.pid \
-        WHERE s.slot_name = $2 AND r.sync_state <> 'async')";
+pub(crate) async fn wait_until_visible(catalog: &CatalogClient, xid: u32, slot: &str) -> Result<bool> {
+    let snapshot = if catalog.major_version >= 13 { "pg_current_snapshot" } else { "txid_current_snapshot" };
+    let sql = format!(
+        "SELECT pg_catalog.{snapshot}()::text, \
+         EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.backend_xid = $1::text::xid AND a.wait_event = 'SyncRep') \
+         AND EXISTS (SELECT FROM pg_catalog.pg_stat_replication r JOIN pg_catalog.pg_replication_slots s ON s.active_pid = r.pid \
+         WHERE s.slot_name = $2 AND r.sync_state <> 'async')"
+    );
     let deadline = Instant::now() + WAIT_MAX;
     let text = xid.to_string();
     loop {
         let failed = |e| Error::from_sql("ask the primary for its snapshot", e);
-        let row = client.query_one(SQL, &[&text, &slot]).await.map_err(failed)?;
+        let row = catalog.client.query_one(&sql, &[&text, &slot]).await.map_err(failed)?;
         let (snapshot, waits_for_us): (String, bool) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
         match is_visible(&snapshot, xid) {
             Some(true) => return Ok(true),

@@ -25,21 +25,11 @@ pub(super) async fn capture(findings: &mut Findings, primary: &Primary<'_>) {
     }
 }
 
-/// Connects, and says which version the primary has.
-async fn connect(config: &Config) -> Result<(CatalogClient, u32)> {
-    let catalog = CatalogClient::connect(&config.connection()).await?;
-    let failed = |e| Error::from_sql("ask for the primary's version", e);
-    let row =
-        catalog.client.query_one("SELECT pg_catalog.current_setting('server_version_num')::int4 / 10000", &[]).await.map_err(failed)?;
-    let version: i32 = row.try_get(0).map_err(failed)?;
-    Ok((catalog, u32::try_from(version).unwrap_or(0)))
-}
-
 /// The SQL that installs DDL capture on the primary, and lets the role that replication connects as read its key.
 /// # Errors
 /// The primary cannot be reached, or is too old: logical messages are in the stream from PostgreSQL 14 on.
 pub async fn ddl_capture_sql(config: &Config) -> Result<String> {
-    script(config, connect(config).await?.1)
+    script(config, CatalogClient::connect(&config.connection()).await?.major_version)
 }
 
 fn script(config: &Config, version: u32) -> Result<String> {
@@ -53,7 +43,8 @@ fn script(config: &Config, version: u32) -> Result<String> {
 /// # Errors
 /// As [`ddl_capture_sql`]; and when the role is no superuser.
 pub async fn install_ddl_capture(config: &Config) -> Result<u32> {
-    let (catalog, version) = connect(config).await?;
+    let catalog = CatalogClient::connect(&config.connection()).await?;
+    let version = catalog.major_version;
     let sql = script(config, version)?;
     catalog.client.batch_execute(&sql).await.map_err(|e| Error::from_sql("install DDL capture", e))?;
     Ok(version)
@@ -63,7 +54,7 @@ pub async fn install_ddl_capture(config: &Config) -> Result<u32> {
 /// # Errors
 /// The primary cannot be reached, or refuses.
 pub async fn remove_ddl_capture(config: &Config) -> Result<()> {
-    let (catalog, _) = connect(config).await?;
+    let catalog = CatalogClient::connect(&config.connection()).await?;
     let sql = format!("BEGIN; {} COMMIT;", capture::remove_sql());
     catalog.client.batch_execute(&sql).await.map_err(|e| Error::from_sql("remove DDL capture", e))
 }

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::replicator::MAJOR_VERSION_MIN;
 
 /// The newest server that this was tried with.
-const MAJOR_VERSION_TRIED: u32 = 15;
+const MAJOR_VERSION_TRIED: u32 = 18;
 
 /// Standbys can be decoded from since this version.
 const STANDBY_VERSION_MIN: u32 = 16;

@@ -9,11 +9,11 @@ use crate::replicator::check_slot;
 const RETAINED_WARNING_SIZE: i64 = 1 << 30;
 
 pub(super) async fn slot(findings: &mut Findings, primary: &Primary<'_>) {
-    const SQL: &str = "SELECT s.plugin::text, s.slot_type = 'logical', s.database::text, s.active, s.wal_status, s.active_pid, \
+    const SQL: &str = "SELECT s.plugin::text, s.slot_type = 'logical', s.database::text, s.active, pg_catalog.to_jsonb(s) ->> 'wal_status', s.active_pid, \
         pg_catalog.pg_wal_lsn_diff(CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
         ELSE pg_catalog.pg_current_wal_lsn() END, s.restart_lsn)::bigint, \
         (SELECT r.application_name FROM pg_catalog.pg_stat_replication r WHERE r.pid = s.active_pid), \
-        current_setting('max_slot_wal_keep_size') \
+        coalesce(current_setting('max_slot_wal_keep_size', true), '') \
         FROM pg_catalog.pg_replication_slots s WHERE s.slot_name = $1";
     let name = &primary.config.slot_name;
     let row = match primary.client.query_opt(SQL, &[name]).await {

@@ -6,6 +6,9 @@ use crate::client::quote_identifier;
 use crate::config::InitialCopy;
 use crate::error::Error;
 
+/// TRUNCATE is replicated from this major version on.
+const TRUNCATE_VERSION_MIN: u32 = 11;
+
 /// How many names a finding lists.
 const NAMES_SHOWN_MAX: usize = 20;
 
@@ -64,14 +67,22 @@ pub(super) async fn publications(findings: &mut Findings, primary: &Primary<'_>)
             identity(findings, table, facts);
         }
     }
+    if primary.major_version < TRUNCATE_VERSION_MIN {
+        findings.note(format!(
+            "PostgreSQL {} does not replicate TRUNCATE: a table that is truncated there keeps its rows here",
+            primary.major_version
+        ));
+    }
     columns(findings, primary, &published).await;
     unpublished(findings, primary).await;
 }
 
 /// Says whether the publication is there, and what it leaves out.
 async fn publication(findings: &mut Findings, primary: &Primary<'_>, name: &str) -> bool {
-    const SQL: &str = "SELECT pubinsert, pubupdate, pubdelete, pubtruncate FROM pg_catalog.pg_publication WHERE pubname = $1";
-    let row = match primary.client.query_opt(SQL, &[&name]).await {
+    // Before version 11 TRUNCATE is not told at all, which is no choice of the publication's.
+    let truncate = if primary.major_version >= TRUNCATE_VERSION_MIN { "pubtruncate" } else { "true" };
+    let sql = format!("SELECT pubinsert, pubupdate, pubdelete, {truncate} FROM pg_catalog.pg_publication WHERE pubname = $1");
+    let row = match primary.client.query_opt(&sql, &[&name]).await {
         Ok(Some(row)) => row,
         Ok(None) => {
             findings.error(
@@ -176,7 +187,7 @@ fn identity(findings: &mut Findings, table: &PublishedTable, facts: &Facts) {
 /// Columns that arrive in another form than they have on the primary, or not at all.
 async fn columns(findings: &mut Findings, primary: &Primary<'_>, published: &[PublishedTable]) {
     let oids: Vec<u32> = published.iter().map(|table| table.oid).collect();
-    let tables = match read_tables(primary.client, &oids).await {
+    let tables = match read_tables(primary.client, primary.major_version, &oids).await {
         Ok(tables) => tables,
         Err(error) => return findings.add(super::Severity::Warning, error.to_string(), None),
     };
@@ -216,13 +227,21 @@ async fn columns(findings: &mut Findings, primary: &Primary<'_>, published: &[Pu
 
 /// Tables that somebody may expect on the replica.
 async fn unpublished(findings: &mut Findings, primary: &Primary<'_>) {
-    const SQL: &str = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-        WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND NOT n.nspname LIKE 'pg\\_%' AND n.nspname <> 'information_schema' \
-        AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication_tables t WHERE t.pubname = ANY($1) AND t.schemaname = n.nspname AND t.tablename = c.relname) \
-        AND NOT EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(c.oid) a JOIN pg_catalog.pg_class r ON r.oid = a.relid \
-        JOIN pg_catalog.pg_namespace m ON m.oid = r.relnamespace JOIN pg_catalog.pg_publication_tables t ON t.schemaname = m.nspname AND t.tablename = r.relname \
-        WHERE t.pubname = ANY($1)) ORDER BY 1, 2";
-    match primary.client.query(SQL, &[&primary.config.publication_names]).await {
+    // Partitions of what is published as one, from version 13 on.
+    let under_root = if primary.major_version >= 13 {
+        "AND NOT EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(c.oid) a JOIN pg_catalog.pg_class r ON r.oid = a.relid \
+         JOIN pg_catalog.pg_namespace m ON m.oid = r.relnamespace JOIN pg_catalog.pg_publication_tables t ON t.schemaname = m.nspname AND t.tablename = r.relname \
+         WHERE t.pubname = ANY($1))"
+    } else {
+        ""
+    };
+    let sql = format!(
+        "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND NOT n.nspname LIKE 'pg\\_%' AND n.nspname <> 'information_schema' \
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication_tables t WHERE t.pubname = ANY($1) AND t.schemaname = n.nspname AND t.tablename = c.relname) \
+         {under_root} ORDER BY 1, 2"
+    );
+    match primary.client.query(&sql, &[&primary.config.publication_names]).await {
         Ok(rows) if rows.is_empty() => {}
         Ok(rows) => {
             let names: Vec<String> = rows.iter().map(|row| qualified(row.get(0), row.get(1))).collect();

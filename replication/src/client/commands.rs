@@ -8,6 +8,9 @@ use super::connection::{Connection, unexpected};
 use super::stream::ReplicationStream;
 use crate::error::{Error, Result};
 
+/// The first major version that copies slots.
+pub const SLOT_COPY_VERSION_MIN: u32 = 12;
+
 /// The answer to `IDENTIFY_SYSTEM`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SystemIdentity {
@@ -35,16 +38,25 @@ pub struct SlotInfo {
     pub database: Option<String>,
     pub active: bool,
     pub confirmed_flush: Option<Lsn>,
-    /// `reserved`, `extended`, `unreserved` or `lost`.
+    /// `reserved`, `extended`, `unreserved` or `lost`; from version 13 on.
     pub wal_status: Option<String>,
+}
+
+/// Whether large transactions are sent while they still run, by servers that can (from version 14).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Streaming {
+    #[default]
+    Off,
+    On,
+    /// As `On`; servers from version 16 on also tell where and when such a transaction was rolled back.
+    Parallel,
 }
 
 /// What to ask the output plugin for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamOptions {
     pub publications: Vec<String>,
-    /// Large transactions are sent while they run.
-    pub streaming: bool,
+    pub streaming: Streaming,
     /// Prepared transactions are sent when they are prepared. Once a slot has been used so, it stays so.
     pub two_phase: bool,
     /// What the server has from another one is not sent, by servers that can leave it out (from version 16).
@@ -70,8 +82,10 @@ impl StreamOptions {
             if self.binary {
                 list.push_str(", \"binary\" 'true'");
             }
-            if self.streaming {
-                list.push_str(", \"streaming\" 'on'");
+            match self.streaming {
+                Streaming::Off => {}
+                Streaming::Parallel if server_major_version >= 16 => list.push_str(", \"streaming\" 'parallel'"),
+                Streaming::On | Streaming::Parallel => list.push_str(", \"streaming\" 'on'"),
             }
             if self.two_phase && server_major_version >= 15 {
                 list.push_str(", \"two_phase\" 'on'");
@@ -101,8 +115,8 @@ impl Connection {
     /// Looks a slot up by name.
     pub async fn slot(&mut self, name: &str) -> Result<Option<SlotInfo>> {
         let sql = format!(
-            "SELECT plugin, slot_type = 'logical', database, active, confirmed_flush_lsn, wal_status \
-             FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
+            "SELECT s.plugin, s.slot_type = 'logical', s.database, s.active, s.confirmed_flush_lsn, pg_catalog.to_jsonb(s) ->> 'wal_status' \
+             FROM pg_catalog.pg_replication_slots s WHERE s.slot_name = {}",
             quote_literal(name)
         );
         let rows = self.query(&sql).await?;
@@ -131,8 +145,17 @@ impl Connection {
 
     /// Makes a slot that lives as long as this connection, and exports the snapshot that fits its start.
     pub async fn create_temporary_slot(&mut self, name: &str) -> Result<CreatedSlot> {
+        self.create_slot_with_snapshot(name, "TEMPORARY ").await
+    }
+
+    /// Makes a slot that lasts, and exports the snapshot that fits its start.
+    pub async fn create_exporting_slot(&mut self, name: &str) -> Result<CreatedSlot> {
+        self.create_slot_with_snapshot(name, "").await
+    }
+
+    async fn create_slot_with_snapshot(&mut self, name: &str, kind: &str) -> Result<CreatedSlot> {
         let options = if self.server_major_version() >= 15 { "(SNAPSHOT 'export')" } else { "EXPORT_SNAPSHOT" };
-        let sql = format!("CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput {options}", quote_identifier(name));
+        let sql = format!("CREATE_REPLICATION_SLOT {} {kind}LOGICAL pgoutput {options}", quote_identifier(name));
         let rows = self.query(&sql).await?;
         let malformed = || Error::Protocol("an answer to CREATE_REPLICATION_SLOT without its columns".into());
         let row = rows.into_iter().next().ok_or_else(malformed)?;
@@ -140,7 +163,7 @@ impl Connection {
         Ok(CreatedSlot { consistent_point: point.parse().map_err(|_| malformed())?, snapshot: row.get(2).cloned().flatten() })
     }
 
-    /// Makes a lasting slot that starts where another one does, and returns that place.
+    /// Makes a lasting slot that starts where another one does, and returns that place. For servers from [`SLOT_COPY_VERSION_MIN`] on.
     pub async fn copy_slot(&mut self, from: &str, to: &str) -> Result<Lsn> {
         let sql =
             format!("SELECT lsn FROM pg_catalog.pg_copy_logical_replication_slot({}, {}, false)", quote_literal(from), quote_literal(to));
@@ -185,7 +208,7 @@ mod tests {
     fn a_server_is_asked_for_what_its_version_has() {
         let options = StreamOptions {
             publications: vec!["a".into(), "it's \"b\"".into()],
-            streaming: true,
+            streaming: Streaming::On,
             two_phase: false,
             only_local: false,
             binary: false,
@@ -204,7 +227,13 @@ mod tests {
         let binary = StreamOptions { binary: true, ..options.clone() };
         assert_eq!(binary.list(13), options.list(13));
         assert!(binary.list(14).contains(", \"binary\" 'true'"));
-        let whole = StreamOptions { streaming: false, ..options };
+        let parallel = StreamOptions { streaming: Streaming::Parallel, ..options.clone() };
+        for version in [10, 13, 14, 15] {
+            assert_eq!(parallel.list(version), options.list(version));
+        }
+        assert_eq!(parallel.list(16), options.list(16).replace("'on'", "'parallel'"));
+        assert_eq!(parallel.list(18), format!(r#""proto_version" '4', {names}, "messages" 'true', "streaming" 'parallel'"#));
+        let whole = StreamOptions { streaming: Streaming::Off, ..options };
         assert_eq!(whole.list(15), format!(r#""proto_version" '3', {names}, "messages" 'true'"#));
     }
 

@@ -81,7 +81,7 @@ impl Connection {
 
     async fn open(config: &ConnectionConfig, mut search: Search<'_>, replication: bool) -> Result<Connection> {
         while let Some(place) = search.next() {
-            let connecting = Connection::connect_to(place, config, replication);
+            let connecting = Connection::connect_to(place, config, search.wanted(), replication);
             match timeout(config.connect_timeout, connecting).await.unwrap_or_else(|_| Err(timed_out())) {
                 Ok(connection) => {
                     search.take();
@@ -93,7 +93,7 @@ impl Connection {
         Err(search.into_error())
     }
 
-    async fn connect_to(place: &Place, config: &ConnectionConfig, replication: bool) -> Result<Connection> {
+    async fn connect_to(place: &Place, config: &ConnectionConfig, wanted: SessionAttributes, replication: bool) -> Result<Connection> {
         let socket = match place.socket() {
             Some(path) => Socket::Unix(UnixStream::connect(path).await.map_err(Error::connection("connect to the primary"))?),
             None => {
@@ -107,10 +107,10 @@ impl Connection {
         };
         let mut connection = Connection { socket, received: BytesMut::new(), parameters: HashMap::new() };
         connection.start(place, config, replication).await?;
-        if config.places.wanted() != SessionAttributes::Any {
+        if wanted != SessionAttributes::Any {
             let rows = connection.query(SessionAttributes::QUERY).await?;
             let is = |column: usize, value: &str| rows.first().and_then(|row| row.get(column)?.as_deref()) == Some(value);
-            config.places.wanted().check(is(0, "true"), is(1, "on"))?;
+            wanted.check(is(0, "true"), is(1, "on"))?;
         }
         Ok(connection)
     }
@@ -208,9 +208,13 @@ impl Connection {
 
     /// The server's major version; 0 when it did not say.
     pub fn server_major_version(&self) -> u32 {
-        let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>();
-        self.parameter("server_version").and_then(|version| digits(version).parse().ok()).unwrap_or(0)
+        self.parameter("server_version").map_or(0, major_version)
     }
+}
+
+/// The major version in what a server says of itself: `18.4 (Debian 18.4-1)`, `19devel`; 0 where there is none.
+pub(crate) fn major_version(text: &str) -> u32 {
+    text.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
 /// In libpq's words.

@@ -22,9 +22,11 @@ mod stream;
 mod tls;
 
 pub(crate) use channel_binding::server_end_point;
-pub use commands::{CreatedSlot, SlotInfo, StreamOptions, SystemIdentity, quote_identifier, quote_literal};
-pub(crate) use connection::timed_out;
+pub use commands::{
+    CreatedSlot, SLOT_COPY_VERSION_MIN, SlotInfo, StreamOptions, Streaming, SystemIdentity, quote_identifier, quote_literal,
+};
 pub use connection::{CONNECT_TIMEOUT_DEFAULT, Connection, ConnectionConfig, PINNED_SETTINGS};
+pub(crate) use connection::{major_version, timed_out};
 pub(crate) use copy_out::CopyMessages;
 pub use password_file::PasswordFile;
 pub use places::{Place, Places, SOCKET_FOLDER, SessionAttributes};

@@ -69,6 +69,8 @@ pub enum SessionAttributes {
     ReadOnly,
     Primary,
     Standby,
+    /// A standby if one of the servers is one, else the first that will do at all.
+    PreferStandby,
 }
 
 impl std::str::FromStr for SessionAttributes {
@@ -81,6 +83,7 @@ impl std::str::FromStr for SessionAttributes {
             "read-only" => SessionAttributes::ReadOnly,
             "primary" => SessionAttributes::Primary,
             "standby" => SessionAttributes::Standby,
+            "prefer-standby" => SessionAttributes::PreferStandby,
             _ => return Err(()),
         })
     }
@@ -97,7 +100,7 @@ impl SessionAttributes {
             SessionAttributes::ReadWrite if read_only || in_recovery => "session is read-only",
             SessionAttributes::ReadOnly if !read_only && !in_recovery => "session is not read-only",
             SessionAttributes::Primary if in_recovery => "server is in hot standby mode",
-            SessionAttributes::Standby if !in_recovery => "server is not in hot standby mode",
+            SessionAttributes::Standby | SessionAttributes::PreferStandby if !in_recovery => "server is not in hot standby mode",
             _ => return Ok(()),
         };
         Err(Error::Connection { action: "connect to the primary", source: std::io::Error::other(why) })
@@ -143,20 +146,20 @@ impl Places {
         self.list.get(self.taken.load(Ordering::Relaxed)).unwrap_or(&self.list[0])
     }
 
-    pub(crate) fn wanted(&self) -> SessionAttributes {
-        self.wanted
-    }
-
     /// To try one after the other, from the first, until one will do.
     pub(crate) fn search(&self) -> Search<'_> {
-        Search { places: self, next: 0, end: self.list.len(), failure: None }
+        Search { places: self, next: 0, end: self.list.len(), wanted: self.wanted, failure: None }
     }
 
     /// As `search`, but where one was taken, that one alone.
     pub(crate) fn search_again(&self) -> Search<'_> {
         match self.taken.load(Ordering::Relaxed) {
             NONE => self.search(),
-            taken => Search { next: taken, end: taken + 1, ..self.search() },
+            taken => {
+                // It was what could be had.
+                let wanted = if self.wanted == SessionAttributes::PreferStandby { SessionAttributes::Any } else { self.wanted };
+                Search { next: taken, end: taken + 1, wanted, ..self.search() }
+            }
         }
     }
 }
@@ -166,15 +169,25 @@ pub(crate) struct Search<'a> {
     places: &'a Places,
     next: usize,
     end: usize,
+    wanted: SessionAttributes,
     failure: Option<Error>,
 }
 
 impl<'a> Search<'a> {
     /// The next one to try; `None`: all have failed.
     pub(crate) fn next(&mut self) -> Option<&'a Place> {
+        if self.next == self.end && self.wanted == SessionAttributes::PreferStandby {
+            self.wanted = SessionAttributes::Any;
+            self.next = 0;
+        }
         let place = self.places.list[..self.end].get(self.next)?;
         self.next += 1;
         Some(place)
+    }
+
+    /// What it must be.
+    pub(crate) fn wanted(&self) -> SessionAttributes {
+        self.wanted
     }
 
     /// The last one will do.
@@ -228,9 +241,13 @@ mod tests {
     }
 
     /// What a search ends with, where each server answers as `answer` says.
-    fn find(mut search: Search<'_>, answer: impl Fn(&Place) -> Result<()>) -> Result<String> {
+    fn find(search: Search<'_>, answer: impl Fn(&Place) -> Result<()>) -> Result<String> {
+        find_wanted(search, |place, _| answer(place))
+    }
+
+    fn find_wanted(mut search: Search<'_>, answer: impl Fn(&Place, SessionAttributes) -> Result<()>) -> Result<String> {
         while let Some(place) = search.next() {
-            match answer(place) {
+            match answer(place, search.wanted()) {
                 Ok(()) => {
                     search.take();
                     return Ok(place.host.clone());
@@ -270,6 +287,30 @@ mod tests {
     }
 
     #[test]
+    fn a_standby_is_preferred_and_another_server_taken_where_there_is_none() {
+        let list =
+            |hosts: &[&str]| Places::new(hosts.iter().map(|host| Place::new(*host, 1, None)).collect(), SessionAttributes::PreferStandby);
+        let asked = std::cell::RefCell::new(Vec::new());
+        // Standbys have names that begin with s, servers that do not answer those with x.
+        let answer = |place: &Place, wanted: SessionAttributes| {
+            asked.borrow_mut().push(place.host.clone());
+            if place.host.starts_with('x') { Err(refused()) } else { wanted.check(place.host.starts_with('s'), false) }
+        };
+        let places = list(&["x", "a", "s1", "s2"]);
+        assert_eq!(find_wanted(places.search(), answer).unwrap(), "s1");
+        let places = list(&["x", "a", "b"]);
+        asked.borrow_mut().clear();
+        assert_eq!(find_wanted(places.search(), answer).unwrap(), "a");
+        assert_eq!(*asked.borrow(), ["x", "a", "b", "x", "a"]);
+        // Beside the stream, the same one, though it is no standby.
+        assert_eq!(find_wanted(places.search_again(), answer).unwrap(), "a");
+        // The stream begins with a standby again, if there is one now.
+        assert_eq!(find_wanted(places.search(), |place, wanted| wanted.check(place.host == "b", false)).unwrap(), "b");
+        let error = find_wanted(list(&["x"]).search(), answer).unwrap_err();
+        assert!(error.is_passing() && error.to_string().contains("refused"), "{error}");
+    }
+
+    #[test]
     fn a_path_is_the_folder_of_a_socket() {
         let place = Place::new("/var/run/postgresql", 5433, Some("secret".into()));
         assert_eq!(place.to_string(), "socket \"/var/run/postgresql/.s.PGSQL.5433\"");
@@ -290,6 +331,7 @@ mod tests {
                 && !fits("primary", true, true)
                 && !fits("standby", false, false)
         );
-        assert!("prefer-standby".parse::<SessionAttributes>().is_err());
+        assert!(fits("prefer-standby", true, true) && !fits("prefer-standby", false, false));
+        assert!("best".parse::<SessionAttributes>().is_err());
     }
 }

@@ -7,7 +7,10 @@
 //! 2. All tables are copied on that snapshot into one commit that carries the consistent point as its position.
 //! 3. When the commit is durable, the temporary slot is copied into the lasting one, which therefore starts at the same point.
 //!
-//! A crash before 3 leaves nothing on the primary, and the copy begins again with a new snapshot. Tables that a subscription gets later are copied by the
+//! A crash before 3 leaves nothing on the primary, and the copy begins again with a new snapshot.
+//!
+//! Before version 12 slots cannot be copied: there, the slot of 1 is the lasting one. That it is ours and has no copy yet is written down before it is made, and a slot
+//! that is found so is dropped, whether after a crash or an error. Tables that a subscription gets later are copied by the
 //! same workers (`subscribed`).
 //!
 //! `plan`: which tables, in which parts; `workers`: connections that copy them in parallel; `rows`: the formats of COPY; `progress`: how far it has come.
@@ -28,10 +31,10 @@ use tokio::sync::watch;
 
 use crate::apply::{self, Context, Definition, KnownRelation, Mapping, Writer, adopt_tables};
 use crate::catalog::{self, CatalogClient, RemoteTypes};
-use crate::client::{Connection, quote_identifier, quote_literal};
+use crate::client::{Connection, CreatedSlot, SLOT_COPY_VERSION_MIN, SlotInfo, quote_identifier, quote_literal};
 use crate::config::{CommitMode, CreateTables};
 use crate::error::{Error, Result};
-use crate::source_record::{Phase, Source as SourceRecord};
+use crate::source_record::{Phase, SlotToMake, Source as SourceRecord};
 use crate::status::TableState;
 use plan::Task;
 pub(crate) use progress::{CopyProgress, TableProgress};
@@ -53,25 +56,15 @@ pub(crate) async fn initial_copy(context: &Arc<Context>, connection: &mut Connec
         }
         _ => {}
     }
-    let temporary = temporary_slot_name(&config.slot_name);
+    context.records.forget_all_prepared()?;
     tracing::info!(slot = %config.slot_name, "the slot does not exist; copying the published tables (waits for transactions under way on the primary)");
+    if connection.server_major_version() < SLOT_COPY_VERSION_MIN {
+        return copy_on_lasting_slot(context, connection, source).await;
+    }
+    let temporary = temporary_slot_name(&config.slot_name);
     let slot = connection.create_temporary_slot(&temporary).await?;
-    let snapshot = slot.snapshot.ok_or_else(|| Error::Protocol("a slot without a snapshot".into()))?;
-    let client = connect_to_snapshot(context, &snapshot).await?;
-    let version = connection.server_major_version();
-    let (mut tasks, types) = plan::plan(&client, version, &config.publication_names).await?;
-    plan::divide(&client, version, &mut tasks, config.copy_workers).await?;
-    let count = tasks.len();
-    // Dropped with this future, and then the workers end.
-    let (_wanted, stop) = watch::channel(false);
-    let (writing, point) = (Arc::clone(context), slot.consistent_point);
-    let written = tokio::task::spawn_blocking(move || write_tables(&writing, tasks, &types, &snapshot, stop, point)).await;
-    let rows = written.unwrap_or_else(|e| Err(Error::Setup(format!("the copy's writer failed: {e}"))))?;
-    drop(client);
-    context.store.sync()?;
+    let copied = copy_on(context, connection.server_major_version(), &slot).await?;
     source.phase = Phase::Copied { consistent_point: slot.consistent_point };
-    // With the slot it is complete, whether we live to see that or not.
-    context.records.set_copied()?;
     context.records.set_source(&source)?;
     context.store.sync()?;
     let start = connection.copy_slot(&temporary, &config.slot_name).await.map_err(made_meanwhile)?;
@@ -80,10 +73,92 @@ pub(crate) async fn initial_copy(context: &Arc<Context>, connection: &mut Connec
     }
     // It would hold the primary's log back for as long as we stay connected.
     connection.query(&format!("DROP_REPLICATION_SLOT {}", quote_identifier(&temporary))).await?;
+    complete(context, source, start, copied)
+}
+
+/// For servers that cannot make a lasting slot out of a temporary one.
+async fn copy_on_lasting_slot(context: &Arc<Context>, connection: &mut Connection, mut source: SourceRecord) -> Result<Lsn> {
+    let name = &context.config.slot_name;
+    let after = connection.identify_system().await?.flushed;
+    context.records.set_slot_to_make(Some(&SlotToMake { system_id: source.system_id.clone(), after }))?;
+    context.store.sync()?;
+    let slot = connection.create_exporting_slot(name).await.map_err(made_meanwhile)?;
+    let copied = match copy_on(context, connection.server_major_version(), &slot).await {
+        Ok(copied) => copied,
+        Err(error) => {
+            // Where this fails, the next session does it.
+            if connection.drop_slot(name).await.is_ok() {
+                context.records.set_slot_to_make(None)?;
+            }
+            return Err(error);
+        }
+    };
+    source.phase = Phase::Copied { consistent_point: slot.consistent_point };
+    context.records.set_source(&source)?;
+    context.records.set_slot_to_make(None)?;
+    context.store.sync()?;
+    complete(context, source, slot.consistent_point, copied)
+}
+
+/// Drops a slot that was made for a copy that came to nothing. Returns the slot if it is another one.
+pub(crate) async fn drop_abandoned_slot(
+    context: &Context,
+    connection: &mut Connection,
+    source: &SourceRecord,
+    slot: Option<SlotInfo>,
+) -> Result<Option<SlotInfo>> {
+    let name = &context.config.slot_name;
+    let made = context
+        .records
+        .slot_to_make()?
+        .filter(|made| source.phase == Phase::Copying && source.slot_name == *name && made.system_id == source.system_id);
+    match (slot, made) {
+        // Who asked for it is gone, but the primary is still at it.
+        (Some(slot), Some(_)) if slot.confirmed_flush.is_none() => {
+            let source = std::io::Error::other(format!("replication slot \"{name}\" is being made"));
+            Err(Error::Connection { action: "use the replication slot", source })
+        }
+        (Some(slot), Some(made)) if slot.logical && slot.confirmed_flush >= Some(made.after) => {
+            tracing::info!(slot = %name, "dropping the slot of an initial copy that was cut off");
+            connection.drop_slot(name).await?;
+            Ok(None)
+        }
+        (slot, _) => Ok(slot),
+    }
+}
+
+/// What a copy has brought.
+struct Copied {
+    tables: usize,
+    rows: u64,
+}
+
+/// Copies all published tables on a slot's snapshot into one durable commit.
+async fn copy_on(context: &Arc<Context>, version: u32, slot: &CreatedSlot) -> Result<Copied> {
+    let config = &context.config;
+    let snapshot = slot.snapshot.clone().ok_or_else(|| Error::Protocol("a slot without a snapshot".into()))?;
+    let client = connect_to_snapshot(context, &snapshot).await?;
+    let (mut tasks, types) = plan::plan(&client, version, &config.publication_names).await?;
+    plan::divide(&client, version, &mut tasks, config.copy_workers).await?;
+    let tables = tasks.len();
+    // Dropped with this future, and then the workers end.
+    let (_wanted, stop) = watch::channel(false);
+    let (writing, point) = (Arc::clone(context), slot.consistent_point);
+    let written = tokio::task::spawn_blocking(move || write_tables(&writing, tasks, &types, &snapshot, stop, point)).await;
+    let rows = written.unwrap_or_else(|e| Err(Error::Setup(format!("the copy's writer failed: {e}"))))?;
+    drop(client);
+    context.store.sync()?;
+    // With the slot it is complete, whether we live to see that or not.
+    context.records.set_copied()?;
+    Ok(Copied { tables, rows })
+}
+
+fn complete(context: &Context, mut source: SourceRecord, start: Lsn, copied: Copied) -> Result<Lsn> {
     source.phase = Phase::Streaming;
     context.records.set_source(&source)?;
     context.store.sync()?;
-    tracing::info!(tables = count, rows, lsn = %start, slot = %config.slot_name, "initial copy complete");
+    let Copied { tables, rows } = copied;
+    tracing::info!(tables, rows, lsn = %start, slot = %context.config.slot_name, "initial copy complete");
     Ok(start)
 }
 

@@ -43,7 +43,7 @@ pub(crate) struct Part {
 pub(crate) async fn plan(client: &CatalogClient, major_version: u32, publications: &[String]) -> Result<(Vec<Task>, RemoteTypes)> {
     let published = catalog::read_published(&client.client, major_version, publications).await?;
     let oids: Vec<u32> = published.iter().map(|table| table.oid).collect();
-    let tables = catalog::read_tables(&client.client, &oids).await?;
+    let tables = catalog::read_tables(&client.client, major_version, &oids).await?;
     let types = catalog::read_types(&client.client, tables.iter().flat_map(|t| t.columns.iter().map(|c| c.type_oid))).await?;
     let mut tasks = Vec::with_capacity(tables.len());
     for remote in tables {
@@ -78,11 +78,20 @@ struct Extent {
     is_heap: bool,
 }
 
-const EXTENTS: &str = "\
-SELECT c.oid, CASE WHEN c.relkind = 'p' \
-THEN (SELECT sum(pg_catalog.pg_relation_size(t.relid)) FROM pg_catalog.pg_partition_tree(c.oid) t)::int8 \
-ELSE pg_catalog.pg_relation_size(c.oid) END, pg_catalog.current_setting('block_size')::int8, c.relkind = 'r' AND coalesce(a.amname = 'heap', false) \
-FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam WHERE c.oid = ANY($1)";
+/// Partitioned tables are published as one from version 13 on only.
+fn extents_sql(major_version: u32) -> String {
+    let size = if major_version >= 13 {
+        "CASE WHEN c.relkind = 'p' \
+         THEN (SELECT sum(pg_catalog.pg_relation_size(t.relid)) FROM pg_catalog.pg_partition_tree(c.oid) t)::int8 \
+         ELSE pg_catalog.pg_relation_size(c.oid) END"
+    } else {
+        "pg_catalog.pg_relation_size(c.oid)"
+    };
+    format!(
+        "SELECT c.oid, {size}, pg_catalog.current_setting('block_size')::int8, c.relkind = 'r' AND coalesce(a.amname = 'heap', false) \
+         FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam WHERE c.oid = ANY($1)"
+    )
+}
 
 /// Divides large tables into parts, for so many workers.
 ///
@@ -114,7 +123,7 @@ pub(crate) async fn divide(client: &CatalogClient, major_version: u32, tasks: &m
 async fn extents(client: &CatalogClient, oids: &[u32]) -> Result<HashMap<u32, Extent>> {
     let failed = |e| Error::from_sql("ask the primary for the sizes of tables", e);
     let mut extents = HashMap::new();
-    for row in client.client.query(EXTENTS, &[&oids]).await.map_err(failed)? {
+    for row in client.client.query(&extents_sql(client.major_version), &[&oids]).await.map_err(failed)? {
         let positive = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
         let extent = Extent {
             size: positive(row.try_get(1).map_err(failed)?),

@@ -151,7 +151,6 @@ impl Conninfo {
     fn session_attributes(&self) -> Result<SessionAttributes, ConninfoError> {
         match self.get("target_session_attrs").filter(|text| !text.is_empty()) {
             None => Ok(SessionAttributes::Any),
-            Some("prefer-standby") => Err(ConninfoError::Unsupported("target_session_attrs \"prefer-standby\"".into())),
             Some(text) => text.parse().map_err(|()| ConninfoError::Syntax(format!("invalid target_session_attrs value: \"{text}\""))),
         }
     }
@@ -418,13 +417,13 @@ mod tests {
     fn what_is_not_done_is_refused_by_name() {
         for (text, named) in [
             ("host=@a", "abstract namespace"),
-            ("host=a target_session_attrs=prefer-standby", "prefer-standby"),
             ("host=a tcp_user_timeout=3", "\"tcp_user_timeout\""),
             ("host=a gssencmode=require", "\"gssencmode\""),
         ] {
             assert!(matches!(error(text), ConninfoError::Unsupported(what) if what.contains(named)), "{text}");
         }
         assert!(Conninfo::parse("host=a gssencmode=prefer target_session_attrs=any").is_ok());
+        assert!(Conninfo::parse("host=a target_session_attrs=prefer-standby").unwrap().resolve("s", &|_| None).is_ok());
     }
 
     #[test]

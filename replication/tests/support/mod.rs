@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use strandline_replication::client::{CONNECT_TIMEOUT_DEFAULT, ConnectionConfig, Place, Places, TlsOptions};
+use strandline_replication::client::{CONNECT_TIMEOUT_DEFAULT, ConnectionConfig, Place, Places, Streaming, TlsOptions};
 use strandline_replication::{
     CommitMode, Config, ConflictPolicies, CreateTables, Handle, InitialCopy, Replicator, STREAM_MEMORY_MAX_DEFAULT, Snapshot, State,
     WatchConfig,
@@ -83,7 +83,7 @@ impl Replica {
             cfg_dir: self.folder.path().join(".doltcfg"),
             commit_mode: CommitMode::EachTransaction,
             conflicts: ConflictPolicies::default(),
-            streaming: true,
+            streaming: Streaming::On,
             stream_memory_max: STREAM_MEMORY_MAX_DEFAULT,
             spool_folder: self.spool_folder(),
             two_phase: false,
