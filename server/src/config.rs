@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use strandline_replication::client::{ChannelBinding, SslMode};
+use strandline_replication::client::{ChannelBinding, SslMode, Streaming};
 use strandline_replication::{COPY_WORKERS_MAX, STREAM_MEMORY_MAX_DEFAULT, WatchConfig, copy_workers_default};
 
 use crate::byte_size::ByteSize;
@@ -203,7 +203,7 @@ pub struct PostgresReplication {
     pub copy_workers: usize,
     pub conflicts: Conflicts,
     /// Large transactions are sent while they still run.
-    pub streaming: Switch,
+    pub streaming: StreamingSwitch,
     /// What transactions that are not committed yet may take in memory.
     pub stream_memory: ByteSize,
     /// Prepared transactions are sent when they are prepared.
@@ -285,7 +285,7 @@ impl Default for PostgresReplication {
             create_tables: AutoNever::Auto,
             copy_workers: copy_workers_default(),
             conflicts: Conflicts::default(),
-            streaming: Switch(true),
+            streaming: StreamingSwitch(Streaming::On),
             stream_memory: ByteSize(STREAM_MEMORY_MAX_DEFAULT as u64),
             two_phase: Switch(false),
             sslmode: None,
@@ -394,6 +394,38 @@ impl<'de> Deserialize<'de> for Switch {
             }
         }
         deserializer.deserialize_any(OnOff)
+    }
+}
+
+/// As [`Switch`], or `parallel`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamingSwitch(pub Streaming);
+
+/// By hand, so that a mistake is reported where it is.
+impl<'de> Deserialize<'de> for StreamingSwitch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Value;
+        impl Visitor<'_> for Value {
+            type Value = StreamingSwitch;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("on, off or parallel")
+            }
+
+            fn visit_bool<E: serde::de::Error>(self, on: bool) -> Result<StreamingSwitch, E> {
+                Ok(StreamingSwitch(if on { Streaming::On } else { Streaming::Off }))
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<StreamingSwitch, E> {
+                match text {
+                    "on" => self.visit_bool(true),
+                    "off" => self.visit_bool(false),
+                    "parallel" => Ok(StreamingSwitch(Streaming::Parallel)),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Value)
     }
 }
 
@@ -714,7 +746,7 @@ mod tests {
                 "postgres_replication:\n  slot_name: a\n  sslmode: maybe\n",
                 "config.yaml:3: setting \"postgres_replication.sslmode\" must be disable, prefer, require, verify-ca or verify-full",
             ),
-            ("postgres_replication:\n  slot_name: a\n  streaming: parallel\n", "streaming: invalid value, expected on or off"),
+            ("postgres_replication:\n  slot_name: a\n  streaming: serial\n", "streaming: invalid value, expected on, off or parallel"),
             (
                 "postgres_replication:\n  slot_name: a\n  publication_names: {a: b}\n",
                 "publication_names: invalid value, expected a name or a list of names",

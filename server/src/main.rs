@@ -80,10 +80,13 @@ fn serve(cli: &Cli) -> ExitCode {
 }
 
 fn load(path: &Path) -> Result<Config, ExitCode> {
-    Config::load(path).map_err(|error| {
-        eprintln!("strandline: {error}");
+    let refuse = |what: String| {
+        eprintln!("strandline: {what}");
         ExitCode::from(USAGE)
-    })
+    };
+    let config = Config::load(path).map_err(|error| refuse(error.to_string()))?;
+    run::verify(&config).map_err(|error| refuse(format!("{}: {error:#}", path.display())))?;
+    Ok(config)
 }
 
 /// The configuration with the primary that it follows.

@@ -26,6 +26,17 @@ const SESSION_STACK_BYTES: usize = 32 << 20;
 /// The database that always exists, as in PostgreSQL.
 const DEFAULT_DATABASE: &str = "postgres";
 
+/// Looks whether a configuration says where its primary is in a way that can be used. Nothing is connected to.
+///
+/// # Errors
+/// A connection string that is none, a variable of the environment that holds what it cannot.
+pub fn verify(config: &Config) -> Result<()> {
+    match &config.postgres_replication {
+        Some(source) => replica::replicator_config(config, source).map(drop),
+        None => Ok(()),
+    }
+}
+
 /// Runs the server until it is told to stop.
 ///
 /// # Errors

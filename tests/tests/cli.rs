@@ -72,6 +72,34 @@ fn a_configuration_that_is_not_utf_8_is_named_with_its_line() {
 }
 
 #[test]
+fn a_connection_string_that_is_none_is_a_wrong_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, data_dir) = (folder.path().join("config.yaml"), folder.path().join("data"));
+    let file_name = file.to_str().unwrap();
+    for (connection, wanted) in [
+        ("host=a prot=1", "invalid connection option \"prot\""),
+        ("host=a,b port=1,2,3", "could not match 3 port numbers to 2 hosts"),
+        ("host=a tcp_user_timeout=1", "tcp_user_timeout"),
+        ("host=a sslmode=maybe", "sslmode"),
+    ] {
+        std::fs::write(
+            &file,
+            format!("data_dir: {}\npostgres_replication:\n  slot_name: s\n  connection: {connection}\n", data_dir.display()),
+        )
+        .unwrap();
+        for args in
+            [&["--config", file_name][..], &["check", "--config", file_name], &["check", "--config", file_name, "--print-ddl-capture"]]
+        {
+            let output = strandline(args);
+            let error = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
+            assert!(error.contains(file_name) && error.contains("postgres_replication.connection") && error.contains(wanted), "{error}");
+            assert!(!data_dir.exists(), "nothing is made");
+        }
+    }
+}
+
+#[test]
 fn fsck_of_what_is_no_store_fails_and_makes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let output = strandline(&["fsck", "--data-dir", folder.path().to_str().unwrap()]);

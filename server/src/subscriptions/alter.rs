@@ -131,6 +131,7 @@ impl Subscriptions {
                 }
                 definition.name = new_name;
             }
+            SubscriptionChange::Comment(comment) => definition.comment = comment,
         }
         plan.put(&found, Some(Desired { definition, pending }));
         Ok(())
@@ -258,7 +259,7 @@ fn set(
     if let Some(origin) = settings.origin {
         definition.origin = origin;
     }
-    definition.streaming = settings.streaming.unwrap_or(definition.streaming);
+    definition.streaming = settings.streaming.map_or(definition.streaming, definition::streaming);
     definition.binary = settings.binary.unwrap_or(definition.binary);
     definition.disable_on_error = settings.disable_on_error.unwrap_or(definition.disable_on_error);
     definition.create_tables = create_tables.unwrap_or(definition.create_tables);

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 
 use strandline_replication::Error as ReplicationError;
-use strandline_replication::client::ConnectionConfig;
+use strandline_replication::client::{ConnectionConfig, Streaming};
 use strandline_replication::subscription::{PublishedName, Publisher};
 use strandline_sql::error::{ErrorCode, Result, SqlError};
 use strandline_sql::session::subscription::{CreateSubscription, SubscriptionCaller};
@@ -71,13 +71,14 @@ impl Subscriptions {
             conninfo: create.conninfo,
             slot_name: create.slot_name,
             publications: create.publications,
-            streaming: settings.streaming.unwrap_or(false),
+            streaming: settings.streaming.map_or(Streaming::Off, definition::streaming),
             two_phase: create.two_phase,
             disable_on_error: settings.disable_on_error.unwrap_or(false),
             synchronous_commit: settings.synchronous_commit.unwrap_or_else(|| "off".into()),
             origin: settings.origin.unwrap_or_else(|| "any".into()),
             create_tables: create.create_tables,
             binary: settings.binary.unwrap_or(false),
+            comment: None,
         };
         let mut publisher = None;
         let mut tables = Vec::new();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use strandline_replication::client::ConnectionConfig;
+use strandline_replication::client::{ConnectionConfig, Streaming};
 use strandline_replication::subscription::{Conninfo, ConninfoError, SubscriptionRecords};
 use strandline_replication::{
     CommitMode, Config as ReplicatorConfig, ConflictPolicies, CreateTables, InitialCopy, STREAM_MEMORY_MAX_DEFAULT, SubscriptionConfig,
@@ -32,7 +32,8 @@ pub struct Definition {
     /// `None`: it has no slot (any more).
     pub slot_name: Option<String>,
     pub publications: Vec<String>,
-    pub streaming: bool,
+    #[serde(with = "stored_streaming")]
+    pub streaming: Streaming,
     pub two_phase: bool,
     pub disable_on_error: bool,
     pub synchronous_commit: String,
@@ -42,6 +43,8 @@ pub struct Definition {
     /// Values are sent in their binary form where they have one.
     #[serde(default)]
     pub binary: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
 }
 
 impl Definition {
@@ -98,6 +101,11 @@ impl Definition {
         Ok(())
     }
 
+    /// Whether its worker would not notice if it were the other one.
+    pub fn differs_in_comment_only(&self, other: &Definition) -> bool {
+        self != other && Definition { comment: other.comment.clone(), ..self.clone() } == *other
+    }
+
     pub fn records(store: &Arc<Store>, oid: Oid) -> SubscriptionRecords {
         SubscriptionRecords::new(store, oid)
     }
@@ -143,6 +151,49 @@ impl Definition {
             }),
             expressions: None,
         })
+    }
+}
+
+/// `true`, `false` or `"parallel"`.
+mod stored_streaming {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use strandline_replication::client::Streaming;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        Switch(bool),
+        Word(String),
+    }
+
+    const PARALLEL: &str = "parallel";
+
+    pub fn serialize<S: Serializer>(streaming: &Streaming, serializer: S) -> Result<S::Ok, S::Error> {
+        match streaming {
+            Streaming::Off | Streaming::On => Stored::Switch(*streaming == Streaming::On),
+            Streaming::Parallel => Stored::Word(PARALLEL.into()),
+        }
+        .serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Streaming, D::Error> {
+        match Stored::deserialize(deserializer)? {
+            Stored::Switch(false) => Ok(Streaming::Off),
+            Stored::Switch(true) => Ok(Streaming::On),
+            Stored::Word(word) if word == PARALLEL => Ok(Streaming::Parallel),
+            Stored::Word(word) => Err(D::Error::custom(format_args!("streaming is {word:?}"))),
+        }
+    }
+}
+
+/// What a command says of it.
+pub(super) fn streaming(said: strandline_sql::session::subscription::Streaming) -> Streaming {
+    use strandline_sql::session::subscription::Streaming as Said;
+    match said {
+        Said::Off => Streaming::Off,
+        Said::On => Streaming::On,
+        Said::Parallel => Streaming::Parallel,
     }
 }
 

@@ -41,6 +41,12 @@ pub(super) struct Pending {
     pub(super) tables: Option<(Vec<PublishedName>, bool)>,
 }
 
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.enabled.is_none() && self.skip.is_none() && self.tables.is_none()
+    }
+}
+
 impl Plan {
     /// Sets what a subscription that was found is to be.
     pub(super) fn put(&mut self, found: &Found, desired: Option<Desired>) {
@@ -101,6 +107,9 @@ impl Subscriptions {
     /// Writes a subscription as it is to be, and starts it where it is enabled.
     pub(super) fn make_so(&self, oid: Oid, base: Option<&Definition>, desired: &Desired) -> Result<()> {
         let definition = &desired.definition;
+        if desired.pending.is_empty() && base.is_some_and(|base| base.differs_in_comment_only(definition)) {
+            return self.write(oid, base, desired);
+        }
         self.stop_worker(oid);
         let written = self.write(oid, base, desired);
         if base.is_none() {

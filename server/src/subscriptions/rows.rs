@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
+use strandline_replication::client::Streaming;
 use strandline_replication::subscription::{PublishedName, SubscriptionRecords, TableRecord};
 use strandline_replication::{Conflict, ConflictKind, CopiedTable, SlotView, Snapshot, State, Status};
 use strandline_sql::session::RowsFor;
@@ -48,6 +49,7 @@ impl Subscriptions {
             "pg_replication_origin" => |shown, _| json!({ "roident": shown.oid, "roname": format!("pg_{}", shown.oid) }),
             "pg_replication_origin_status" => origin_row,
             "strand_replication_status" => status_row,
+            "pg_description" => return shown().iter().filter_map(|shown| comment_row(shown, viewer)).collect(),
             "pg_subscription_rel" => return shown().iter().flat_map(|shown| self.table_rows(shown, viewer)).collect(),
             "pg_stat_progress_copy" => return shown().iter().flat_map(copy_rows).collect(),
             "strand_replication_conflicts" => return shown().iter().flat_map(conflict_rows).collect(),
@@ -84,6 +86,7 @@ impl Subscriptions {
                 origin: "any".into(),
                 create_tables: true,
                 binary: false,
+                comment: None,
             };
             all.push((CONFIGURED_OID, definition, Pending::default(), records));
         }
@@ -155,7 +158,11 @@ fn subscription_row(shown: &Shown, viewer: &RowsFor) -> Json {
         "subowner": definition.owner,
         "subenabled": shown.enabled,
         "subbinary": definition.binary,
-        "substream": definition.streaming,
+        "substream": match definition.streaming {
+            Streaming::Off => "f",
+            Streaming::On => "t",
+            Streaming::Parallel => "p",
+        },
         "subtwophasestate": match (definition.two_phase, is_synced) {
             (false, _) => "d",
             (true, false) => "p",
@@ -168,6 +175,13 @@ fn subscription_row(shown: &Shown, viewer: &RowsFor) -> Json {
         "subsynccommit": definition.synchronous_commit,
         "subpublications": array_text(&definition.publications),
     })
+}
+
+/// As in PostgreSQL, a comment is of the database that the subscription is in.
+fn comment_row(shown: &Shown, viewer: &RowsFor) -> Option<Json> {
+    let definition = &shown.definition;
+    let comment = definition.comment.as_ref().filter(|_| definition.database == viewer.database)?;
+    Some(json!({ "objoid": shown.oid, "description": comment }))
 }
 
 fn stat_row(shown: &Shown, _: &RowsFor) -> Json {

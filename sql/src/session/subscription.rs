@@ -50,11 +50,19 @@ impl std::fmt::Debug for CreateSubscription {
     }
 }
 
+/// Whether large transactions come while they still run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Streaming {
+    Off,
+    On,
+    Parallel,
+}
+
 /// What CREATE may say and ALTER ... SET may change; `None`: not said.
 #[derive(Clone, Debug, Default)]
 pub struct SubscriptionSettings {
     pub synchronous_commit: Option<String>,
-    pub streaming: Option<bool>,
+    pub streaming: Option<Streaming>,
     pub binary: Option<bool>,
     pub disable_on_error: Option<bool>,
     /// `any` or `none`.
@@ -98,6 +106,8 @@ pub enum SubscriptionChange {
         superuser: bool,
     },
     Rename(String),
+    /// `None`: none any more.
+    Comment(Option<String>),
 }
 
 impl std::fmt::Debug for SubscriptionChange {

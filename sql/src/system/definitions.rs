@@ -564,7 +564,21 @@ pub fn object_comment(context: &StatementContext, oid: Oid, class: Option<&str>)
     {
         return found.index.comment.clone();
     }
+    if fits("pg_subscription")
+        && let Some((_, comment)) = subscription_comments(context).into_iter().find(|(subscription, _)| *subscription == oid)
+    {
+        return Some(comment);
+    }
     catalog_data::catalog().descriptions.iter().find(|d| d.object == oid && fits(d.class)).map(|d| d.text.to_string())
+}
+
+/// The comments on the database's subscriptions, by oid. They are the server's, and in no catalog of a branch.
+pub fn subscription_comments(context: &StatementContext) -> Vec<(Oid, String)> {
+    let comment = |row: serde_json::Value| {
+        let oid = row["objoid"].as_u64().and_then(|oid| Oid::try_from(oid).ok())?;
+        Some((oid, row["description"].as_str()?.to_owned()))
+    };
+    context.session.server_rows("pg_description").into_iter().filter_map(comment).collect()
 }
 
 /// `col_description(table, attnum)`.

@@ -86,6 +86,7 @@ pub fn execute(session: &mut Session, statement: &Statement, node: &NodeEnum, pa
         N::AlterOwnerStmt(alter) if alter.object_type() == ObjectType::ObjectSubscription => {
             return subscription::set_owner(session, alter);
         }
+        N::CommentStmt(comment) if comment.objtype() == ObjectType::ObjectSubscription => return subscription::comment(session, comment),
         N::CreateTableAsStmt(create) => return create_table_as::create(session, statement, create, params),
         _ => {}
     }

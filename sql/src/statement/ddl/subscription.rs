@@ -3,13 +3,17 @@
 //! Subscriptions belong to the server, not to a branch's catalog. In a transaction block their commands are planned, and carried out when it commits; what
 //! asks or changes the primary cannot wait, and does not run in one, as in PostgreSQL.
 
-use pg_query::protobuf::DropSubscriptionStmt;
-use pg_query::protobuf::{AlterOwnerStmt, AlterSubscriptionStmt, AlterSubscriptionType, CreateSubscriptionStmt, DefElem, Node, RenameStmt};
+use pg_query::protobuf::{
+    AlterOwnerStmt, AlterSubscriptionStmt, AlterSubscriptionType, CommentStmt, CreateSubscriptionStmt, DefElem, DropSubscriptionStmt, Node,
+    RenameStmt,
+};
 use strandline_storage::Lsn;
 
 use crate::context::Revision;
 use crate::error::{ErrorCode, Result, SqlError};
-use crate::session::subscription::{CreateSubscription, SubscriptionCaller, SubscriptionChange, SubscriptionCommand, SubscriptionSettings};
+use crate::session::subscription::{
+    CreateSubscription, Streaming, SubscriptionCaller, SubscriptionChange, SubscriptionCommand, SubscriptionSettings,
+};
 use crate::session::{Outcome, Session};
 use crate::statement::tree;
 
@@ -118,12 +122,7 @@ impl Options {
             P::TwoPhase => self.two_phase = Some(boolean(def)?),
             P::CreateTables => self.create_tables = Some(boolean(def)?),
             P::DisableOnError => self.settings.disable_on_error = Some(boolean(def)?),
-            P::Streaming => {
-                if text(def)?.eq_ignore_ascii_case("parallel") {
-                    return Err(SqlError::unsupported("streaming = parallel"));
-                }
-                self.settings.streaming = Some(boolean(def)?);
-            }
+            P::Streaming => self.settings.streaming = Some(streaming(def)?),
             P::Binary => {
                 self.settings.binary = Some(boolean(def)?);
             }
@@ -156,6 +155,18 @@ fn boolean(def: &DefElem) -> Result<bool> {
         "true" | "on" | "1" => Ok(true),
         "false" | "off" | "0" => Ok(false),
         _ => Err(syntax(format!("{} requires a Boolean value", def.defname))),
+    }
+}
+
+/// As PostgreSQL 16 takes it: its third value does no harm where a primary does not know it.
+fn streaming(def: &DefElem) -> Result<Streaming> {
+    if tree::def_text(def).is_some_and(|text| text.eq_ignore_ascii_case("parallel")) {
+        return Ok(Streaming::Parallel);
+    }
+    match boolean(def) {
+        Ok(true) => Ok(Streaming::On),
+        Ok(false) => Ok(Streaming::Off),
+        Err(_) => Err(syntax(format!("{} requires a Boolean value or \"parallel\"", def.defname))),
     }
 }
 
@@ -355,6 +366,13 @@ pub fn set_owner(session: &Session, alter: &AlterOwnerStmt) -> Result<Outcome> {
     let found = found.ok_or_else(|| SqlError::new(ErrorCode::UndefinedObject, format!("role \"{role}\" does not exist")))?;
     let change = SubscriptionChange::Owner { role: found.oid, superuser: found.superuser };
     run(session, SubscriptionCommand::Alter { name, change }, "ALTER SUBSCRIPTION")
+}
+
+/// COMMENT ON SUBSCRIPTION.
+pub fn comment(session: &Session, comment: &CommentStmt) -> Result<Outcome> {
+    let name = comment.object.as_deref().and_then(tree::string).ok_or_else(tree::malformed)?.to_owned();
+    let change = SubscriptionChange::Comment((!comment.comment.is_empty()).then(|| comment.comment.clone()));
+    run(session, SubscriptionCommand::Alter { name, change }, "COMMENT")
 }
 
 pub fn drop(session: &Session, drop: &DropSubscriptionStmt) -> Result<Outcome> {

@@ -8,7 +8,7 @@ use super::{CatalogRows, shared_rows};
 use crate::catalog_data::{self, ArgMode, ProcRow};
 use crate::context::StatementContext;
 use crate::system::builder::{array, letter, oid, plain_array, text, vector};
-use crate::system::definitions::indexes_of;
+use crate::system::definitions::{indexes_of, subscription_comments};
 use crate::types::Oid;
 
 fn proc_row(relation: &SystemRelation, proc: &ProcRow) -> Row {
@@ -144,6 +144,8 @@ pub fn descriptions(context: &StatementContext) -> CatalogRows {
             CatalogObject::Sequence(_) | CatalogObject::Type(_) | CatalogObject::View(_) => {}
         }
     }
+    let class = relations().catalog("pg_subscription").oid;
+    rows.own.extend(subscription_comments(context).iter().map(|(oid, comment)| description(*oid, class, 0, comment)));
     rows
 }
 
