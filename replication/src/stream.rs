@@ -142,3 +142,92 @@ async fn tell(stream: &mut ReplicationStream, progress: &Progress, status: &Stat
     *told = durable;
     Ok(Instant::now())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+    use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Far more than the machine needs for what a test waits for, and far less than the timer would.
+    const PATIENCE: Duration = Duration::from_secs(100);
+
+    struct Primary {
+        from: OwnedReadHalf,
+        to: OwnedWriteHalf,
+    }
+
+    impl Primary {
+        async fn send(&mut self, body: &[u8]) {
+            let header = [&b"d"[..], &(body.len() as u32 + 4).to_be_bytes()].concat();
+            self.to.write_all(&header).await.unwrap();
+            self.to.write_all(body).await.unwrap();
+        }
+
+        /// The received LSN of the next status update.
+        async fn status(&mut self) -> u64 {
+            let mut update = [0; 39];
+            self.from.read_exact(&mut update).await.unwrap();
+            assert_eq!((&update[..5], update[5]), (&b"d\0\0\0\x26"[..], b'r'));
+            u64::from_be_bytes(*update[6..].first_chunk().unwrap())
+        }
+    }
+
+    /// Runs a reader whose applier does nothing until `primary` is done.
+    async fn with_reader<F: Future<Output = Primary> + Send + 'static>(primary: impl FnOnce(Primary) -> F) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (from, to) = theirs.into_split();
+        let (stop, mut stopped) = watch::channel(false);
+        let (batches, _input) = mpsc::channel();
+        let (_done, mut applier) = oneshot::channel();
+        let progress = Arc::new(Progress::default());
+        let status = Arc::new(Status::new("slot".into(), Vec::new(), Arc::clone(&progress)));
+        let stream = ReplicationStream::over(ours);
+        let mut reader = Reader { stream, batches, queue: Arc::default(), progress, status, stop: &mut stopped };
+        let primary = tokio::spawn(primary(Primary { from, to }));
+        let watched = async {
+            // The connection stays open until the reader has ended.
+            let _primary = timeout(PATIENCE, primary).await.expect("the reader keeps the primary waiting").unwrap();
+            stop.send_replace(true);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ended = reader.run(&mut applier, || {}) => assert!(matches!(ended, Ok(Ended::Stopped))),
+            () = watched => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reply_that_is_asked_for_does_not_wait_for_the_timer() {
+        with_reader(|mut primary| async move {
+            // With the timer alone this would take one interval for each.
+            for lsn in 1..=300u64 {
+                primary.send(&[&b"k"[..], &lsn.to_be_bytes(), &[0; 8], &[1]].concat()).await;
+                while primary.status().await < lsn {}
+            }
+            primary
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn the_primary_hears_from_us_while_nothing_is_applied() {
+        with_reader(|mut primary| async move {
+            let change = [&b"w"[..], &[0; 24], &vec![0; 1 << 20]].concat();
+            for _ in 0..QUEUE_SIZE_MAX >> 20 {
+                primary.send(&change).await;
+            }
+            // The queue is full: nothing more is read, and what we say does not depend on it.
+            for _ in 0..3 {
+                primary.status().await;
+            }
+            primary
+        })
+        .await;
+    }
+}

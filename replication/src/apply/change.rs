@@ -341,3 +341,91 @@ fn check_width(mapping: &Mapping, tuple: Tuple<'_>) -> Result<(), ChangeError> {
     }
     Err(ChangeError::Refused(format!("a row of {} columns for a relation of {}", tuple.column_count(), mapping.targets.len())))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use strandline_storage::schema::{Catalog, CatalogObject, Column, Index, IndexColumn, IndexKey, PUBLIC_SCHEMA_OID};
+    use strandline_storage::{DataType, Root, TableSchema};
+
+    use super::super::{SourceColumn, SourceRelation};
+    use super::*;
+    use crate::pgoutput::{Message, ReplicaIdentity};
+
+    const TABLE: u32 = 20_000;
+
+    /// `t (id int4 PRIMARY KEY, body text)`, empty.
+    fn table_of_texts() -> (Edit, Mapping) {
+        let column = |attnum: i16, name: &str, oid: u32| Column {
+            name: name.into(),
+            attnum,
+            data_type: DataType::builtin(oid, -1).unwrap(),
+            not_null: attnum == 1,
+            default: None,
+            identity: None,
+            generated: None,
+            collation: None,
+            comment: None,
+        };
+        let key = Index {
+            oid: TABLE + 1,
+            name: "t_pkey".into(),
+            unique: true,
+            nulls_not_distinct: false,
+            columns: vec![IndexColumn { key: IndexKey::Column(0), descending: false, nulls_first: false }],
+            include: Vec::new(),
+            predicate: None,
+            method: "btree".into(),
+            constraint: true,
+            comment: None,
+        };
+        let schema = Arc::new(TableSchema {
+            oid: TABLE,
+            schema_oid: PUBLIC_SCHEMA_OID,
+            name: "t".into(),
+            owner: "test".into(),
+            columns: vec![column(1, "id", 23), column(2, "body", 25)],
+            next_attnum: 3,
+            primary_key: Some(key),
+            indexes: Vec::new(),
+            constraints: Vec::new(),
+            merged_columns: Vec::new(),
+            comment: None,
+        });
+        let source = |name: &str, type_oid, key| SourceColumn { key, name: name.into(), type_oid, typmod: -1 };
+        let relation = SourceRelation {
+            oid: 1,
+            schema: "public".into(),
+            name: "t".into(),
+            identity: ReplicaIdentity::Default,
+            columns: vec![source("id", 23, true), source("body", 25, false)],
+        };
+        let mapping = Mapping::new(&relation, &schema, &TextSettings::default());
+        let mut catalog = Catalog::default();
+        catalog.objects.insert(TABLE, Arc::new(CatalogObject::Table(schema)));
+        (Edit::new(Root::new(catalog)), mapping)
+    }
+
+    #[test]
+    fn a_missing_row_that_is_not_sent_whole_is_an_error_and_never_null() {
+        let (mut edit, mapping) = table_of_texts();
+        let policies = ConflictPolicies { update_missing: Resolution::Apply, ..ConflictPolicies::default() };
+        let mut changer = Changer::new(policies);
+        let place = Place { xid: 7, lsn: Lsn(9), time: Timestamp(0) };
+        let update = |id: &[u8], body: &[u8]| [b"U\0\0\0\x01N\0\x02t\0\0\0\x01", id, body].concat();
+        let mut apply = |message: &[u8]| {
+            let Ok(Message::Update(update)) = Message::decode(message) else { panic!("{message:?}") };
+            changer.update(&mut edit, &mapping, place, &update)
+        };
+        let refused = apply(&update(b"1", b"u"));
+        assert!(matches!(&refused, Err(ChangeError::Refused(why)) if why.contains("unchanged TOAST")), "{refused:?}");
+        apply(&update(b"2", b"t\0\0\0\x02ab")).unwrap();
+        // Once it is here, what is not sent stays.
+        apply(&update(b"2", b"u")).unwrap();
+        let data = edit.root().table(TABLE).unwrap();
+        assert_eq!(data.len(), 1);
+        let key = data.key_prefix(None, &[Value::Int4(2)]).unwrap();
+        assert_eq!(data.get(&key).unwrap().unwrap(), [Value::Int4(2), Value::bytes("ab")]);
+    }
+}

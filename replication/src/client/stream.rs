@@ -63,6 +63,12 @@ impl ReplicationStream {
         ReplicationStream { socket, received, low_water: LowWater::default() }
     }
 
+    /// A stream whose other end is in the test's hands.
+    #[cfg(test)]
+    pub(crate) fn over(socket: tokio::net::UnixStream) -> Self {
+        ReplicationStream::new(Socket::Unix(socket), BytesMut::new())
+    }
+
     /// Waits for messages and takes all whole ones that have arrived. May be dropped while it waits: nothing is lost.
     /// # Errors
     /// `Connection` when the stream ended, `Primary` when the primary says why, `Protocol`.

@@ -38,6 +38,8 @@ use crate::source_record::{Phase, SlotToMake, Source as SourceRecord};
 use crate::status::TableState;
 use plan::Task;
 pub(crate) use progress::{CopyProgress, TableProgress};
+#[cfg(fuzzing)]
+pub(crate) use rows::samples::decode_any;
 pub(crate) use subscribed::copy_subscribed;
 use workers::{TableCopy, copy_tables};
 

@@ -251,8 +251,8 @@ fn unescape(field: &[u8], out: &mut Vec<u8>) -> Result<(), Refusal> {
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
+#[cfg(any(test, fuzzing))]
+pub(crate) mod samples {
     use std::sync::Arc;
 
     use strandline_storage::TableSchema;
@@ -262,8 +262,34 @@ mod tests {
     use crate::apply::SourceColumn;
     use crate::pgoutput::ReplicaIdentity;
 
+    /// One of every kind of type.
+    pub(super) const TYPES: [u32; 24] =
+        [16, 17, 20, 21, 23, 25, 700, 701, 790, 829, 869, 1007, 1009, 1015, 1042, 1082, 1083, 1114, 1184, 1186, 1231, 1562, 1700, 2950];
+    /// Json, jsonb, ranges, multiranges and their arrays.
+    pub(super) const MORE_TYPES: [u32; 7] = [114, 3802, 3906, 3926, 4532, 3807, 3907];
+
+    pub(super) const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+
+    /// Decodes bytes as a message of copied rows: the first one chooses the type of the columns, its highest bit the format, the next whether the
+    /// binary format's header is among the bytes.
+    #[cfg(fuzzing)]
+    pub(crate) fn decode_any(bytes: &[u8]) {
+        let Some((choice, rest)) = bytes.split_first() else { return };
+        let types: Vec<u32> = TYPES.iter().chain(&MORE_TYPES).copied().collect();
+        let columns = [types[usize::from(choice & 0x3f) % types.len()]; 2];
+        let (_, mapping) = mapped(&columns, &columns);
+        let format = if choice & 0x80 == 0 { Format::Binary } else { Format::Text };
+        let Ok(mut decoder) = Decoder::new(&mapping, TextSettings::default(), format) else { return };
+        let message = if choice & 0xc0 == 0 { [HEADER, rest].concat() } else { rest.to_vec() };
+        let _ = decoder.decode::<Refusal>(&message, |row| {
+            assert_eq!(row.len(), columns.len());
+            Ok(())
+        });
+        let _ = decoder.finish();
+    }
+
     /// A table with these columns (types' oids there and here), the first of which is NOT NULL.
-    fn mapped(there: &[u32], here: &[u32]) -> (SourceRelation, Mapping) {
+    pub(super) fn mapped(there: &[u32], here: &[u32]) -> (SourceRelation, Mapping) {
         let name = |at: usize| format!("c{at}");
         let column = |(at, oid): (usize, &u32)| Column {
             name: name(at),
@@ -300,6 +326,12 @@ mod tests {
         let mapping = Mapping::new(&relation, &Arc::new(schema), &TextSettings::default());
         (relation, mapping)
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::samples::{HEADER, MORE_TYPES, TYPES, mapped};
+    use super::*;
 
     fn decode(mapping: &Mapping, format: Format, messages: &[&[u8]]) -> Result<Vec<Row>, Refusal> {
         let mut decoder = Decoder::new(mapping, TextSettings::default(), format)?;
@@ -315,7 +347,6 @@ mod tests {
         Ok(rows)
     }
 
-    const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
     const ROW: &[u8] = b"\0\x02\0\0\0\x04\0\0\0\x07\0\0\0\x02ab";
     const END: &[u8] = b"\xff\xff";
 
@@ -402,7 +433,7 @@ mod tests {
             bytes: Vec<u8>,
             damage in proptest::collection::vec((0usize..200, proptest::prelude::any::<u8>()), 0..6),
         ) {
-            let types = [23, 25, 1700, 1184, 1186, 3802, 1007, 869, 3906, 1562, 17, 2950, 1082];
+            let types: Vec<u32> = [23].iter().chain(&TYPES).chain(&MORE_TYPES).copied().collect();
             let (_, mapping) = mapped(&types, &types);
             let nulls = [vec![0, types.len() as u8, 0, 0, 0, 4, 0, 0, 0, 7], vec![0xff; 4 * (types.len() - 1)]].concat();
             let fields: Vec<u8> = types.iter().flat_map(|_| [&[0, 0, 0, 8][..], &[0, 1, 0, 0, 0, 0, 0, 0]].concat()).collect();
