@@ -6,7 +6,9 @@
 //! 2. pgbench's tables with `STRANDLINE_BENCH_ACCOUNTS` accounts (1,000,000) and `STRANDLINE_BENCH_COMMITS` transactions (1,000,000): the
 //!    accounts are scanned at random commits, where the table has to be made first, and at the head.
 //!
-//! `-- differences` or `-- scans` asks for one of the two. With `STRANDLINE_BENCH_FOLDER` the stores are made there unless they
+//! 3. The same commits, each in a store just opened, where the whole root value is made before the accounts are scanned.
+//!
+//! `-- differences`, `-- scans` or `-- roots` asks for one of the three. With `STRANDLINE_BENCH_FOLDER` the stores are made there unless they
 //! are there already, and stay: two versions of the code can be asked about the same ones.
 //!
 //! `STRANDLINE_BENCH_CACHE_MIB` limits the bytes of nodes in memory (2048). CPU times can be compared on a machine that has other work,
@@ -86,7 +88,10 @@ fn main() -> Outcome<()> {
         differences()?;
     }
     if part.as_deref().is_none_or(|part| part == "scans") {
-        scans()?;
+        scans(false)?;
+    }
+    if part.as_deref().is_none_or(|part| part == "roots") {
+        scans(true)?;
     }
     Ok(())
 }
@@ -211,17 +216,18 @@ fn make_history(path: &Path, accounts: i32, commits: u64) -> Outcome<()> {
     Ok(std::fs::write(path.join("made"), "")?)
 }
 
-fn scans() -> Outcome<()> {
+/// `roots`: of whole root values, in a store just opened for each.
+fn scans(roots: bool) -> Outcome<()> {
     let accounts = setting("STRANDLINE_BENCH_ACCOUNTS", 1_000_000) as i32;
     let commits = setting("STRANDLINE_BENCH_COMMITS", 1_000_000);
     let (path, _folder, is_made) = folder("scans")?;
     if !is_made {
         make_history(&path, accounts, commits)?;
     }
-    let store = open(&path)?;
+    let mut store = open(&path)?;
     let head = store.branch("postgres", "main")?.state().head;
-    let (_, head_cold) = scan(&store, head)?;
-    let (_, head_warm) = scan(&store, head)?;
+    let (_, head_cold) = scan(&store, head, roots)?;
+    let (_, head_warm) = scan(&store, head, roots)?;
     let (mut times, mut random) = (Vec::new(), Random::new());
     for _ in 0..SCAN_COUNT {
         let n = 1 + (random.next() >> 33) % commits;
@@ -230,9 +236,14 @@ fn scans() -> Outcome<()> {
         if expected != Some(id) {
             return Err("another commit than expected".into());
         }
-        times.push(scan(&store, id)?);
+        if roots {
+            drop(store);
+            store = open(&path)?;
+        }
+        times.push(scan(&store, id, roots)?);
     }
-    println!("{accounts} accounts at {SCAN_COUNT} of {commits} commits, ms: passed, asking thread, all threads");
+    let what = if roots { "whole root values, " } else { "" };
+    println!("{what}{accounts} accounts at {SCAN_COUNT} of {commits} commits, ms: passed, asking thread, all threads");
     println!("{:<30} {:>24} {:>24}", "", "median", "largest");
     let mut line = |what: &str, time: &dyn Fn(&(Times, Times)) -> Times| {
         let all = [0, 1, 2].map(|i| {
@@ -252,11 +263,11 @@ fn scans() -> Outcome<()> {
 }
 
 /// Times of making the root value, and of that and reading all of a column.
-fn scan(store: &Store, id: CommitId) -> Outcome<(Times, Times)> {
+fn scan(store: &Store, id: CommitId, root: bool) -> Outcome<(Times, Times)> {
     let started = Times::now();
     // As a query finds a table AS OF a commit.
-    let table = store.table_at(id, &|catalog| catalog.relation("public", "accounts").map(|table| table.oid()))?;
-    let table = match table {
+    let find = || store.table_at(id, &|catalog| catalog.relation("public", "accounts").map(|table| table.oid()));
+    let table = match if root { None } else { find()? } {
         Some(table) => Arc::clone(table.rows()?),
         None => Arc::clone(store.root(id)?.table(ACCOUNTS).ok_or("no table")?),
     };

@@ -102,15 +102,12 @@ impl Commit {
         Ok(self.changes.get_or_init(|| changes))
     }
 
-    /// What the commit changed, to keep: moved, not copied, where nobody else has the commit.
+    /// What the commit changed, to keep.
     /// # Errors
     /// `Damaged`, `Io`.
-    pub(crate) fn into_changes(self: Arc<Self>) -> Result<ChangeSet> {
+    pub(crate) fn take_changes(self) -> Result<ChangeSet> {
         self.changes()?;
-        match Arc::try_unwrap(self) {
-            Ok(commit) => Ok(commit.changes.into_inner().expect("BUG: changes were just decoded")),
-            Err(shared) => shared.changes().cloned(),
-        }
+        Ok(self.changes.into_inner().expect("BUG: changes were just decoded"))
     }
 
     /// The commit's time as its history tells it: the source's commit time, if it has one.
@@ -138,7 +135,11 @@ impl Commit {
     }
 
     pub(crate) fn decode(bytes: &Bytes, reader: &Arc<dyn ChunkReader>) -> Result<Commit> {
-        let id = CommitId::of(bytes);
+        Self::decode_known(CommitId::of(bytes), bytes, reader)
+    }
+
+    /// As [`Commit::decode`], of bytes that are known to hash to this id.
+    pub(crate) fn decode_known(id: CommitId, bytes: &Bytes, reader: &Arc<dyn ChunkReader>) -> Result<Commit> {
         let decoded = Header::decode(bytes).map_err(|e| e.at(format!("commit {id:.12}")))?;
         let stored = match decoded.pieces {
             Some((size, pieces)) => StoredChanges::Chunks { size, pieces, reader: reader.clone() },

@@ -20,6 +20,7 @@ mod bulk;
 mod entry_sort;
 mod load;
 mod replay;
+mod sorted;
 
 pub use load::{LoadedTable, RowLoader, SortedRun, TableLoad};
 
@@ -46,6 +47,8 @@ pub struct Edit {
     recording: bool,
     changes_until_look: u32,
     spill_pace: SpillPace,
+    /// That may work on changes which come sorted.
+    thread_count: usize,
 }
 
 /// A point to go back to: for savepoints and failed statements. Cheap.
@@ -77,6 +80,7 @@ impl Edit {
             recording: true,
             changes_until_look: CHANGES_BETWEEN_LOOKS,
             spill_pace: SpillPace::default(),
+            thread_count: 1,
         }
     }
 

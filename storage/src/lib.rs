@@ -25,6 +25,7 @@ pub mod error;
 mod fixture;
 mod fsck;
 mod gc;
+mod helpers;
 pub mod id;
 mod interpolation;
 mod journal;

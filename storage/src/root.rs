@@ -63,6 +63,11 @@ impl Root {
         Root { catalog: Arc::new(catalog), tables: Arc::new(BTreeMap::from([(oid, table)])), chunks: Some(chunks) }
     }
 
+    /// A table alone, taken out of a root value, of which the catalog tells.
+    pub(crate) fn of_table_in(root: &Root, oid: Oid, table: Arc<TableData>) -> Self {
+        Root { catalog: root.catalog.clone(), tables: Arc::new(BTreeMap::from([(oid, table)])), chunks: root.chunks.clone() }
+    }
+
     /// An empty database of a store, without a catalog.
     pub(crate) fn empty_in(chunks: &Arc<dyn ChunkReader>) -> Self {
         Root { chunks: Some(chunks.clone()), ..Root::new(Catalog::default()) }

@@ -79,9 +79,12 @@ impl Edit {
     /// Unique indexes are checked after the last row, as the order of rows may be another than when they were made (a diff's is
     /// that of keys). Replay trusts what was checked before it was recorded.
     fn apply_rows(&mut self, table: Oid, rows: &[RowChange]) -> Result<()> {
+        if !self.recording {
+            return self.apply_in_runs(table, rows);
+        }
         rows.iter().try_for_each(|row| self.apply_row(table, row))?;
         let data = table_mut(&mut self.root, table)?;
-        if !self.recording || !data.shape.indexes.iter().any(|index| index.unique) {
+        if !data.shape.indexes.iter().any(|index| index.unique) {
             return Ok(());
         }
         for change in rows {
@@ -97,7 +100,7 @@ impl Edit {
         Ok(())
     }
 
-    fn apply_row(&mut self, table: Oid, change: &RowChange) -> Result<()> {
+    pub(super) fn apply_row(&mut self, table: Oid, change: &RowChange) -> Result<()> {
         self.before_row_change(table)?;
         if matches!(change.kind, RowChangeKind::Deleted { .. }) {
             self.before_deletion(table);

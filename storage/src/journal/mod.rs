@@ -47,7 +47,7 @@ pub(crate) use frame::{FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FRAME_MAGIC, Fram
 pub(crate) use indexer::SealedSegment;
 #[cfg(any(test, fuzzing))]
 pub(crate) use pack::unpack;
-pub(crate) use reader::{BulkWriter, LogFrame};
+pub(crate) use reader::{BulkWriter, CommitFrame, LogFrame};
 pub(crate) use rewrite::{Rewritten, SegmentShare};
 #[cfg(test)]
 pub(crate) use segment::as_format_1;

@@ -94,6 +94,22 @@ impl CachedFrame {
     }
 }
 
+/// A log frame out of a file, for who reads many of its commits.
+#[derive(Debug)]
+pub(crate) struct CommitFrame(CachedFrame);
+
+impl CommitFrame {
+    /// The record of a commit that comes after the commit `before`; `None` where the frame does not have it, or the id is missing. No id is
+    /// verified.
+    pub fn commit_record(&self, sequence: u64, before: Option<CommitId>) -> Option<CommitRecord> {
+        self.0.commit_record(sequence, before)
+    }
+
+    pub fn contains(&self, sequence: u64) -> bool {
+        sequence.checked_sub(self.0.frame().sequence).is_some_and(|index| index < self.0.frame().records.len() as u64)
+    }
+}
+
 /// Puts the id of the commit before into a record where it is left out; `None` where it is not known.
 fn fill(mut record: Vec<u8>, hole: u32, before: Option<CommitId>) -> Option<CommitRecord> {
     if hole > 0 {
@@ -401,6 +417,25 @@ impl Journal {
             Some(record) => Ok(record),
             None => Ok(CommitRecord { bytes: self.read_record(sequence)?, has_given_id: false }),
         }
+    }
+
+    /// The written frame that holds a commit's record, without the ids that are not stored; `None` where there is none (yet). Nothing is kept for
+    /// others, so that several threads may read stretches of frames without meeting.
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn read_commit_frame(&self, sequence: u64) -> Result<Option<CommitFrame>> {
+        let core = &self.core;
+        let Some((segment, at)) = core.locate_log_frame(sequence)? else { return Ok(None) };
+        let (header, payload) = core.read_log_payload(at, &segment)?;
+        let decode = || {
+            if !header.packed {
+                return Ok(CachedFrame::Whole(Arc::new(LogFrame::decode(header.sequence, header.record_count, header.body(&payload)?)?)));
+            }
+            let (body, holes) = pack::unpack_without_ids(&header.packed_body(&payload)?, header.record_count, header.raw_size as usize)?;
+            let frame = Arc::new(LogFrame::decode(header.sequence, header.record_count, body)?);
+            Ok::<_, Malformed>(CachedFrame::WithoutIds(frame, holes.into()))
+        };
+        decode().map(|frame| Some(CommitFrame(frame))).map_err(|e| e.at(core.place(segment.number, at.offset)))
     }
 
     /// All written log frames that hold records from `sequence` on, in order.

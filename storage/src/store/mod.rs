@@ -11,10 +11,14 @@ mod cache_tests;
 mod commits;
 mod history;
 mod log;
+mod making;
 mod near_diff;
 #[cfg(test)]
 mod near_diff_tests;
 mod options;
+#[cfg(test)]
+mod past_tests;
+mod read_commits;
 mod rebase_checks;
 pub(crate) mod registry;
 pub(crate) mod roots;

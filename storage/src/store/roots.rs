@@ -9,21 +9,17 @@ mod tests;
 
 use std::sync::Arc;
 
+use super::making::{Making, Way};
+use super::read_commits::Step;
 use super::shared::{Shared, WrittenRoot};
-use crate::change_set::ChangeSet;
 use crate::chunk::ChunkReader;
 use crate::commit_index::CommitNumber;
 use crate::error::{Error, Result};
 use crate::id::{ChunkAddress, CommitId};
-use crate::net_changes::NetChanges;
 use crate::root::Root;
-use crate::tree::SpillPace;
 
 /// A root that took so many changes to make is written out and remembered: there is no checkpoint near it.
 pub(super) const WRITTEN_ROW_COUNT_MIN: u64 = 2 * crate::checkpoint::CHECKPOINT_ROW_COUNT;
-
-/// So many row changes are applied together: enough that a leaf is found for several of them at once.
-const GATHERED_ROW_COUNT_MAX: usize = 200_000;
 
 /// From where a root is made.
 pub(super) enum Base {
@@ -199,92 +195,23 @@ impl Shared {
         }
     }
 
-    /// Takes commits back; `None` when one of them cannot be.
+    /// Takes commits back, newest first; `None` when one of them cannot be.
     fn undo(&self, base: Base, commits: &[CommitNumber]) -> Result<Option<Root>> {
         let mut making = Making::new(self, self.open_base(base)?);
-        for number in commits {
-            let commit = self.commit_numbered(*number)?;
-            let id = commit.id;
-            let Some(changes) = commit.into_changes()?.inverted() else { return Ok(None) };
-            making.add(id, changes)?;
-        }
-        Ok(Some(making.finish()?.0))
+        let is_made = making.go(&self.steps_of(commits)?, Way { backwards: true, table: None })?;
+        Ok(if is_made { Some(making.finish()?.0) } else { None })
     }
 
     /// Replays commits on a root; returns the number of changes, too.
     fn replay(&self, base: Base, commits: &[CommitNumber]) -> Result<(Root, u64)> {
         let mut making = Making::new(self, self.open_base(base)?);
-        for number in commits {
-            let commit = self.commit_numbered(*number)?;
-            let id = commit.id;
-            making.add(id, commit.into_changes()?)?;
-        }
+        let is_made = making.go(&self.steps_of(commits)?, Way { backwards: false, table: None })?;
+        assert!(is_made, "BUG: commits can always be replayed");
         making.finish()
     }
-}
 
-/// A root value on its way to that of another commit.
-pub(super) struct Making<'a> {
-    shared: &'a Shared,
-    root: Root,
-    row_count: u64,
-    gathered: NetChanges,
-    /// The last commit gathered.
-    last: Option<CommitId>,
-    pace: SpillPace,
-}
-
-impl<'a> Making<'a> {
-    pub fn new(shared: &'a Shared, root: Root) -> Self {
-        Making { shared, root, row_count: 0, gathered: NetChanges::default(), last: None, pace: SpillPace::default() }
-    }
-
-    /// Adds changes, the last of them of this commit.
-    pub fn add(&mut self, commit: CommitId, changes: ChangeSet) -> Result<()> {
-        self.row_count += changes.row_count();
-        match self.gathered.add(changes) {
-            None => {
-                self.last = Some(commit);
-                if self.gathered.count() >= GATHERED_ROW_COUNT_MAX {
-                    self.apply_gathered()?;
-                }
-                Ok(())
-            }
-            Some(changes) => {
-                self.apply_gathered()?;
-                self.apply(commit, &changes)
-            }
-        }
-    }
-
-    fn apply_gathered(&mut self) -> Result<()> {
-        let Some(last) = self.last.take() else { return Ok(()) };
-        let changes = self.gathered.take().map_err(|e| e.at(format!("commits up to {last:.12}")))?;
-        self.apply(last, &changes)
-    }
-
-    /// Applies changes, and writes nodes out when they take too much memory.
-    fn apply(&mut self, commit: CommitId, changes: &ChangeSet) -> Result<()> {
-        self.root.apply(changes, &self.shared.chunks()).map_err(|e| not_replayable(commit, e))?;
-        if self.pace.begin(&self.shared.cache) {
-            self.root.spill(&mut &*self.shared.journal)?;
-            self.pace.done(&self.shared.cache);
-        }
-        Ok(())
-    }
-
-    /// The root value, and how many changes it took.
-    pub fn finish(mut self) -> Result<(Root, u64)> {
-        self.apply_gathered()?;
-        Ok((self.root, self.row_count))
-    }
-}
-
-fn not_replayable(commit: CommitId, error: Error) -> Error {
-    match error {
-        Error::Conflict { .. } | Error::DuplicateKey { .. } | Error::RowMissing { .. } => {
-            Error::Damaged { place: format!("commit {commit:.12}"), what: format!("does not apply to its parent's root value: {error}") }
-        }
-        other => other,
+    fn steps_of(&self, commits: &[CommitNumber]) -> Result<Vec<Step>> {
+        let index = self.index.read();
+        commits.iter().map(|number| Step::of(&index, *number)).collect()
     }
 }

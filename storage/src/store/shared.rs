@@ -23,6 +23,7 @@ use crate::error::Result;
 use crate::gc::automatic::Compaction;
 use crate::gc::epochs::Epochs;
 use crate::gc::named::Named;
+use crate::helpers::Helpers;
 use crate::id::{ChunkAddress, CommitId, Lsn};
 use crate::journal::{Journal, JournalPosition};
 use crate::record::{KeptRoot, KeptRoots, Record};
@@ -72,6 +73,8 @@ pub(crate) struct Shared {
     /// Held by whoever looks for garbage, with what is known from the last time.
     pub gc_turn: Mutex<Named>,
     pub compaction: Compaction,
+    /// Threads that help with old commits.
+    pub helpers: Helpers,
     _lock: Box<dyn Any + Send + Sync>,
 }
 
@@ -281,6 +284,7 @@ impl Shared {
             checkpoint_turn: Mutex::new(()),
             gc_turn: Mutex::default(),
             compaction: Compaction::default(),
+            helpers: Helpers::default(),
             _lock: lock,
         }
     }

@@ -3,35 +3,21 @@
 //! The rows are made from the nearest moment at which they are known: a root value in memory, a table that was made like this before, or
 //! a checkpoint, before the commit or after it. Of the commits in between only those that touch the table are read, and of them only what they did to
 //! it: other tables' changes are passed over, not decoded. What remains is applied in the order of the keys (`net_changes`).
-//! Commits are read by two threads, each one half of a stretch.
+//! Several threads read the commits, and several share the leaves that change (`read_commits`, `tree/update_sorted`).
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::roots::{Making, WRITTEN_ROW_COUNT_MIN};
+use super::making::{Making, Way};
+use super::read_commits::Step;
+use super::roots::WRITTEN_ROW_COUNT_MIN;
 use super::shared::Shared;
-use crate::change_set::{ChangeSet, RowChange, RowsChange, TableChange};
 use crate::chunk::ChunkReader;
 use crate::commit::Commit;
 use crate::commit_index::CommitNumber;
-use crate::encoding::Malformed;
 use crate::error::Result;
-use crate::id::{ChunkAddress, CommitId};
-use crate::record;
+use crate::id::ChunkAddress;
 use crate::root::{Root, TableData};
 use crate::schema::{Catalog, CatalogObject, Oid, TableSchema};
-
-/// Commits that are read before their changes are gathered: bounds the memory of decoded changes.
-const READ_COMMIT_COUNT: usize = 1 << 16;
-/// Fewer commits than these are not worth a second thread. Tests see both.
-const SHARED_COMMIT_COUNT_MIN: usize = if cfg!(test) { 4 } else { 1 << 12 };
-
-/// A commit to be read.
-struct Step {
-    id: CommitId,
-    sequence: u64,
-}
 
 /// A moment from which a table's rows can be made.
 struct Base {
@@ -121,7 +107,7 @@ impl Shared {
         while at != older {
             let entry = index.entry(at)?;
             if Commit::may_touch(entry.touched, table) {
-                steps.push(Step { id: entry.id, sequence: entry.sequence });
+                steps.push(Step::of(&index, at)?);
             }
             let Some(parent) = index.first_parent(at)? else { break };
             at = parent;
@@ -131,7 +117,7 @@ impl Shared {
     }
 
     /// Repeats what commits did to a table, or takes it back; `None` where one of them changed the table as a whole.
-    fn make_table(&self, table: Arc<TableData>, steps: Vec<Step>, backwards: bool) -> Result<Option<Arc<TableData>>> {
+    fn make_table(&self, table: Arc<TableData>, mut steps: Vec<Step>, backwards: bool) -> Result<Option<Arc<TableData>>> {
         if steps.is_empty() {
             return Ok(Some(table));
         }
@@ -139,59 +125,11 @@ impl Shared {
         let mut catalog = Catalog::default();
         catalog.objects.insert(oid, Arc::new(CatalogObject::Table(table.schema().clone())));
         let mut making = Making::new(self, Root::of_table(catalog, oid, table, self.chunks()));
-        let mut stretches: Vec<&[Step]> = steps.chunks(READ_COMMIT_COUNT).collect();
         if backwards {
-            stretches.reverse();
+            steps.reverse();
         }
-        for stretch in stretches {
-            let Some(mut rows) = self.read_changes(stretch, oid)? else { return Ok(None) };
-            if backwards {
-                rows = rows.into_iter().rev().map(RowChange::inverted).collect();
-            }
-            let last = stretch.last().map_or(CommitId([0; 32]), |step| step.id);
-            making.add(last, ChangeSet { catalog: Vec::new(), tables: vec![TableChange { table: oid, rows: RowsChange::Rows(rows) }] })?;
-        }
-        Ok(making.finish()?.0.table(oid).cloned())
-    }
-
-    /// What commits did to a table's rows, in their order.
-    fn read_changes(&self, steps: &[Step], table: Oid) -> Result<Option<Vec<RowChange>>> {
-        let read = |steps: &[Step]| -> Result<Option<Vec<RowChange>>> {
-            let mut rows = Vec::with_capacity(steps.len());
-            for step in steps {
-                match self.changes_of_table(step, table)? {
-                    Some(changes) => rows.extend(changes),
-                    None => return Ok(None),
-                }
-            }
-            Ok(Some(rows))
-        };
-        if steps.len() < SHARED_COMMIT_COUNT_MIN {
-            return read(steps);
-        }
-        let (first, second) = steps.split_at(steps.len() / 2);
-        std::thread::scope(|scope| {
-            let other = std::thread::Builder::new().name("read commits".into()).spawn_scoped(scope, || read(second));
-            let first = read(first);
-            let second = match other {
-                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                Err(_) => read(second),
-            };
-            let (Some(mut rows), Some(second)) = (first?, second?) else { return Ok(None) };
-            rows.extend(second);
-            Ok(Some(rows))
-        })
-    }
-
-    fn changes_of_table(&self, step: &Step, table: Oid) -> Result<Option<Vec<RowChange>>> {
-        let record = self.journal.read_record(step.sequence)?;
-        let place = || self.journal.place_of(step.sequence);
-        let bytes: Bytes =
-            record::commit_bytes(&record).map_err(|e| e.at(place()))?.ok_or_else(|| Malformed("not a commit").at(place()))?;
-        if CommitId::of(&bytes) != step.id {
-            return Err(Malformed("commit does not hash to its id").at(place()));
-        }
-        Commit::table_changes(&bytes, table, &self.chunks())
+        let is_made = making.go(&steps, Way { backwards, table: Some(oid) })?;
+        Ok(if is_made { making.finish()?.0.table(oid).cloned() } else { None })
     }
 
     fn put_cached_table(&self, number: CommitNumber, table: Arc<TableData>) {

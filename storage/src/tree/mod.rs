@@ -35,6 +35,7 @@ mod node;
 mod read_ahead;
 mod search;
 mod splice;
+mod update_sorted;
 mod verify;
 
 use std::fmt;
@@ -55,6 +56,7 @@ pub use edit::Updated;
 pub use layout::Layout;
 pub use leaf::{ColumnView, Leaf, LeafRef, Nulls};
 pub use splice::TreeBuilder;
+pub(crate) use update_sorted::RowUpdate;
 pub use verify::TreeSize;
 
 use boundary::{LEAF_TARGET_MAX, LEAF_TARGET_MIN, Rule};

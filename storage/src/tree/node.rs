@@ -253,11 +253,7 @@ impl Slot {
     /// The node for editing, read if need be.
     pub fn node_mut(&mut self, source: &Source) -> Result<&mut Node> {
         if let Slot::Stored(stored) = self {
-            let leaf = match stored.load(source)? {
-                NodeRef::Leaf(leaf) => Some(leaf.into_arc()),
-                NodeRef::Inner(_) => None,
-            };
-            let node = match leaf {
+            let node = match stored.leaf_to_edit(source)? {
                 Some(leaf) => {
                     // Alone with it, the tree edits the leaf in place; the cache's queue has a weak reference only.
                     if Arc::strong_count(stored) == 1 {
@@ -367,6 +363,29 @@ impl Stored {
                     cache.make_room();
                 }
                 Ok(NodeRef::Leaf(LeafRef::Shared(read)))
+            }
+        }
+    }
+
+    /// The leaf for editing; `None` for an inner node, which is in memory then. A leaf that has to be read is the editor's alone: what others share
+    /// stays as it is, and nothing is copied.
+    fn leaf_to_edit(&self, source: &Source) -> Result<Option<Arc<Leaf>>> {
+        if self.inner.get().is_some() {
+            return Ok(None);
+        }
+        if let Some(found) = &*self.leaf.lock() {
+            return Ok(Some(found.leaf.clone()));
+        }
+        match source.read(&self.address)? {
+            Node::Inner(inner) => {
+                self.inner.get_or_init(|| inner);
+                Ok(None)
+            }
+            Node::Leaf(read) => {
+                if let Some(cache) = source.cache() {
+                    cache.make_room();
+                }
+                Ok(Some(read))
             }
         }
     }
