@@ -110,6 +110,14 @@ impl Config {
         self.subscription.is_some()
     }
 
+    /// Where changes of tables that are copied beside the stream wait, if they are many: as `spool_folder`.
+    pub fn joining_folder(&self) -> PathBuf {
+        // A slot's name has no such character, so no other replicator has this folder.
+        let mut name = self.spool_folder.file_name().unwrap_or_default().to_os_string();
+        name.push(".joining");
+        self.spool_folder.with_file_name(name)
+    }
+
     /// Where and as whom to connect.
     pub fn connection(&self) -> ConnectionConfig {
         self.connection.clone()

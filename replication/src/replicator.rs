@@ -8,8 +8,8 @@
 //!                               +--------------------------+----------------+--> failed (stays so until a restart)
 //! ```
 //!
-//! A subscription made by SQL never stays failed: it waits and tries again, as PostgreSQL's does, unless `disable_on_error` disables it. Its tables are
-//! copied, a commit each, before it streams; what could not be copied is tried again, in a new session.
+//! A subscription made by SQL never stays failed: it waits and tries again, as PostgreSQL's does, unless `disable_on_error` disables it. Its first tables are
+//! copied, a commit each, before it streams. Later ones, and what could not be copied, are copied beside the stream (`JoinTask`), whatever becomes of its sessions.
 //!
 //! It lives on a thread of its own with a runtime of its own, so that no query can delay the reader; the applier has a second thread. The start position is, in
 //! this order: what the user wrote into `pg_wal_location`, what the store holds, what the slot has confirmed. A slot that has confirmed more than the store
@@ -24,9 +24,8 @@ use strandline_storage::store::Store;
 use strandline_storage::{CommitId, Lsn};
 use tokio::runtime;
 use tokio::sync::{oneshot, watch};
-use tokio::time::Instant;
 
-use crate::apply::{Applier, Context};
+use crate::apply::{Applier, Context, Joining};
 use crate::backoff::Backoff;
 use crate::client::{Connection, SlotInfo, StreamOptions, SystemIdentity, quote_literal};
 use crate::config::{Config, InitialCopy};
@@ -57,8 +56,15 @@ pub struct Replicator {
     backoff: Backoff,
     /// The last failure that was logged, so that a lasting one is logged once.
     logged: Option<String>,
-    /// When tables that could not be copied are tried again.
-    copy_again_at: Option<Instant>,
+    /// Copies tables beside the stream, if some are to join.
+    join: Option<JoinTask>,
+}
+
+/// The copy of tables beside the stream.
+struct JoinTask {
+    task: tokio::task::JoinHandle<Result<()>>,
+    /// Turns true when it fails.
+    failed: watch::Receiver<bool>,
 }
 
 /// A running replicator. Dropping it stops it, too, but does not wait.
@@ -98,6 +104,14 @@ impl Replicator {
     /// `Store` when the database or branch does not exist, `File` when no thread can be had.
     pub fn start(store: Arc<Store>, config: Config) -> Result<Handle> {
         let branch = store.branch(&config.replica_database, &config.branch)?;
+        // What was kept for tables that were being copied is of no use to another process.
+        let kept = config.joining_folder();
+        match std::fs::remove_dir_all(&kept) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::File { action: "remove", path: kept.display().to_string(), source });
+            }
+            _ => {}
+        }
         let progress = Arc::new(Progress::default());
         let status = Arc::new(Status::new(config.slot_name.clone(), config.publication_names.clone(), Arc::clone(&progress)));
         let noted = Arc::downgrade(&progress);
@@ -124,8 +138,9 @@ impl Replicator {
             progress,
             status: Arc::clone(&status),
             runtime: runtime.handle().clone(),
+            joining: Joining::default(),
         });
-        let replicator = Replicator { context, location, stop: stopping, backoff: Backoff::default(), logged: None, copy_again_at: None };
+        let replicator = Replicator { context, location, stop: stopping, backoff: Backoff::default(), logged: None, join: None };
         let thread = std::thread::Builder::new()
             .name("replication".into())
             .spawn(move || runtime.block_on(replicator.run()))
@@ -136,6 +151,11 @@ impl Replicator {
     async fn run(mut self) {
         let watching = tokio::spawn(watch_primary(Arc::clone(&self.context), self.stop.clone()));
         self.follow_until_stopped().await;
+        if let Some(join) = self.join.take() {
+            join.task.abort();
+            // Its workers end with it.
+            let _ = join.task.await;
+        }
         // What our slot keeps grows while we have given up, so it is looked at until the end.
         let _ = self.stop.wait_for(|stop| *stop).await;
         watching.abort();
@@ -296,22 +316,52 @@ impl Replicator {
         if word.is_some() || context.progress.applied() < start {
             context.progress.start_at(start);
         }
-        context.records.settle_copies(&context.branch)?;
+        self.settle_copies().await?;
         self.copy_tables(&mut connection).await?;
         Ok((connection, start, last_commit))
     }
 
-    /// Copies the tables that are to be copied, if there are any.
+    /// Finds out what has become of earlier copies, unless some are under way.
+    /// # Errors
+    /// What has ended those, too.
+    async fn settle_copies(&mut self) -> Result<()> {
+        if let Some(join) = self.join.take_if(|join| join.task.is_finished()) {
+            join.task.await.unwrap_or_else(|error| Err(Error::Setup(format!("the copy of tables failed: {error}"))))?;
+        }
+        if self.join.is_none() {
+            self.context.records.settle_copies(&self.context.branch)?;
+        }
+        Ok(())
+    }
+
+    /// Copies the tables that are to be copied: now if nothing else is to be followed, otherwise beside the stream.
     async fn copy_tables(&mut self, connection: &mut Connection) -> Result<()> {
         let context = &self.context;
-        self.copy_again_at = None;
-        if context.records.tables()?.values().any(|table| table.state == SyncState::Init) {
-            context.status.set_state(State::Copying);
-            let failures = copy::copy_subscribed(context, connection).await?;
-            if let Some(subscription) = context.config.subscription.filter(|_| failures > 0) {
-                self.copy_again_at = Some(Instant::now() + subscription.retry_wait);
-            }
+        let tables = context.records.tables()?;
+        if self.join.is_some() || !tables.values().any(|table| table.state == SyncState::Init) {
+            return Ok(());
         }
+        let follows = |state| matches!(state, SyncState::Synced { .. } | SyncState::Ready { .. });
+        let mut wait = Duration::ZERO;
+        if let Some(subscription) = context.config.subscription
+            && !tables.values().any(|table| follows(table.state))
+        {
+            context.status.set_state(State::Copying);
+            if copy::copy_subscribed(context, connection).await? == 0 {
+                return Ok(());
+            }
+            wait = subscription.retry_wait;
+        }
+        let (end, failed) = watch::channel(false);
+        let joining = copy::join_tables(Arc::clone(context), wait);
+        let task = tokio::spawn(async move {
+            let outcome = joining.await;
+            if outcome.is_err() {
+                end.send_replace(true);
+            }
+            outcome
+        });
+        self.join = Some(JoinTask { task, failed });
         Ok(())
     }
 
@@ -331,7 +381,7 @@ impl Replicator {
             None => slot.ok_or_else(|| Error::Setup(format!("replication slot \"{name}\" does not exist")))?,
         };
         check_slot(&slot, name, &config.connection.database)?;
-        context.records.settle_copies(&context.branch)?;
+        self.settle_copies().await?;
         let (stored, last_commit) = context.records.position(&context.branch)?;
         let confirmed = slot.confirmed_flush.unwrap_or_default();
         // Another slot begins where it was made: what lies before is as its maker left it.
@@ -404,7 +454,7 @@ impl Replicator {
 
         let progress = Arc::clone(&context.progress);
         let status = Arc::clone(&context.status);
-        let mut stop = ending(self.stop.clone(), self.copy_again_at);
+        let mut stop = ending(self.stop.clone(), self.join.as_ref().map(|join| join.failed.clone()));
         let mut reader = Reader { stream, batches, queue, progress, status, stop: &mut stop };
         let location = Arc::clone(&self.location);
         let ticking = Arc::clone(&context);
@@ -460,14 +510,20 @@ async fn note_two_phase(connection: &mut Connection, context: &Context) -> Resul
     context.records.set_prepared_known_from(slot, next).map(drop)
 }
 
-/// Turns true when a stop is asked for, or when it is time for a new session.
-fn ending(mut stop: watch::Receiver<bool>, at: Option<Instant>) -> watch::Receiver<bool> {
-    let Some(at) = at else { return stop };
+/// Turns true when a stop is asked for, or when the copy of tables has failed, which the next session tells.
+fn ending(mut stop: watch::Receiver<bool>, failed: Option<watch::Receiver<bool>>) -> watch::Receiver<bool> {
+    let Some(mut failed) = failed else { return stop };
     let (end, ending) = watch::channel(false);
     tokio::spawn(async move {
+        let failed = async {
+            // Without a sender it has ended well.
+            if failed.wait_for(|failed| *failed).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => {}
-            () = tokio::time::sleep_until(at) => {}
+            () = failed => {}
             () = end.closed() => {}
         }
         end.send_replace(true);

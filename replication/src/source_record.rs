@@ -6,6 +6,7 @@
 //! | `position` | an LSN, the id of a commit (`-`: none), and the working set's position at that time |
 //! | `relation/OID` | the primary's table of this oid as it was last replicated |
 //! | `definition/OID` | its whole definition as it was last taken over, as JSON |
+//! | `next-relation/OID`, `next-definition/OID` | the same as a transaction leaves them that is about to be committed, behind the LSN of its commit record and its id |
 //! | `location` | the LSNs that `pg_wal_location` may hold by our own hand: the last written and the one before |
 //! | `table/OID` | a subscribed table of the primary and how far it has come (`table_state`) |
 //! | `skip` | the LSN of the transaction to skip |
@@ -208,10 +209,19 @@ impl SourceRecords {
         Ok(self.store.put_state(&format!("{}table/{oid}", self.prefix), value.as_deref().map(str::as_bytes))?)
     }
 
+    /// Changes the state of a subscribed table, if it is one still.
+    pub(crate) fn set_table_state(&self, oid: u32, state: SyncState) -> Result<()> {
+        match self.tables()?.remove(&oid) {
+            Some(table) => self.set_table(oid, Some(&SubscribedTable { state, ..table })).map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Settles what became of copies that were under way when the process ended: a copy and its commit are one, so either it is there, or it is to be made.
     pub(crate) fn settle_copies(&self, branch: &Branch) -> Result<()> {
         let tables = self.tables()?;
-        let mut open = tables.iter().filter(|(_, table)| matches!(table.state, SyncState::Copying { .. })).peekable();
+        let is_open = |state| matches!(state, SyncState::Copying { .. } | SyncState::Finished { .. });
+        let mut open = tables.iter().filter(|(_, table)| is_open(table.state)).peekable();
         if open.peek().is_none() {
             return Ok(());
         }
@@ -219,7 +229,11 @@ impl SourceRecords {
         let copies = self.committed_since(branch, record.and_then(|record| record.commit))?.copies;
         let root = branch.state().head_root;
         for (oid, table) in open {
-            let SyncState::Copying { point } = table.state else { continue };
+            let SyncState::Copying { point } = table.state else {
+                // What was copied beside the stream is gone with the process.
+                self.set_table(*oid, Some(&SubscribedTable { state: SyncState::Init, ..table.clone() }))?;
+                continue;
+            };
             let local = root.catalog().table_by_name(&table.schema, &table.name).map(|local| local.oid);
             let mut is_there = false;
             for (id, _) in copies.iter().filter(|(_, at)| *at == point) {
@@ -342,7 +356,48 @@ impl SourceRecords {
         let details = relation.and_then(|relation| serde_json::to_vec(relation.details.as_deref()?).ok());
         self.store.put_state(&format!("{}definition/{oid}", self.prefix), details.as_deref())?;
         let value = relation.map(KnownRelation::encode);
-        Ok(self.store.put_state(&format!("{}relation/{oid}", self.prefix), value.as_deref())?)
+        let position = self.store.put_state(&format!("{}relation/{oid}", self.prefix), value.as_deref())?;
+        match self.store.get_state(&format!("{}next-relation/{oid}", self.prefix)) {
+            Some(_) => self.clear_next_relation(oid),
+            None => Ok(position),
+        }
+    }
+
+    /// Notes what a transaction makes of a table, before its commit: a crash between the commit and [`SourceRecords::set_relation`] must not leave the table
+    /// one step ahead of what is known of it, as two renames cannot be told from a dropped and a new column.
+    pub(crate) fn set_next_relation(&self, oid: u32, relation: Option<&KnownRelation>, commit: Lsn, xid: u32) -> Result<()> {
+        let details = relation.and_then(|relation| serde_json::to_vec(relation.details.as_deref()?).ok());
+        self.store.put_state(&format!("{}next-definition/{oid}", self.prefix), details.as_deref())?;
+        let mut value = format!("{commit} {xid}\0").into_bytes();
+        value.extend(relation.map(KnownRelation::encode).unwrap_or_default());
+        self.store.put_state(&format!("{}next-relation/{oid}", self.prefix), Some(&value))?;
+        Ok(())
+    }
+
+    fn clear_next_relation(&self, oid: u32) -> Result<JournalPosition> {
+        self.store.put_state(&format!("{}next-definition/{oid}", self.prefix), None)?;
+        Ok(self.store.put_state(&format!("{}next-relation/{oid}", self.prefix), None)?)
+    }
+
+    /// Takes what was noted before a commit as known if the commit is there.
+    pub(crate) fn settle_relations(&self, is_committed: impl Fn(Lsn, u32) -> Result<bool>) -> Result<()> {
+        let prefix = format!("{}next-relation/", self.prefix);
+        for (key, value) in self.store.list_state(&prefix) {
+            let damaged = || self.damaged(key.strip_prefix(&self.prefix).unwrap_or("next-relation"));
+            let oid: u32 = key.strip_prefix(&prefix).and_then(|oid| oid.parse().ok()).ok_or_else(damaged)?;
+            let end = value.iter().position(|byte| *byte == 0).ok_or_else(damaged)?;
+            let (place, relation) = (std::str::from_utf8(&value[..end]).map_err(|_| damaged())?, &value[end + 1..]);
+            let (commit, xid) =
+                place.split_once(' ').and_then(|(lsn, xid)| Some((lsn.parse().ok()?, xid.parse().ok()?))).ok_or_else(damaged)?;
+            if is_committed(commit, xid)? {
+                let details = self.store.get_state(&format!("{}next-definition/{oid}", self.prefix));
+                self.store.put_state(&format!("{}definition/{oid}", self.prefix), details.as_deref())?;
+                let relation = Some(relation).filter(|relation| !relation.is_empty());
+                self.store.put_state(&format!("{}relation/{oid}", self.prefix), relation)?;
+            }
+            self.clear_next_relation(oid)?;
+        }
+        Ok(())
     }
 
     fn read<T: FromStr>(&self, key: &str) -> Result<Option<T>> {

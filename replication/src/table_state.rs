@@ -1,13 +1,15 @@
 //! How far each table of a subscription made by SQL has come.
 //!
 //! ```text
-//!   Init --> Copying(S) --> Synced(S) --> Ready
+//!   Init --> Copying(S) --> Synced(S) ------------------> Ready      no table follows yet: the stream rests
+//!   Init --> Copying(S) --> Finished(S) --> Copying(P) --> Ready(P)  beside the stream
 //! ```
 //!
-//! A table is copied on the snapshot of a temporary slot that starts at S, while the subscription's own stream rests. The snapshot holds the transactions whose commit
-//! records lie before S, so of this table the stream applies the others only; of tables that are not copied yet it applies nothing. When the stream
-//! has passed S, all tables stand at the same LSN. A copy is one commit that carries S, and `Copying(S)` is in the journal before it: after a crash the commit tells whether
-//! the copy is there.
+//! A table is copied on the snapshot of a temporary slot that starts at S. The snapshot holds the transactions whose commit records lie before S, so the others come from
+//! the stream; of tables that are not copied yet it applies nothing. Where no table follows yet, the stream rests meanwhile, and when it has passed S, all tables stand
+//! at the same LSN. Where some do, it goes on, and the table's changes are kept; copy and changes become one commit where the stream stands by then, at P
+//! (`apply/joining.rs`). Either way a copy is one commit that carries the LSN of `Copying`, which is in the journal before it: after a crash the commit
+//! tells whether the copy is there. What is kept does not outlast the process, so `Finished` begins anew.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,36 +23,42 @@ pub(crate) enum SyncState {
     Init,
     /// They are being copied as they were at this point.
     Copying { point: Lsn },
+    /// They were copied as they were at this point, and wait for the stream to take them in.
+    Finished { point: Lsn },
     /// They are here as they were at this point, which the stream has not reached.
     Synced { point: Lsn },
     /// It follows the stream.
     Ready { point: Option<Lsn> },
+    /// A configured source published it once and did no more at this point, before it could be copied: what comes of earlier transactions is left out.
+    Left { point: Lsn },
 }
 
 impl SyncState {
     /// Says whether a change of a transaction whose commit record lies at `commit` is to be applied.
     pub(crate) fn takes(self, commit: Lsn) -> bool {
         match self {
-            SyncState::Init | SyncState::Copying { .. } => false,
+            SyncState::Init | SyncState::Copying { .. } | SyncState::Finished { .. } | SyncState::Left { .. } => false,
             SyncState::Synced { point } => commit >= point,
             SyncState::Ready { .. } => true,
         }
     }
 
-    /// PostgreSQL's letter (`pg_subscription_rel.srsubstate`).
+    /// PostgreSQL's letter (`pg_subscription_rel.srsubstate`); what is not shown there has another.
     pub(crate) fn letter(self) -> char {
         match self {
             SyncState::Init => 'i',
             SyncState::Copying { .. } => 'd',
+            SyncState::Finished { .. } => 'f',
             SyncState::Synced { .. } => 's',
             SyncState::Ready { .. } => 'r',
+            SyncState::Left { .. } => 'l',
         }
     }
 
     pub(crate) fn point(self) -> Option<Lsn> {
         match self {
-            SyncState::Init | SyncState::Copying { .. } => None,
-            SyncState::Synced { point } => Some(point),
+            SyncState::Init | SyncState::Copying { .. } | SyncState::Left { .. } => None,
+            SyncState::Finished { point } | SyncState::Synced { point } => Some(point),
             SyncState::Ready { point } => point,
         }
     }
@@ -67,7 +75,7 @@ pub(crate) struct SubscribedTable {
 impl fmt::Display for SubscribedTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let point = match self.state {
-            SyncState::Copying { point } => Some(point),
+            SyncState::Copying { point } | SyncState::Left { point } => Some(point),
             other => other.point(),
         };
         // A name can have every character but this.
@@ -86,6 +94,8 @@ impl FromStr for SubscribedTable {
         let state = match (letter, point) {
             ("i", None) => SyncState::Init,
             ("d", Some(point)) => SyncState::Copying { point },
+            ("f", Some(point)) => SyncState::Finished { point },
+            ("l", Some(point)) => SyncState::Left { point },
             ("s", Some(point)) => SyncState::Synced { point },
             ("r", point) => SyncState::Ready { point },
             _ => return Err(()),
@@ -104,7 +114,9 @@ mod tests {
         for state in [
             SyncState::Init,
             SyncState::Copying { point },
+            SyncState::Finished { point },
             SyncState::Synced { point },
+            SyncState::Left { point },
             SyncState::Ready { point: None },
             SyncState::Ready { point: Some(point) },
         ] {

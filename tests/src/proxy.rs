@@ -1,9 +1,9 @@
-//! A stretch of network that fails: a TCP proxy that cuts its connections after a number of bytes.
+//! A stretch of network that fails: a TCP proxy that cuts its connections after a number of bytes, or holds up what clients ask.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -19,6 +19,30 @@ struct Shared {
     is_cutting: AtomicBool,
     cut_count: AtomicU64,
     is_over: AtomicBool,
+    held: Mutex<Held>,
+    released: Condvar,
+}
+
+#[derive(Default)]
+struct Held {
+    /// What clients send with one of these texts in it does not arrive.
+    texts: Vec<String>,
+    /// What waits for that reason.
+    waiting: Vec<String>,
+}
+
+impl Shared {
+    /// Waits while what is sent is not to arrive.
+    fn pass(&self, sent: &[u8]) {
+        let mut held = self.held.lock().expect("the proxy's lock");
+        let has = |text: &String| sent.windows(text.len()).any(|window| window == text.as_bytes());
+        let Some(text) = held.texts.iter().find(|text| has(text)).cloned() else { return };
+        held.waiting.push(text.clone());
+        while held.texts.contains(&text) {
+            held = self.released.wait(held).expect("the proxy's lock");
+        }
+        held.waiting.retain(|waiting| *waiting != text);
+    }
 }
 
 /// A cut in four comes while a session still starts, the others later.
@@ -42,8 +66,8 @@ impl Proxy {
                 let max = if random.random_ratio(1, 4) { EARLY_BYTES_MAX } else { LATE_BYTES_MAX };
                 // Counted over both directions together: what the client sends is cut, too.
                 let left = Arc::new(AtomicU64::new(random.random_range(1..=max) as u64));
-                forward(&client, &server, &left, &accepting);
-                forward(&server, &client, &left, &accepting);
+                forward(&client, &server, &left, &accepting, true);
+                forward(&server, &client, &left, &accepting, false);
             }
         });
         Proxy { port, shared }
@@ -58,6 +82,23 @@ impl Proxy {
         self.shared.is_cutting.store(is_cutting, Ordering::Relaxed);
     }
 
+    /// Holds up whatever a client sends with this text in it, until [`Proxy::release`].
+    pub fn hold(&self, text: &str) {
+        self.shared.held.lock().expect("the proxy's lock").texts.push(text.to_owned());
+    }
+
+    /// Says whether something waits because of this text.
+    pub fn holds(&self, text: &str) -> bool {
+        self.shared.held.lock().expect("the proxy's lock").waiting.iter().any(|waiting| waiting == text)
+    }
+
+    /// Lets what has this text in it through.
+    pub fn release(&self, text: &str) {
+        let mut held = self.shared.held.lock().expect("the proxy's lock");
+        held.texts.retain(|held| held != text);
+        self.shared.released.notify_all();
+    }
+
     /// How many connections were cut.
     pub fn cut_count(&self) -> u64 {
         self.shared.cut_count.load(Ordering::Relaxed)
@@ -67,13 +108,15 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::Relaxed);
+        self.shared.held.lock().expect("the proxy's lock").texts.clear();
+        self.shared.released.notify_all();
         // Wakes the listener.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
 
 /// Copies one direction on a thread of its own, as long as `left` lasts.
-fn forward(from: &TcpStream, to: &TcpStream, left: &Arc<AtomicU64>, shared: &Arc<Shared>) {
+fn forward(from: &TcpStream, to: &TcpStream, left: &Arc<AtomicU64>, shared: &Arc<Shared>, is_client: bool) {
     let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else { return };
     let (left, shared) = (Arc::clone(left), Arc::clone(shared));
     std::thread::spawn(move || {
@@ -83,6 +126,9 @@ fn forward(from: &TcpStream, to: &TcpStream, left: &Arc<AtomicU64>, shared: &Arc
                 Ok(0) | Err(_) => break,
                 Ok(size) => size,
             };
+            if is_client {
+                shared.pass(&buffer[..size]);
+            }
             let mut allowed = size;
             if shared.is_cutting.load(Ordering::Relaxed) {
                 let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(size as u64)));

@@ -35,10 +35,14 @@ impl Applier {
         if let Some(table) = &command.table {
             self.follow_captured(running, lsn, &command, table)?;
         }
-        if let Some(changed) = &command.r#type {
+        // What was kept for a table that joins now is followed for that alone: the rest was in its time.
+        let entering = self.joins.entering;
+        if let Some(changed) = command.r#type.as_ref().filter(|_| entering.is_none()) {
             self.follow_type(running, changed)?;
         }
-        if let Some(dropped) = &command.dropped {
+        if let Some(dropped) =
+            command.dropped.as_ref().filter(|dropped| entering.is_none_or(|oid| dropped.kind == "index" || dropped.oid == oid))
+        {
             self.follow_drop(running, dropped)?;
         }
         // A transaction that changes definitions alone is a commit, too.
@@ -74,7 +78,7 @@ impl Applier {
         let Some(source) = sent_columns(table, &command.publications, &self.context.config.publication_names) else { return Ok(()) };
         let source = Arc::new(source);
         let listed = self.subscribed.find(&source, &self.context.records)?;
-        if !self.subscribed.takes(listed, running.begin.commit_lsn) {
+        if !self.takes(listed, running.begin.commit_lsn) {
             return Ok(());
         }
         let known = match self.known_changes.get(&source.oid) {

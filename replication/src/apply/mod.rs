@@ -17,6 +17,8 @@ mod constant;
 mod context;
 mod definition;
 mod details;
+mod gathered;
+mod joining;
 mod prepared;
 mod relation;
 mod spool;
@@ -53,9 +55,11 @@ use change::{Conflicts, Place};
 
 pub(crate) use adopt::adopt_tables;
 pub(crate) use definition::{Definition, KnownRelation};
+pub(crate) use joining::{CopiedTable, Joining};
 pub(crate) use relation::{Mapping, SourceColumn, SourceRelation, Target};
 pub(crate) use writer::Writer;
 
+use joining::Joins;
 use subscribed::Subscribed;
 
 use prepared::{PreparedFile, PreparedTransactions};
@@ -66,6 +70,9 @@ const BUFFER_SIZE_MAX: usize = 4 << 20;
 
 /// How often an idle stream's position is made durable at most, unless the primary asks.
 const IDLE_RECORD_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often an idle stream looks for tables that can join.
+const JOIN_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How often counters go to the shared status.
 const STATUS_INTERVAL: Duration = Duration::from_millis(200);
@@ -85,6 +92,8 @@ pub(crate) struct Context {
     pub(crate) progress: Arc<Progress>,
     pub(crate) status: Arc<Status>,
     pub(crate) runtime: Handle,
+    /// Tables that are copied while the stream goes on.
+    pub(crate) joining: Joining,
 }
 
 impl Context {
@@ -124,6 +133,8 @@ pub(crate) struct Applier {
     last_commit: Option<CommitId>,
     /// What is left out of the stream.
     subscribed: Subscribed,
+    /// What of it is kept for tables that are being copied.
+    joins: Joins,
     /// The primary has nothing for us before this.
     idle: Lsn,
     idle_recorded_at: Instant,
@@ -236,6 +247,7 @@ impl Applier {
     pub(crate) fn new(context: Arc<Context>, position: Lsn, last_commit: Option<CommitId>) -> Result<Self> {
         let changer = change::Changer::new(context.config.conflicts);
         let author = author(&context.config);
+        Applier::settle_definitions(&context, position)?;
         let known = context.records.relations()?;
         let subscribed = Subscribed::open(&context.config, &context.records)?;
         let spools = Spools::new(context.config.spool_folder.clone(), context.config.stream_memory_max)?;
@@ -259,6 +271,7 @@ impl Applier {
             position,
             last_commit,
             subscribed,
+            joins: Joins::default(),
             idle: position,
             idle_recorded_at: Instant::now(),
             status_at: Instant::now(),
@@ -271,10 +284,11 @@ impl Applier {
     /// Applies what comes until the reader ends or a change cannot be applied. An incomplete transaction is dropped.
     pub(crate) fn run(mut self, input: &Receiver<Batch>, queue: &Queue) -> Result<()> {
         loop {
-            match input.recv_timeout(IDLE_RECORD_INTERVAL) {
+            let wait = if self.context.joining.has_copied() { JOIN_INTERVAL } else { IDLE_RECORD_INTERVAL };
+            match input.recv_timeout(wait) {
                 Ok(batch) => {
                     let size = batch.bytes.len();
-                    let applied = self.apply_batch(&batch);
+                    let applied = self.apply_batch(&batch).and_then(|()| self.join_copied());
                     drop(batch);
                     queue.release(size);
                     if applied.is_err() {
@@ -284,6 +298,7 @@ impl Applier {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     self.record_idle(false)?;
+                    self.join_copied()?;
                     self.show_status(true);
                 }
                 Err(RecvTimeoutError::Disconnected) => {
@@ -456,7 +471,7 @@ impl Applier {
     }
 
     fn try_buffered(&mut self, begin: &Begin, stored: Stored<'_>, commit: &Commit) -> Result<(), Interruption> {
-        let mut running = self.begin(*begin, false);
+        let mut running = self.begin(*begin, false)?;
         stored.read(|lsn, payload| self.apply_message(&mut running, lsn, payload))?;
         self.finish(running, commit)
     }
@@ -473,7 +488,7 @@ impl Applier {
     fn apply_stored_large(&mut self, begin: Begin, stored: Stored<'_>) -> Result<Running> {
         self.replaced_relations.clear();
         self.known_changes.clear();
-        let mut running = self.begin(begin, true);
+        let mut running = self.begin(begin, true)?;
         stored.read(|lsn, payload| self.apply_large_message(&mut running, lsn, payload))?;
         Ok(running)
     }
@@ -498,18 +513,27 @@ impl Applier {
         self.apply_message(running, lsn, payload).map_err(|i| self.give_up(&running.begin, i))
     }
 
-    fn begin(&self, begin: Begin, large: bool) -> Running {
+    fn begin(&mut self, begin: Begin, large: bool) -> Result<Running> {
+        self.begin_gathering(&begin)?;
         let skipped = self.subscribed.skips(begin.commit_lsn);
         if skipped {
             tracing::info!(xid = begin.xid, lsn = %begin.commit_lsn, "skipping a transaction");
         }
-        Running { begin, origin: None, skipped, application: None, large, writer: None, change_count: 0 }
+        Ok(Running { begin, origin: None, skipped, application: None, large, writer: None, change_count: 0 })
     }
 
     /// Says whether a change of this table in this transaction is for us.
     fn is_wanted(&self, running: &Running, relation: u32) -> bool {
         let listed = self.relations.get(&relation).and_then(|entry| entry.listed);
-        !running.skipped && self.subscribed.takes(listed, running.begin.commit_lsn)
+        !running.skipped && self.takes(listed, running.begin.commit_lsn)
+    }
+
+    /// Says whether a change of this subscribed table is applied.
+    fn takes(&self, listed: Option<u32>, commit: Lsn) -> bool {
+        match self.joins.entering {
+            Some(entering) => listed == Some(entering),
+            None => self.subscribed.takes(listed, commit),
+        }
     }
 
     /// One message within a transaction, other than Begin and Commit.
@@ -522,7 +546,7 @@ impl Applier {
         match decode(lsn, payload)? {
             Message::Insert(insert) => {
                 if !self.is_wanted(running, insert.relation) {
-                    return Ok(());
+                    return self.gather(running, insert.relation, lsn, payload);
                 }
                 let mapping = self.table(running, insert.relation, lsn)?;
                 tracing::debug!(table = %mapping.name, %lsn, "insert");
@@ -532,7 +556,7 @@ impl Applier {
             }
             Message::Update(update) => {
                 if !self.is_wanted(running, update.relation) {
-                    return Ok(());
+                    return self.gather(running, update.relation, lsn, payload);
                 }
                 let mapping = self.table(running, update.relation, lsn)?;
                 tracing::debug!(table = %mapping.name, %lsn, "update");
@@ -542,7 +566,7 @@ impl Applier {
             }
             Message::Delete(delete) => {
                 if !self.is_wanted(running, delete.relation) {
-                    return Ok(());
+                    return self.gather(running, delete.relation, lsn, payload);
                 }
                 let mapping = self.table(running, delete.relation, lsn)?;
                 tracing::debug!(table = %mapping.name, %lsn, "delete");
@@ -551,6 +575,11 @@ impl Applier {
                 self.count(delete.relation, |counts| counts.deleted += 1);
             }
             Message::Truncate(mut truncate) => {
+                for relation in &truncate.relations {
+                    if !self.is_wanted(running, *relation) {
+                        self.gather(running, *relation, lsn, payload)?;
+                    }
+                }
                 truncate.relations.retain(|relation| self.is_wanted(running, *relation));
                 if truncate.relations.is_empty() {
                     return Ok(());
@@ -564,7 +593,10 @@ impl Applier {
                 running.origin = Some(origin.name.to_owned());
                 return Ok(());
             }
-            Message::Logical(message) if message.prefix == capture::PREFIX => return self.apply_captured(running, lsn, &message),
+            Message::Logical(message) if message.prefix == capture::PREFIX => {
+                self.apply_captured(running, lsn, &message)?;
+                return self.gather_for_all(running, lsn, payload);
+            }
             Message::Logical(message) => {
                 if let Some(application) = context::of_message(&message, running.begin.xid) {
                     running.application = Some(application);
@@ -626,6 +658,7 @@ impl Applier {
         let end = commit.end_lsn;
         let Some(writer) = writer.filter(|_| change_count > 0) else {
             // Nothing of it is for us; the position may pass it.
+            self.end_gathering(&begin);
             tracing::debug!(xid = begin.xid, lsn = %commit.commit_lsn, "empty transaction");
             self.idle = self.idle.max(end);
             if self.subscribed.skips(begin.commit_lsn) {
@@ -652,6 +685,7 @@ impl Applier {
             message: format!("replicated transaction {} at {}", begin.xid, commit.commit_lsn),
             source: Some(source),
         };
+        self.note_definitions(begin.commit_lsn, begin.xid)?;
         let (id, position) = writer.commit(meta).map_err(|error| match error {
             StoreError::Conflict { what } => Interruption::Conflict(what),
             other => Interruption::Failed(Error::Store(other)),
@@ -665,6 +699,7 @@ impl Applier {
                 tracing::info!(xid = begin.xid, lsn = %commit.commit_lsn, changes = change_count, "transaction put into the working set");
             }
         }
+        self.end_gathering(&begin);
         self.show_conflicts();
         let position = self.remember_definitions()?.unwrap_or(position);
         self.position = end;

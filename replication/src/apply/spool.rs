@@ -16,7 +16,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use strandline_storage::Lsn;
@@ -29,10 +29,10 @@ use crate::pgoutput::{DecodeError, Message};
 const RECORD_HEADER_SIZE: usize = 4 + 4 + 8;
 
 /// What comes of a transaction that has a file is written in pieces of about this size.
-const WRITE_SIZE: usize = 1 << 20;
+pub(super) const WRITE_SIZE: usize = 1 << 20;
 
 /// How much of a file is read at once.
-const READ_SIZE: usize = 1 << 20;
+pub(super) const READ_SIZE: usize = 1 << 20;
 
 /// All transactions that wait, by the ids of their top-level transactions.
 #[derive(Debug)]
@@ -57,10 +57,10 @@ pub(super) struct Spool {
 
 /// Removed when dropped.
 #[derive(Debug)]
-struct SpoolFile {
-    path: PathBuf,
+pub(super) struct SpoolFile {
+    pub(super) path: PathBuf,
     file: File,
-    size: u64,
+    pub(super) size: u64,
 }
 
 impl Spools {
@@ -159,11 +159,10 @@ impl Spool {
 
     /// Moves what is in memory to the file, if there is one.
     fn write_out(&mut self) -> Result<()> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        file.file.write_all(&self.memory).map_err(failed("write", &file.path))?;
-        file.size += self.memory.len() as u64;
-        self.memory = Vec::new();
-        Ok(())
+        match &mut self.file {
+            Some(file) => file.append(&mut self.memory),
+            None => Ok(()),
+        }
     }
 
     /// Calls `take` with every message that counts, in order, until it fails.
@@ -228,12 +227,28 @@ pub(super) fn read_records<E: From<Error>>(
 }
 
 impl SpoolFile {
-    fn create(path: PathBuf) -> Result<Self> {
+    pub(super) fn create(path: PathBuf) -> Result<Self> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(failed("create", folder))?;
         }
         let file = File::create_new(&path).map_err(failed("create", &path))?;
         Ok(SpoolFile { path, file, size: 0 })
+    }
+
+    /// Moves what is in memory to the file.
+    pub(super) fn append(&mut self, memory: &mut Vec<u8>) -> Result<()> {
+        self.file.write_all(memory).map_err(failed("write", &self.path))?;
+        self.size += memory.len() as u64;
+        *memory = Vec::new();
+        Ok(())
+    }
+
+    /// Forgets what lies behind this size.
+    pub(super) fn cut(&mut self, size: u64) -> Result<()> {
+        let cut = self.file.set_len(size).and_then(|()| self.file.seek(SeekFrom::Start(size)));
+        cut.map_err(failed("cut", &self.path))?;
+        self.size = size;
+        Ok(())
     }
 }
 
@@ -245,7 +260,7 @@ impl Drop for SpoolFile {
     }
 }
 
-fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Error + use<> {
+pub(super) fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Error + use<> {
     let path = path.display().to_string();
     move |source| Error::File { action, path: path.clone(), source }
 }

@@ -52,6 +52,23 @@ impl Subscribed {
         table.map_or(!self.listed_only, |table| table.state.takes(commit))
     }
 
+    /// Where it was found that a table is not published any more.
+    pub(super) fn left_at(&self, listed: u32) -> Option<Lsn> {
+        match self.tables.get(&listed)?.state {
+            SyncState::Left { point } => Some(point),
+            _ => None,
+        }
+    }
+
+    /// A table has come further, or not.
+    pub(super) fn set_state(&mut self, oid: u32, state: SyncState, records: &SourceRecords) -> Result<()> {
+        if let Some(table) = self.tables.get_mut(&oid) {
+            table.state = state;
+            records.set_table(oid, Some(table))?;
+        }
+        Ok(())
+    }
+
     /// The stream has been applied up to here.
     pub(super) fn pass(&mut self, reached: Lsn, records: &SourceRecords) -> Result<()> {
         if !self.has_synced {

@@ -8,7 +8,7 @@ use strandline_storage::{Edit, Lsn};
 
 use super::definition::{self, Definition, KnownRelation};
 use super::relation::{Mapping, SourceRelation};
-use super::{Applier, Interruption, Running, adopt_tables, apply_error, writer_of};
+use super::{Applier, Context, Interruption, Running, adopt_tables, apply_error, writer_of};
 use crate::catalog::{self, CatalogClient, RemoteTable};
 use crate::config::{CommitMode, CreateTables};
 use crate::error::{Error, Result};
@@ -151,6 +151,29 @@ impl Applier {
         Ok(())
     }
 
+    /// Notes what the transaction has taught about the primary's tables, which is known from its commit on.
+    pub(super) fn note_definitions(&self, commit: Lsn, xid: u32) -> Result<()> {
+        self.known_changes
+            .iter()
+            .try_for_each(|(oid, relation)| self.context.records.set_next_relation(*oid, relation.as_ref(), commit, xid))
+    }
+
+    /// Takes what was noted before a crash as known where its commit came through.
+    pub(super) fn settle_definitions(context: &Context, position: Lsn) -> Result<()> {
+        context.records.settle_relations(|commit, xid| {
+            if context.config.commit_mode == CommitMode::WorkingSet {
+                return Ok(position > commit);
+            }
+            for id in context.store.commits_of_source(&[context.branch.state().head], Some(xid), Some(commit))? {
+                let found = context.store.commit(id)?;
+                if found.meta.source.as_ref().is_some_and(|source| source.subscription == context.config.subscription_oid()) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+    }
+
     /// Keeps what the committed transaction taught about the primary's tables. Returns where in the journal that lies, if it was anything.
     pub(super) fn remember_definitions(&mut self) -> Result<Option<JournalPosition>> {
         self.definitions.clear();
@@ -189,7 +212,12 @@ impl Applier {
             Arc::make_mut(definition).may_create = true;
             let table = definition.table.clone();
             if let (Some(table), Some(catalog)) = (table, &self.catalog)
-                && self.context.runtime.block_on(catalog::has_older_rows(&catalog.client, &table, xid))
+                && self.context.runtime.block_on(catalog::has_older_rows(
+                    &catalog.client,
+                    &table,
+                    xid,
+                    &self.context.config.publication_names,
+                ))?
             {
                 if self.context.config.commit_mode == CommitMode::EachTransaction && self.context.records.was_copied() {
                     return self.copy_first(source);
@@ -206,7 +234,7 @@ impl Applier {
     }
 
     /// The rows that the primary has of a table already come first: in the next session, before the stream goes on.
-    fn copy_first(&self, source: &SourceRelation) -> Result<()> {
+    pub(super) fn copy_first(&self, source: &SourceRelation) -> Result<()> {
         let table = SubscribedTable { schema: source.schema.clone(), name: source.name.clone(), state: SyncState::Init };
         self.context.records.set_table(source.oid, Some(&table))?;
         Err(Error::CopyFirst { table: source.qualified_name() })

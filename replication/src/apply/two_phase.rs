@@ -167,14 +167,16 @@ impl Applier {
         let mut preamble = Vec::new();
         // A table that is not known is an error at the commit, as it is without two phases.
         for source in needed.iter().filter_map(|oid| self.relations.get(oid)).map(|entry| &entry.source) {
-            for column in &source.columns {
-                if let Some((schema, name)) = self.types.get(&column.type_oid) {
-                    preamble.push(type_message(column.type_oid, schema, name));
-                }
-            }
-            preamble.push(relation_message(source));
+            preamble.extend(self.announcement(source));
         }
         Ok(preamble)
+    }
+
+    /// The messages that announced a relation and its types.
+    pub(super) fn announcement(&self, source: &SourceRelation) -> Vec<Vec<u8>> {
+        let named = source.columns.iter().filter_map(|column| Some((column.type_oid, self.types.get(&column.type_oid)?)));
+        let types = named.map(|(oid, (schema, name))| type_message(oid, schema, name));
+        types.chain([relation_message(source)]).collect()
     }
 }
 

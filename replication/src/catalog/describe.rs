@@ -233,15 +233,26 @@ pub(crate) async fn read_tables(client: &Client, major_version: u32, oids: &[u32
 /// How many rows are looked at for their age: those from before lie in front as a rule.
 const OLDER_ROWS_SEEN_MAX: u32 = 10_000;
 
-/// Whether the table holds rows that are older than a transaction. A hint: `false` also where it cannot be read.
-pub(crate) async fn has_older_rows(client: &Client, table: &RemoteTable, xid: u32) -> bool {
+/// Whether the table may hold rows that are older than a transaction, which is the first that the stream has of it. A hint: `false` also where we may not read it.
+///
+/// A row that another transaction has written since may have been there before. Not so where a publication of ours is for all tables: then the stream had the table from the
+/// beginning.
+/// # Errors
+/// What passes: without an answer the table would be taken for a new one, and its rows be missing.
+pub(crate) async fn has_older_rows(client: &Client, table: &RemoteTable, xid: u32, publications: &[String]) -> Result<bool> {
     // Rows of a partitioned table are its partitions'.
     let only = if table.partitioned { "" } else { "ONLY " };
     let sql = format!(
         "SELECT EXISTS (SELECT FROM (SELECT xmin FROM {only}{}.{} LIMIT {OLDER_ROWS_SEEN_MAX}) t \
-         WHERE pg_catalog.age(xmin) > pg_catalog.age('{xid}'::xid))",
+         WHERE pg_catalog.age(xmin) > pg_catalog.age('{xid}'::xid) OR xmin <> '{xid}'::xid AND EXISTS \
+         (SELECT FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid WHERE r.prrelid = $1 AND p.pubname = ANY($2)) \
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication p WHERE p.pubname = ANY($2) AND p.puballtables))",
         quote_identifier(&table.schema),
         quote_identifier(&table.name)
     );
-    client.query_one(&sql, &[]).await.is_ok_and(|row| row.try_get(0).unwrap_or(false))
+    let found = client.query_one(&sql, &[&table.oid, &publications]).await.and_then(|row| row.try_get(0));
+    match found.map_err(|e| Error::from_sql("look for rows on the primary", e)) {
+        Err(error) if !error.is_passing() => Ok(false),
+        found => found,
+    }
 }

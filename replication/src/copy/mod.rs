@@ -40,7 +40,8 @@ use plan::Task;
 pub(crate) use progress::{CopyProgress, TableProgress};
 #[cfg(fuzzing)]
 pub(crate) use rows::samples::decode_any;
-pub(crate) use subscribed::copy_subscribed;
+pub(crate) use subscribed::{copy_subscribed, join_tables, refused};
+pub(crate) use workers::not_copied;
 use workers::{TableCopy, copy_tables};
 
 /// The longest name that a slot can have.

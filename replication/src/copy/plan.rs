@@ -44,7 +44,8 @@ pub(crate) async fn plan(client: &CatalogClient, major_version: u32, publication
     let published = catalog::read_published(&client.client, major_version, publications).await?;
     let oids: Vec<u32> = published.iter().map(|table| table.oid).collect();
     let tables = catalog::read_tables(&client.client, major_version, &oids).await?;
-    let types = catalog::read_types(&client.client, tables.iter().flat_map(|t| t.columns.iter().map(|c| c.type_oid))).await?;
+    let type_oids: Vec<u32> = tables.iter().flat_map(|t| t.columns.iter().map(|c| c.type_oid)).collect();
+    let types = catalog::read_types(&client.client, type_oids).await?;
     let mut tasks = Vec::with_capacity(tables.len());
     for remote in tables {
         let Some(published) = published.iter().find(|p| p.oid == remote.oid) else { continue };

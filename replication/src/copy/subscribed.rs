@@ -3,8 +3,13 @@
 //! The snapshot is that of a temporary slot; `table_state` tells how the stream joins it. Each table is a commit of its own, so that one that cannot be copied
 //! keeps no other from following, and so that what is copied is not copied again after a crash. Rows are gathered beside the branch, which others may go on to
 //! write into, and enter it in one stroke.
+//!
+//! Where no table follows yet, the stream rests until all are copied ([`copy_subscribed`]). Otherwise it goes on, and the copies live as long as the replicator,
+//! whatever becomes of its sessions ([`join_tables`]).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use strandline_storage::edit::LoadedTable;
 use strandline_storage::value::TextSettings;
@@ -13,7 +18,8 @@ use tokio::sync::watch;
 
 use super::plan::{self, Task};
 use super::workers::{self, TableCopy, copy_tables};
-use crate::apply::{self, Context, Mapping, Writer, adopt_tables};
+use crate::apply::{self, Context, CopiedTable, Mapping, Writer, adopt_tables};
+use crate::backoff::Backoff;
 use crate::catalog::{self, RemoteTypes};
 use crate::client::Connection;
 use crate::error::{Error, Result};
@@ -21,13 +27,97 @@ use crate::source_record::copy_source;
 use crate::status::TableState;
 use crate::table_state::{SubscribedTable, SyncState};
 
+/// How long a configured source waits before it tries again what failed.
+const FAILURE_WAIT: Duration = Duration::from_secs(5);
+
+/// Copies tables beside the stream until all have joined it. The first attempt waits for `wait`.
+/// # Errors
+/// What trying again does not mend; with `disable_on_error` also one table's failure.
+pub(crate) async fn join_tables(context: Arc<Context>, mut wait: Duration) -> Result<()> {
+    let mut backoff = Backoff::default();
+    let retry_wait = context.config.subscription.map_or(FAILURE_WAIT, |subscription| subscription.retry_wait);
+    let tries_again = context.config.subscription.is_some_and(|subscription| !subscription.disable_on_error);
+    let mut logged = None;
+    loop {
+        tokio::time::sleep(wait).await;
+        let outcome = attempt_to_join(&context).await;
+        // What is not here by now is to be copied anew.
+        for oid in context.joining.abandon().await {
+            context.records.set_table_state(oid, SyncState::Init)?;
+        }
+        wait = match outcome {
+            Ok(0) if pending(&context)?.is_empty() => return Ok(()),
+            Ok(0) => Duration::ZERO,
+            Ok(_) => retry_wait,
+            Err(error) if error.is_passing() => {
+                let text = error.to_string();
+                if logged.as_ref() != Some(&text) {
+                    tracing::warn!(slot = %context.config.slot_name, error = %text, "the copy of tables is interrupted and begins anew");
+                    logged = Some(text);
+                }
+                backoff.next_wait()
+            }
+            Err(error) if tries_again && !matches!(error, Error::Store(_)) => {
+                let text = error.to_string();
+                context.status.note_copy_error(text.clone());
+                if logged.as_ref() != Some(&text) {
+                    tracing::error!(slot = %context.config.slot_name, error = %text, "tables could not be copied; it is tried again");
+                    logged = Some(text);
+                }
+                retry_wait
+            }
+            Err(error) => return Err(error),
+        };
+    }
+}
+
+async fn attempt_to_join(context: &Arc<Context>) -> Result<usize> {
+    let tables = pending(context)?;
+    if tables.is_empty() {
+        return Ok(0);
+    }
+    // Before the snapshot.
+    context.joining.gather(tables.keys().copied(), &context.config.joining_folder());
+    let copying = async {
+        let mut connection = Connection::connect(&context.config.connection()).await?;
+        copy_pending(context, &mut connection, tables.clone(), true).await
+    };
+    // A table that has failed is told of before the others are copied.
+    let joining = async {
+        let mut failure_count = 0;
+        while let Some((oid, outcome)) = context.joining.next_ended().await {
+            let Err(error) = outcome else { continue };
+            failure_count += 1;
+            let name = tables.get(&oid).map(|table| format!("{}.{}", table.schema, table.name)).unwrap_or_default();
+            give_up(context, &name, error)?;
+        }
+        Ok(failure_count)
+    };
+    let (not_copied, not_joined) = tokio::try_join!(copying, joining)?;
+    Ok(not_copied + not_joined)
+}
+
+fn pending(context: &Context) -> Result<BTreeMap<u32, SubscribedTable>> {
+    let mut tables = context.records.tables()?;
+    tables.retain(|_, table| table.state == SyncState::Init);
+    Ok(tables)
+}
+
 /// Copies what is to be copied. Returns how many tables could not be; why is in the log and the status.
 /// # Errors
 /// What is not one table's fault: the connection, the store; with `disable_on_error` also what is.
 pub(crate) async fn copy_subscribed(context: &Arc<Context>, connection: &mut Connection) -> Result<usize> {
+    copy_pending(context, connection, pending(context)?, false).await
+}
+
+/// `beside`: while the stream goes on.
+async fn copy_pending(
+    context: &Arc<Context>,
+    connection: &mut Connection,
+    mut pending: BTreeMap<u32, SubscribedTable>,
+    beside: bool,
+) -> Result<usize> {
     let config = &context.config;
-    let mut pending = context.records.tables()?;
-    pending.retain(|_, table| table.state == SyncState::Init);
     let name = super::temporary_slot_name(&config.slot_name);
     let slot = connection.create_temporary_slot(&name).await?;
     let snapshot = slot.snapshot.ok_or_else(|| Error::Protocol("a slot without a snapshot".into()))?;
@@ -37,17 +127,21 @@ pub(crate) async fn copy_subscribed(context: &Arc<Context>, connection: &mut Con
     let mut wanted: Vec<Task> = tasks.into_iter().filter(|task| pending.contains_key(&task.relation.oid)).collect();
     plan::divide(&client, version, &mut wanted, config.copy_workers).await?;
     let listed = wanted.into_iter().filter_map(|task| pending.remove(&task.relation.oid).map(|table| (task, table))).collect();
-    let run = Run { context: Arc::clone(context), types, snapshot, point: slot.consistent_point };
+    let run = Run { context: Arc::clone(context), types, snapshot, point: slot.consistent_point, beside };
     // Dropped with this future, and then the workers end.
     let (_wanted, stop) = watch::channel(false);
     let copied = tokio::task::spawn_blocking(move || run.copy(listed, stop)).await;
     let mut failure_count = copied.unwrap_or_else(|e| Err(Error::Setup(format!("the copy's writer failed: {e}"))))?;
     for (oid, table) in &pending {
         if !config.is_listed() {
-            // Gone from the publication, and with it what was to be copied.
-            context.records.set_table(*oid, None)?;
+            // Gone from the publication, and with it what was to be copied; unless it is back already, and then it is still to be copied.
+            let point = slot.consistent_point;
+            if context.joining.leave(*oid, point) {
+                context.records.set_table_state(*oid, SyncState::Left { point })?;
+            }
             continue;
         }
+        context.joining.give_up(*oid);
         failure_count += 1;
         let shown = format!("{}.{}", table.schema, table.name);
         give_up(context, &shown, Error::Setup(format!("table \"{shown}\" not found on publisher")))?;
@@ -83,6 +177,8 @@ struct Run {
     types: RemoteTypes,
     snapshot: String,
     point: Lsn,
+    /// The stream goes on meanwhile.
+    beside: bool,
 }
 
 impl Run {
@@ -102,6 +198,7 @@ impl Run {
                 }
                 Err((name, error)) => {
                     failure_count += 1;
+                    context.joining.give_up(oid);
                     self.set_state(oid, &record, SyncState::Init)?;
                     give_up(context, &name, error)?;
                 }
@@ -120,9 +217,22 @@ impl Run {
         copy_tables(&source, &tables, &begin, |at, loaded| {
             ended_count += 1;
             let (table, oid) = (&tables[at], tables[at].task.relation.oid);
-            let copied = loaded.and_then(|loaded| self.commit(table, loaded, &author));
-            let state = if copied.is_ok() { SyncState::Synced { point: self.point } } else { SyncState::Init };
-            self.set_state(oid, &records[at], state)?;
+            let point = self.point;
+            let copied = match loaded {
+                Ok(loaded) if self.beside => {
+                    let rows = loaded.row_count();
+                    self.set_state(oid, &records[at], SyncState::Finished { point })?;
+                    self.hand_over(table, loaded);
+                    Ok(rows)
+                }
+                loaded => {
+                    let copied = loaded.and_then(|loaded| self.commit(table, loaded, &author));
+                    let state = if copied.is_ok() { SyncState::Synced { point } } else { SyncState::Init };
+                    context.joining.give_up(oid);
+                    self.set_state(oid, &records[at], state)?;
+                    copied
+                }
+            };
             match copied {
                 Ok(rows) => {
                     let bytes = table.progress.bytes();
@@ -169,6 +279,19 @@ impl Run {
         Ok((mapping, load))
     }
 
+    /// Gives a table's copy to the applier.
+    fn hand_over(&self, table: &TableCopy, rows: LoadedTable) {
+        self.context.joining.hand_over(CopiedTable {
+            oid: table.task.relation.oid,
+            name: table.mapping.name.to_string(),
+            table: table.mapping.table,
+            relation: table.task.relation.clone(),
+            remote: table.task.remote.clone(),
+            rows,
+            point: self.point,
+        });
+    }
+
     /// Commits a table's copy: the rows are its only ones, or join those that it has. Returns their number.
     fn commit(&self, table: &TableCopy, loaded: LoadedTable, author: &Identity) -> Result<u64> {
         let context = &self.context;
@@ -205,7 +328,7 @@ fn meta(author: &Identity, message: String, source: Option<Source>) -> CommitMet
 }
 
 /// Somebody else changed the table meanwhile: that passes.
-fn refused(table: &str, error: StoreError) -> Error {
+pub(crate) fn refused(table: &str, error: StoreError) -> Error {
     match error {
         StoreError::Conflict { what } => Error::Setup(format!("could not copy table \"{table}\": {what} was changed meanwhile")),
         other => Error::Store(other),

@@ -74,11 +74,7 @@ impl TableCopy {
     }
 
     pub(crate) fn not_copied(&self, error: &StoreError) -> Error {
-        let detail = match error {
-            StoreError::DuplicateKey { key, .. } => format!("; DETAIL: Key {key} already exists."),
-            _ => String::new(),
-        };
-        Error::Setup(format!("could not copy table \"{}\": {error}{detail}", self.mapping.name))
+        not_copied(&self.mapping.name, error)
     }
 
     fn gathered(&self) -> MutexGuard<'_, Gathered> {
@@ -103,6 +99,15 @@ impl TableCopy {
     fn has_failed(&self) -> bool {
         self.gathered().has_failed
     }
+}
+
+/// A table's rows cannot be taken.
+pub(crate) fn not_copied(table: &str, error: &StoreError) -> Error {
+    let detail = match error {
+        StoreError::DuplicateKey { key, .. } => format!("; DETAIL: Key {key} already exists."),
+        _ => String::new(),
+    };
+    Error::Setup(format!("could not copy table \"{table}\": {error}{detail}"))
 }
 
 /// Copies all of these tables. `begin` is called by a worker before a table's first row is asked for, `take` by this thread with each table or with why it could not

@@ -46,7 +46,8 @@ impl SubscriptionRecords {
             schema: table.schema,
             name: table.name,
         };
-        Ok(self.records.tables()?.into_values().map(record).collect())
+        let shown = self.records.tables()?.into_values().filter(|table| !matches!(table.state, SyncState::Left { .. }));
+        Ok(shown.map(record).collect())
     }
 
     /// The tables of a configured source: all that it has replicated.
@@ -94,7 +95,8 @@ impl SubscriptionRecords {
     /// `Store`.
     pub fn copy_unknown(&self, published: &[PublishedName], branch: &Branch) -> Result<Vec<PublishedName>> {
         let known = self.records.relations()?;
-        let waiting = self.records.tables()?;
+        let mut waiting = self.records.tables()?;
+        waiting.retain(|_, table| !matches!(table.state, SyncState::Left { .. }));
         let state = branch.state();
         let has_rows = |table: &PublishedName| {
             let has_rows_in = |root: &Root| {

@@ -144,7 +144,7 @@ impl Subscriptions {
         Definition::remove(&self.store, oid)?;
         self.workers.lock().remove(&oid);
         let config = definition.replicator_config(oid, &self.settings)?;
-        for folder in [config.spool_folder, config.prepared_folder] {
+        for folder in [config.joining_folder(), config.spool_folder, config.prepared_folder] {
             match std::fs::remove_dir_all(&folder) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     tracing::warn!(folder = %folder.display(), %error, "the files of a dropped subscription could not be removed");
