@@ -98,8 +98,16 @@ impl Db {
 
     /// The names and type oids that the server describes for a statement.
     pub fn describe(&self, sql: &str) -> Vec<(String, u32)> {
-        let statement = self.runtime.block_on(self.client.prepare(sql)).unwrap_or_else(|error| panic!("{}\n{sql}", explain(&error)));
-        statement.columns().iter().map(|c| (c.name().to_owned(), c.type_().oid())).collect()
+        self.try_describe(sql).unwrap_or_else(|error| panic!("{}\n{sql}", explain(&error)))
+    }
+
+    /// As [`Db::describe`].
+    ///
+    /// # Errors
+    /// The server's error.
+    pub fn try_describe(&self, sql: &str) -> Result<Vec<(String, u32)>, tokio_postgres::Error> {
+        let statement = self.runtime.block_on(self.client.prepare(sql))?;
+        Ok(statement.columns().iter().map(|c| (c.name().to_owned(), c.type_().oid())).collect())
     }
 
     /// The SQLSTATE of a statement that must fail.

@@ -1,20 +1,36 @@
 //! A load whose every transaction leaves its xid in a table, and the proof that each arrived exactly once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crate::sample::{self, Load, Picture, TABLES};
+use crate::db::explain;
+use crate::mixed::{self, Definitions, Failure, Mixed};
+use crate::sample::Picture;
+use crate::subscriptions::wait_for_tables;
 use crate::{Db, Primary, Replica, replica, wait_until};
 
-/// After how many transactions the writer notes what the primary has.
-const MOMENT_INTERVAL: u64 = 200;
+/// When there are so many moments, every second is forgotten, and the next are noted half as often.
+const MOMENT_COUNT_MAX: usize = 32;
+
+/// How long the writer waits for a primary that does not answer.
+const CONNECT_PAUSE: Duration = Duration::from_millis(5);
 
 /// What the primary's tables were at an LSN.
 pub struct Moment {
     pub lsn: String,
-    pictures: Vec<Picture>,
+    pictures: Vec<(String, Picture)>,
+}
+
+/// What a load has seen and done.
+pub struct Written {
+    pub moments: Vec<Moment>,
+    /// Transactions that the primary has confirmed and the subscriber is to have.
+    pub count: u64,
+    /// Tables that left the publication, as they were then.
+    left: BTreeMap<String, Picture>,
 }
 
 /// How often a campaign is to do what it does: `few` by default, `many` where STRANDLINE_TEST_SCALE is `full`, or the number that it holds.
@@ -26,26 +42,20 @@ pub fn campaign_count(few: usize, many: usize) -> usize {
     }
 }
 
-/// Makes the tables of the load and their publication.
-pub fn create_tables(source: &Db) {
-    source.execute(sample::SCHEMA);
-    source.execute("CREATE TABLE ledger (xid bigint PRIMARY KEY)");
-    source.execute("CREATE PUBLICATION strandline FOR ALL TABLES");
-}
-
 /// Writes in the background until told to stop; goes on after every crash of the primary.
 pub struct Writer {
     stop: Arc<AtomicBool>,
     written: Arc<AtomicU64>,
-    thread: JoinHandle<Vec<Moment>>,
+    thread: JoinHandle<Written>,
 }
 
 impl Writer {
-    pub fn start(primary: &Arc<Primary>, seed: u64) -> Writer {
+    /// `interval`: after how many transactions it first notes what the primary has.
+    pub fn start(primary: &Arc<Primary>, seed: u64, definitions: Definitions, interval: u64) -> Writer {
         let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let thread = {
             let (primary, stop, written) = (Arc::clone(primary), Arc::clone(&stop), Arc::clone(&written));
-            std::thread::spawn(move || write_load(&primary, seed, &stop, &written))
+            std::thread::spawn(move || write_load(&primary, Mixed::new(seed, definitions), interval, &stop, &written))
         };
         Writer { stop, written, thread }
     }
@@ -58,75 +68,129 @@ impl Writer {
     /// Waits until so many more transactions are confirmed.
     pub fn wait_for_more(&self, count: u64) {
         let goal = self.written() + count;
-        wait_until(|| self.written() >= goal, || "the load to go on".into());
+        wait_until(
+            || {
+                assert!(!self.thread.is_finished(), "the load has ended");
+                self.written() >= goal
+            },
+            || "the load to go on".into(),
+        );
     }
 
-    /// Ends the load and gives what was seen on the way, with the number of confirmed transactions.
-    pub fn finish(self) -> (Vec<Moment>, u64) {
+    /// Ends the load and gives what was seen on the way.
+    pub fn finish(self) -> Written {
         self.stop.store(true, Ordering::Relaxed);
-        let moments = self.thread.join().expect("the writer ends");
-        (moments, self.written.load(Ordering::Relaxed))
+        self.thread.join().expect("the writer ends")
     }
 }
 
-fn write_load(primary: &Primary, seed: u64, stop: &AtomicBool, written: &AtomicU64) -> Vec<Moment> {
-    let mut load = Load::new(seed);
-    let mut source: Option<Db> = None;
+fn write_load(primary: &Primary, mut load: Mixed, mut interval: u64, stop: &AtomicBool, written: &AtomicU64) -> Written {
+    let conninfo = primary.conninfo();
     let mut moments = Vec::new();
-    while !stop.load(Ordering::Relaxed) {
-        let Some(db) = &source else {
-            source = Db::connect(&primary.conninfo()).ok();
-            continue;
-        };
-        let transaction = load.transaction();
-        let sql = format!("BEGIN; {}; INSERT INTO ledger VALUES (txid_current()); COMMIT", transaction.sql);
-        match db.try_execute(&sql) {
-            Ok(()) => {
-                // Nobody else writes: what is seen now is what was there at this LSN. A crash in between only costs a moment.
-                if written.fetch_add(1, Ordering::Relaxed).is_multiple_of(MOMENT_INTERVAL) {
-                    moments.extend(look_at(db));
+    loop {
+        let is_over = stop.load(Ordering::Relaxed);
+        let done = load.connect(&conninfo).and_then(|()| if is_over { load.end().map(|()| false) } else { load.step() });
+        match done {
+            Ok(_) if is_over => break,
+            Ok(false) => {}
+            // Only a look that a crash interrupts is lost.
+            Ok(true) => {
+                if written.fetch_add(1, Ordering::Relaxed).is_multiple_of(interval) {
+                    moments.extend(load.look().ok().map(|(lsn, pictures)| Moment { lsn, pictures }));
+                }
+                if moments.len() > MOMENT_COUNT_MAX {
+                    let mut number = 0;
+                    moments.retain(|_| {
+                        number += 1;
+                        number % 2 == 0
+                    });
+                    interval *= 2;
                 }
             }
-            // The model of the load may now be off (an insert that it believes in is lost), which only makes updates hit nothing.
-            Err(error) if error.code().is_some() && !error.is_closed() => {
-                let _ = db.try_execute("ROLLBACK");
+            Err(Failure::Gone) => {
+                load.disconnect();
+                std::thread::sleep(CONNECT_PAUSE);
             }
-            Err(_) => source = None,
+            Err(Failure::Refused(error)) => panic!("the load is wrong: {}", explain(&error)),
         }
     }
-    moments
+    Written { moments, count: written.load(Ordering::Relaxed), left: load.left().clone() }
 }
 
-fn look_at(db: &Db) -> Option<Moment> {
-    let lsn = db.try_rows("SELECT pg_current_wal_insert_lsn()").ok()?.pop()?.pop()??;
-    let pictures = TABLES.iter().map(|table| sample::try_picture(db, table).ok()).collect::<Option<Vec<_>>>()?;
-    Some(Moment { lsn, pictures })
+fn lsn(text: &str) -> u64 {
+    let (high, low) = text.split_once('/').expect("an LSN");
+    u64::from_str_radix(high, 16).expect("hex") << 32 | u64::from_str_radix(low, 16).expect("hex")
 }
 
-/// Compares everything: tables now and at every moment, and one commit for every transaction.
+/// The same, or the first lines that differ.
+fn assert_same(ours: &Picture, theirs: &Picture, what: &str) {
+    if ours == theirs {
+        return;
+    }
+    let only = |a: &Picture, b: &Picture| {
+        let b: BTreeSet<&String> = b.iter().collect();
+        a.iter().filter(|line| !b.contains(line)).take(5).map(|line| line.chars().take(200).collect::<String>()).collect::<Vec<_>>()
+    };
+    panic!(
+        "{what} differs: {} rows here, {} there; only here {:#?}, only there {:#?}",
+        ours.len(),
+        theirs.len(),
+        only(ours, theirs),
+        only(theirs, ours)
+    );
+}
+
+/// Compares everything: tables now and at every moment, and one commit for every transaction, with its context and origin.
 ///
 /// # Panics
 /// Where the replica differs.
-pub fn assert_exactly_once(primary: &Primary, replica: &Replica, moments: &[Moment], written: u64) {
+pub fn assert_exactly_once(primary: &Primary, replica: &Replica, written: &Written) {
     let source = primary.db();
     replica.catch_up(primary, &source);
     let db = replica.db();
-    for table in TABLES.iter().chain(&["ledger"]) {
-        assert_eq!(sample::picture(&db, table), sample::picture(&source, table), "{table} differs");
+    // Tables that have joined are copied beside the stream.
+    wait_for_tables(replica, &db);
+    replica.catch_up(primary, &source);
+    let picture =
+        |db: &Db, table: &str, of: &str| mixed::try_picture(db, table, of).unwrap_or_else(|error| panic!("{}: {of}", explain(&error)));
+    let published = source.lines("SELECT quote_ident(tablename) FROM pg_publication_tables WHERE pubname = 'strandline'");
+    for table in &published {
+        let (ours, theirs) = (picture(&db, table, table), picture(&source, table, table));
+        if ours != theirs {
+            let log = replica.log();
+            let lines: Vec<&str> = log.lines().filter(|line| line.contains(&format!("public.{table}"))).take(20).collect();
+            eprintln!("the log on {table} begins:\n{}", lines.join("\n"));
+        }
+        assert_same(&ours, &theirs, table);
     }
-    for moment in moments {
-        for (table, picture) in TABLES.iter().zip(&moment.pictures) {
-            let then = sample::picture(&db, &format!("{table} AS OF LSN '{}'", moment.lsn));
-            assert_eq!(&then, picture, "{table} at {}", moment.lsn);
+    for (table, then) in &written.left {
+        // It may have left before its rows could be copied.
+        if db.value(&format!("SELECT count(*) FROM dolt_log WHERE message LIKE 'copy of table public.{table} at%'")) == "0" {
+            continue;
+        }
+        assert_same(&picture(&db, table, table), then, &format!("{table}, which left the publication,"));
+    }
+    // Tables that joined are what they were from there on.
+    let joined: BTreeMap<String, u64> = db
+        .rows("SELECT srrelid::regclass, srsublsn FROM pg_subscription_rel WHERE srsublsn IS NOT NULL")
+        .into_iter()
+        .filter_map(|row| Some((row[0].clone()?, lsn(row[1].as_deref()?))))
+        .collect();
+    for moment in &written.moments {
+        for (table, then) in &moment.pictures {
+            if mixed::joins_later(table) && joined.get(table).is_none_or(|joined| lsn(&moment.lsn) < *joined) {
+                continue;
+            }
+            let ours = picture(&db, table, &format!("{table} AS OF LSN '{}'", moment.lsn));
+            assert_same(&ours, then, &format!("{table} at {}", moment.lsn));
         }
     }
-    let ledger: BTreeSet<String> = source.lines("SELECT xid FROM ledger").into_iter().collect();
-    let commits = db.lines("SELECT source_xid FROM dolt_log WHERE source_xid IS NOT NULL");
+    let commits = db.lines("SELECT source_xid, source_context, source_origin FROM dolt_log WHERE source_xid IS NOT NULL ORDER BY 1");
+    let ledger = source.lines("SELECT xid, context, origin FROM ledger ORDER BY 1");
     assert_eq!(commits.len(), commits.iter().collect::<BTreeSet<_>>().len(), "a transaction became two commits");
-    let commits: BTreeSet<String> = commits.into_iter().collect();
     // The base commit carries no xid; every other commit is a transaction of the load.
-    assert_eq!(commits, ledger);
-    assert!(ledger.len() as u64 >= written, "a confirmed transaction is missing on the primary itself");
+    assert_same(&Arc::new(commits), &Arc::new(ledger.clone()), "the list of commits");
+    assert!(ledger.len() as u64 >= written.count, "a confirmed transaction is missing on the primary itself");
 }
 
 /// Stops the replica and lets fsck find nothing.

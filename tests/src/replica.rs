@@ -1,7 +1,7 @@
 //! Our server as a process, started as a user would.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use crate::db::Db;
 use crate::primary::{PASSWORD, Primary};
@@ -199,6 +199,20 @@ impl Replica {
             self.slot
         );
         wait_until(|| source.value(&sql) == "t", || format!("{} to confirm {lsn}:\n{}", self.slot, tail(&self.log())));
+    }
+
+    /// Runs the preflight with this option.
+    pub fn check(&self, option: &str) -> Output {
+        Command::new(binary()).arg("check").arg("--config").arg(self.config_file()).arg(option).output().expect("strandline check")
+    }
+
+    /// Has the primary tell of changed definitions.
+    ///
+    /// # Panics
+    /// With what the command says where it fails.
+    pub fn install_ddl_capture(&self) {
+        let output = self.check("--install-ddl-capture");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// The lines of the log at WARN and ERROR.

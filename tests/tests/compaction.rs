@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use strandline_tests::ledger::{self, Writer};
+use strandline_tests::mixed::{self, Definitions};
 use strandline_tests::{Primary, Replica, replica::Options, sample};
 
 /// The sizes of the journal's segments.
@@ -17,11 +18,11 @@ fn segments(replica: &Replica) -> BTreeMap<String, u64> {
 
 #[test]
 fn space_is_given_back_under_replication_and_kills_lose_nothing() {
-    let primary = Arc::new(Primary::start(&["synchronous_commit = on"]));
-    ledger::create_tables(&primary.db());
+    let primary = Arc::new(Primary::start(&mixed::SETTINGS));
+    mixed::create_tables(&primary.db());
     let mut replica = Replica::start(Some(&primary), &Options::default());
     replica.catch_up(&primary, &primary.db());
-    let writer = Writer::start(&primary, 1313);
+    let writer = Writer::start(&primary, 1313, Definitions::Additions, 100);
 
     // What one round writes is garbage in the next, and can be given back in the one after that.
     let reader = replica.db();
@@ -53,13 +54,13 @@ fn space_is_given_back_under_replication_and_kills_lose_nothing() {
         collector.join().expect("the collector ends with its connection");
         replica.start_again();
     }
-    let (moments, written) = writer.finish();
-    assert!(moments.len() > 1, "{} moments are too few to say something", moments.len());
-    ledger::assert_exactly_once(&primary, &replica, &moments, written);
+    let written = writer.finish();
+    assert!(written.moments.len() > 1, "{} moments are too few to say something", written.moments.len());
+    ledger::assert_exactly_once(&primary, &replica, &written);
     replica.db().execute("SELECT dolt_gc()");
-    ledger::assert_exactly_once(&primary, &replica, &moments, written);
+    ledger::assert_exactly_once(&primary, &replica, &written);
     replica.kill();
     replica.start_again();
-    ledger::assert_exactly_once(&primary, &replica, &moments, written);
+    ledger::assert_exactly_once(&primary, &replica, &written);
     ledger::assert_whole(replica);
 }

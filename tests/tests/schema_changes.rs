@@ -1,7 +1,7 @@
 //! Definitions that come from the primary: taken over whole when a table is created, and followed command by command where DDL capture is installed. What psql shows
 //! of a table there and here is the same.
 
-use std::process::{Command, Output};
+use std::process::Command;
 
 use strandline_tests::psql::Target;
 use strandline_tests::replica::{Options, binary};
@@ -33,15 +33,6 @@ fn rows(db: &Db, table: &str) -> Vec<String> {
     let mut rows = db.lines(&format!("SELECT * FROM {table}"));
     rows.sort();
     rows
-}
-
-fn check_command(replica: &Replica, option: &str) -> Output {
-    Command::new(binary()).args(["check", "--config", replica.config_file().to_str().unwrap(), option]).output().unwrap()
-}
-
-fn install(replica: &Replica) {
-    let output = check_command(replica, "--install-ddl-capture");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 const TYPES: &str = "
@@ -247,10 +238,10 @@ fn captured_commands_are_followed_to_the_letter() {
     source.execute(TABLES);
     source.execute("CREATE PUBLICATION strandline FOR ALL TABLES");
     let mut replica = Replica::start(Some(&primary), &Options::default());
-    install(&replica);
+    replica.install_ddl_capture();
     replica.catch_up(&primary, &source);
     // Once more keeps the key, so what was captured before is still believed.
-    install(&replica);
+    replica.install_ddl_capture();
     let (here, there) = (replica.target(), primary.target());
     let steps: &[(&str, &[&str])] = &[
         (
@@ -322,7 +313,7 @@ fn captured_commands_are_followed_to_the_letter() {
     assert_eq!((described(&here, &["c"]), rows(&replica.db(), "c")), (described(&there, &["c"]), rows(&source, "c")));
     assert_eq!(replica.complaints(), [""; 0]);
     // Removed, nothing is left of it, and tables are followed as before.
-    assert!(check_command(&replica, "--remove-ddl-capture").status.success());
+    assert!(replica.check("--remove-ddl-capture").status.success());
     assert_eq!(source.value("SELECT count(*) FROM pg_namespace WHERE nspname = 'strandline'"), "0");
     assert_eq!(source.value("SELECT count(*) FROM pg_event_trigger"), "0");
     source.execute("ALTER TABLE c ADD COLUMN d int; INSERT INTO c (id, d) VALUES (2, 2)");
@@ -330,7 +321,7 @@ fn captured_commands_are_followed_to_the_letter() {
     assert_eq!(rows(&replica.db(), "c"), rows(&source, "c"));
     assert_eq!(replica.complaints(), [""; 0]);
     // What no catalog and no statement tells stops replication, and goes on when the values were put here.
-    install(&replica);
+    replica.install_ddl_capture();
     source.execute("ALTER TABLE c ADD COLUMN s serial");
     let db = replica.db();
     wait_until(|| db.value("SELECT state FROM pg_stat_subscription") == "failed", || replica.log());
@@ -358,7 +349,7 @@ fn only_the_trigger_is_believed_and_it_never_fails_a_command() {
          CREATE ROLE other LOGIN PASSWORD 'secret'; GRANT ALL ON SCHEMA public TO other; CREATE TABLE log (line text)",
     );
     let replica = Replica::start(Some(&primary), &Options::default());
-    install(&replica);
+    replica.install_ddl_capture();
     let oid = source.value("SELECT 't'::regclass::oid");
     let other = Db::connect(&format!("host=127.0.0.1 port={} user=other password=secret dbname=postgres", primary.port())).unwrap();
     // Who may not read the key, and what is not published.
@@ -432,9 +423,9 @@ fn only_the_trigger_is_believed_and_it_never_fails_a_command() {
     let told = Command::new(binary()).args(["check", "--config", follower.config_file().to_str().unwrap()]).output().unwrap();
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
     assert!(told.contains("its key cannot be read") && told.contains("GRANT SELECT ON strandline.ddl_key TO \"follower\""), "{told}");
-    let refused = check_command(&follower, "--install-ddl-capture");
+    let refused = follower.check("--install-ddl-capture");
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("superuser"), "{refused:?}");
-    let script = String::from_utf8(check_command(&follower, "--print-ddl-capture").stdout).unwrap();
+    let script = String::from_utf8(follower.check("--print-ddl-capture").stdout).unwrap();
     assert!(script.starts_with("BEGIN;"), "{script}");
     primary.target().run(&script, &[]);
     assert_eq!(source.value("SELECT has_table_privilege('follower', 'strandline.ddl_key', 'SELECT')"), "t");
