@@ -44,7 +44,8 @@ $(OTHER_VERSIONS:%=postgres-%): postgres-%:
 
 # What every version has; `primaries` is written for all of them.
 $(OTHER_VERSIONS:%=test-%): test-%: setup postgres-%
-	STRANDLINE_TEST_PG=$* $(CARGO) test -p strandline-tests --test primaries --test guide --test copy_kills --test connection_strings --test replication_status
+	STRANDLINE_TEST_PG=$* $(CARGO) test -p strandline-tests --test primaries
+	STRANDLINE_TEST_PG=$* $(CARGO) test -p strandline-tests --test copy_kills cut_off
 
 build: setup
 	$(CARGO) build --release --bin strandline

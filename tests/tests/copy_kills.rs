@@ -47,6 +47,7 @@ fn an_initial_copy_that_is_cut_off_is_made_again_and_leaves_nothing() {
     // Which moments a copy has, and about how long they take.
     let mut replica = Replica::start(Some(&primary), &Options::default());
     let begun = Instant::now();
+    wait_until(|| replica.log().contains("initial copy complete"), || format!("the copy to end:\n{}", replica.log()));
     replica.catch_up(&primary, &source);
     let whole = begun.elapsed();
     replica.stop();
@@ -56,11 +57,21 @@ fn an_initial_copy_that_is_cut_off_is_made_again_and_leaves_nothing() {
     let count = campaign_count(6, 100) as u32;
     // Before version 12 the slot is there while the tables are copied.
     let slot_is_last = primary.major_version() >= 12;
+    let mut copied_tables = 0;
+    let count_copied = |replica: &Replica| replica.log().matches("copying table=").count();
     let mut replica = Replica::prepare(Some(&primary), &Options::default());
     replica.start_again();
     for cut in 0..count {
         let source = primary.db();
+        if !slot_is_last {
+            // What is cut off while the slot is made is for the user to settle.
+            wait_until(
+                || count_copied(&replica) > copied_tables || replica.log().contains("initial copy complete"),
+                || format!("the copy to begin:\n{}", replica.log()),
+            );
+        }
         let_pass(whole * (cut % 6) / 6);
+        copied_tables = count_copied(&replica);
         if cut % 2 == 0 {
             replica.kill();
             if slot_is_last && slots(&source) == ["strandline"] {
@@ -90,6 +101,7 @@ fn an_initial_copy_that_is_cut_off_is_made_again_and_leaves_nothing() {
     replica.catch_up(&primary, &source);
     assert_equal(&replica.db(), &source);
     assert_eq!(slots(&source), ["strandline"]);
+    assert_eq!(replica.log().contains("dropping the slot of an initial copy that was cut off"), !slot_is_last);
     replica.stop();
 }
 

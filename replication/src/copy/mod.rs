@@ -9,8 +9,8 @@
 //!
 //! A crash before 3 leaves nothing on the primary, and the copy begins again with a new snapshot.
 //!
-//! Before version 12 slots cannot be copied: there, the slot of 1 is the lasting one. That it is ours and has no copy yet is written down before it is made, and a slot
-//! that is found so is dropped, whether after a crash or an error. Tables that a subscription gets later are copied by the
+//! Before version 12 slots cannot be copied: there, the slot of 1 is the lasting one. That it is ours and has no copy yet is written down, with the place where it
+//! starts, and a slot that is found so is dropped, whether after a crash or an error. Tables that a subscription gets later are copied by the
 //! same workers (`subscribed`).
 //!
 //! `plan`: which tables, in which parts; `workers`: connections that copy them in parallel; `rows`: the formats of COPY; `progress`: how far it has come.
@@ -86,6 +86,10 @@ async fn copy_on_lasting_slot(context: &Arc<Context>, connection: &mut Connectio
     context.records.set_slot_to_make(Some(&SlotToMake { system_id: source.system_id.clone(), after }))?;
     context.store.sync()?;
     let slot = connection.create_exporting_slot(name).await.map_err(made_meanwhile)?;
+    // From here on it is known by the place where it starts, and by that it may be dropped.
+    let made = SlotToMake { system_id: source.system_id.clone(), after: slot.consistent_point };
+    context.records.set_slot_to_make(Some(&made))?;
+    context.store.sync()?;
     let copied = match copy_on(context, connection.server_major_version(), &slot).await {
         Ok(copied) => copied,
         Err(error) => {
@@ -104,6 +108,8 @@ async fn copy_on_lasting_slot(context: &Arc<Context>, connection: &mut Connectio
 }
 
 /// Drops a slot that was made for a copy that came to nothing. Returns the slot if it is another one.
+/// # Errors
+/// `Setup` where the copy was cut off before the slot was known: it may be somebody else's, made since.
 pub(crate) async fn drop_abandoned_slot(
     context: &Context,
     connection: &mut Connection,
@@ -111,21 +117,24 @@ pub(crate) async fn drop_abandoned_slot(
     slot: Option<SlotInfo>,
 ) -> Result<Option<SlotInfo>> {
     let name = &context.config.slot_name;
-    let made = context
-        .records
-        .slot_to_make()?
-        .filter(|made| source.phase == Phase::Copying && source.slot_name == *name && made.system_id == source.system_id);
+    let made = context.records.slot_to_make()?;
+    let made = made.filter(|made| source.phase == Phase::Copying && source.slot_name == *name && made.system_id == source.system_id);
     match (slot, made) {
         // Who asked for it is gone, but the primary is still at it.
         (Some(slot), Some(_)) if slot.confirmed_flush.is_none() => {
             let source = std::io::Error::other(format!("replication slot \"{name}\" is being made"));
             Err(Error::Connection { action: "use the replication slot", source })
         }
-        (Some(slot), Some(made)) if slot.logical && slot.confirmed_flush >= Some(made.after) => {
+        (Some(slot), Some(made)) if !slot.active && slot.confirmed_flush == Some(made.after) => {
             tracing::info!(slot = %name, "dropping the slot of an initial copy that was cut off");
             connection.drop_slot(name).await?;
             Ok(None)
         }
+        (Some(_), Some(_)) => Err(Error::Setup(format!(
+            "the initial copy was cut off while replication slot \"{name}\" was made, and whether the slot that is there now is that one is not known; if \
+             nobody else uses it, drop it on the primary (SELECT pg_drop_replication_slot({})) and restart",
+            quote_literal(name)
+        ))),
         (slot, _) => Ok(slot),
     }
 }
