@@ -145,6 +145,9 @@ fn a_synchronous_standby_confirms_what_is_prepared() {
     db.execute("ALTER SYSTEM SET synchronous_standby_names = 'strandline'");
     db.execute("SELECT pg_reload_conf()");
     wait_until(|| db.value("SELECT sync_state FROM pg_stat_replication") == "sync", || "a synchronous standby".into());
+    // What `sync_state` tells is this session's setting. Commits wait once the checkpointer has seen it, too: before it takes up the second request.
+    db.execute("CHECKPOINT");
+    db.execute("CHECKPOINT");
     // Each of these waits for us.
     prepare(&db, "waits", "INSERT INTO t VALUES (1, 'a')");
     db.execute("INSERT INTO u VALUES (1, 'ok')");

@@ -157,6 +157,9 @@ fn a_definition_is_read_when_the_transaction_is_visible() {
     source.execute("SELECT pg_reload_conf()");
     let writer = primary.db();
     wait_until(|| writer.value("SHOW synchronous_standby_names") == "nobody", || "the setting".into());
+    // Commits wait once the checkpointer has seen it, too: before it takes up the second request.
+    writer.execute("CHECKPOINT");
+    writer.execute("CHECKPOINT");
     let writing = std::thread::spawn(move || writer.execute("ALTER TABLE t RENAME COLUMN id TO key; INSERT INTO t VALUES (2, 'b')"));
     let asks = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'strandline' AND query LIKE '%pg_current_snapshot%'";
     wait_until(|| source.value(asks) == "t", || "the replica to wait for the transaction".into());
