@@ -124,6 +124,8 @@ fn a_table_that_was_filled_before_it_was_published_is_copied_first() {
     source.execute("INSERT INTO u VALUES (1002); INSERT INTO t VALUES (2)");
     replica.catch_up(&primary, &source);
     let db = replica.db();
+    // It joins beside the stream.
+    wait_until(|| db.value("SELECT count(*) FROM pg_subscription_rel WHERE srsubstate = 'r'") == "2", || replica.log());
     assert_eq!(db.lines("SELECT count(*), min(id), max(id) FROM u"), ["992|11|1002"]);
     assert_eq!(lines(&db, "t"), ["1", "2"]);
     assert_eq!(db.lines("SELECT srrelid::regclass, srsubstate FROM pg_subscription_rel ORDER BY 1"), ["t|r", "u|r"]);

@@ -22,11 +22,17 @@ fn crash_by_walsender(primary: &Primary) -> bool {
     let Ok(db) = Db::connect(&primary.conninfo()) else { return false };
     let senders = db.try_rows("SELECT pid FROM pg_stat_replication LIMIT 1").unwrap_or_default();
     let Some(pid) = senders.into_iter().flatten().flatten().next() else { return false };
-    Command::new("kill").args(["-KILL", &pid]).status().is_ok_and(|status| status.success())
+    if !Command::new("kill").args(["-KILL", &pid]).status().is_ok_and(|status| status.success()) {
+        return false;
+    }
+    wait_until(|| db.try_rows("SELECT 1").is_err(), || "the postmaster to notice".into());
+    true
 }
 
 /// A crash of the primary, of one kind or the other.
 fn crash(primary: &Primary, random: &mut StdRng) {
+    // It has recovered from the crash before: PostgreSQL 15 does not start again when it is stopped while it removes a temporary slot that a crash has left.
+    wait_until(|| Db::connect(&primary.conninfo()).is_ok(), || "the primary to be up".into());
     if random.random_ratio(1, 2) || !crash_by_walsender(primary) {
         primary.restart("immediate");
     }
