@@ -17,6 +17,17 @@ use strandline_tests::{Db, Primary, Replica, replica::Options, wait_until};
 /// After how many transactions the primary's tables are first looked at.
 const MOMENT_INTERVAL: u64 = 8;
 
+/// After how many kills the replica may come up with the writer, who is killed less: behind a thousand of them it would be gigabytes behind.
+const CATCH_UP_INTERVAL: usize = 20;
+
+/// Lets the replica confirm what is written by now.
+fn catch_up(primary: &Primary) {
+    wait_until(|| Db::connect(&primary.conninfo()).is_ok(), || "the primary to be up".into());
+    let db = primary.db();
+    let lsn = primary.lsn(&db);
+    primary.wait_confirmed(&db, "strandline", &lsn);
+}
+
 /// Kills our walsender with no chance to say goodbye, which the postmaster answers by ending every backend and recovering. False where there is no walsender.
 fn crash_by_walsender(primary: &Primary) -> bool {
     let Ok(db) = Db::connect(&primary.conninfo()) else { return false };
@@ -66,7 +77,10 @@ fn kills_of_either_side_lose_and_repeat_nothing() {
 
     let writer = Writer::start(&primary, seed, Definitions::All, MOMENT_INTERVAL);
     let mut random = StdRng::seed_from_u64(seed);
-    for _ in 0..ledger::campaign_count(20, 1000) {
+    for kill in 0..ledger::campaign_count(20, 1000) {
+        if kill % CATCH_UP_INTERVAL == CATCH_UP_INTERVAL - 1 {
+            catch_up(&primary);
+        }
         let_work(&mut random, &primary, &writer);
         // Either may die first, and the other while it comes back.
         let ours_first = random.random_ratio(1, 2);
