@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Shows that the rules of replication are tested: each patch of tests/broken-rules breaks one on purpose, in a checkout of its own, and the tests
+# Finds rules of replication that are not tested: each patch of tests/broken-rules breaks one on purpose, in a checkout of its own, and the tests
 # that it names must fail. scripts/broken-rules.sh [NAME...]; takes about half a minute for each.
 set -eu
 cd "$(dirname "$0")/.."
