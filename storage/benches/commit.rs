@@ -1,9 +1,10 @@
 //! Transactions as pgbench's (three updates, one insert), one commit each, through `begin_apply` and `commit` on a real disk.
 //!
-//! `STRANDLINE_BENCH_ACCOUNTS` (100,000) and `STRANDLINE_BENCH_TRANSACTIONS` (100,000) set the size; `STRANDLINE_BENCH_READERS=1` lets a
-//! reader take a snapshot every millisecond and hold it for that long. Prints transactions per second, CPU of the whole process per
-//! transaction (writer and checkpoint threads included) and by thread, bytes by kind per transaction, the time to open again after a
-//! kill, and how much longer a scan takes of old commits, cold, than of the head: of `STRANDLINE_BENCH_SCANS` (20) of them, at even distances.
+//! `STRANDLINE_BENCH_ACCOUNTS` (100,000) and `STRANDLINE_BENCH_TRANSACTIONS` (100,000) set the size; with `STRANDLINE_BENCH_SNAPSHOTS` (0) readers
+//! take that many snapshots a second, each held until the next. Prints transactions per second, CPU of the whole process per transaction
+//! (writer and checkpoint threads included) and by thread, what making the transactions costs alone (it is part of thread "main"), how much
+//! of the machine's time its host gave to others, bytes by kind per transaction, the time to open again after a kill, and how much longer a
+//! scan takes of old commits, cold, than of the head: of `STRANDLINE_BENCH_SCANS` (20) of them, at even distances.
 
 #[path = "pgbench/cpu.rs"]
 mod cpu;
@@ -52,7 +53,7 @@ fn scan(root: impl FnOnce() -> Outcome<Root>) -> Outcome<[f64; 3]> {
 fn main() -> Outcome<()> {
     let accounts = setting("STRANDLINE_BENCH_ACCOUNTS", 100_000) as i32;
     let transactions = setting("STRANDLINE_BENCH_TRANSACTIONS", 100_000);
-    let readers = setting("STRANDLINE_BENCH_READERS", 0) > 0;
+    let snapshots = setting("STRANDLINE_BENCH_SNAPSHOTS", 0);
     let folder = tempfile::tempdir()?;
     let options = || StoreOptions { group_commit_ms_max: 5, ..StoreOptions::default() };
     let store = Store::open(folder.path(), options())?;
@@ -63,20 +64,31 @@ fn main() -> Outcome<()> {
     load(&store, &branch, accounts)?;
     println!("load of {accounts} accounts: {:.2} s", started.elapsed().as_secs_f64());
 
+    let making = {
+        let before = cpu::by_thread()["main"];
+        let mut primary = Primary::new(accounts);
+        for n in 1..=transactions {
+            std::hint::black_box(primary.input(n, None));
+        }
+        (cpu::by_thread()["main"] - before) / transactions as f64
+    };
+
+    let stolen = cpu::stolen_ms();
     let (before, cpu, threads, started) = (sizes(folder.path())?, cpu_us(), cpu::by_thread(), Instant::now());
-    let done = AtomicBool::new(false);
+    let (done, shared) = (&AtomicBool::new(false), &branch);
     std::thread::scope(|scope| -> Outcome<()> {
-        if readers {
-            scope.spawn(|| {
+        if snapshots > 0 {
+            let pause = Duration::from_secs(1) / snapshots as u32;
+            scope.spawn(move || {
                 while !done.load(Ordering::Relaxed) {
-                    let _snapshot = branch.state();
-                    std::thread::sleep(Duration::from_millis(1));
+                    let _snapshot = shared.state();
+                    std::thread::sleep(pause);
                 }
             });
         }
         let mut primary = Primary::new(accounts);
         for n in 1..=transactions {
-            primary.transact(&branch, n, None)?;
+            primary.transact(shared, n, None)?;
         }
         done.store(true, Ordering::Relaxed);
         Ok(())
@@ -86,11 +98,12 @@ fn main() -> Outcome<()> {
     let count = transactions as f64;
     println!(
         "{transactions} transactions{}: {:.0}/s, {:.2} us of CPU each, checkpoints included",
-        if readers { " beside a reader's snapshots" } else { "" },
+        if snapshots > 0 { format!(" beside {snapshots} snapshots a second") } else { String::new() },
         count / seconds,
         cpu as f64 / count
     );
-    println!("us of CPU a transaction by thread: {}", cpu::since(&threads, count));
+    println!("us of CPU a transaction by thread: {}; making it is {making:.2} of main", cpu::since(&threads, count));
+    println!("time that the host gave to others: {:.0} ms of {:.0}", cpu::stolen_ms() - stolen, seconds * 1e3);
     report::print_sizes(&sizes(folder.path())?, &before, transactions);
 
     let head = branch.state().head;

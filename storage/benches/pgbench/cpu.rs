@@ -1,5 +1,7 @@
 //! What a process has computed so far, by thread.
 
+#![allow(dead_code, reason = "not every benchmark asks for all")]
+
 use std::collections::BTreeMap;
 use std::fs;
 
@@ -20,4 +22,12 @@ pub fn by_thread() -> BTreeMap<String, f64> {
 pub fn since(before: &BTreeMap<String, f64>, count: f64) -> String {
     let parts = by_thread().into_iter().map(|(name, us)| format!("{name} {:.2}", (us - before.get(&name).unwrap_or(&0.0)) / count));
     parts.collect::<Vec<_>>().join(", ")
+}
+
+/// Milliseconds, of all cores, that a virtual machine's host has given to others since it started; 0 where the system does not tell. While there
+/// are many of them, elapsed times say little.
+pub fn stolen_ms() -> f64 {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let ticks: f64 = stat.lines().next().and_then(|line| line.split_whitespace().nth(8)?.parse().ok()).unwrap_or(0.0);
+    ticks * 10.0
 }

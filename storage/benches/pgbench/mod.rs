@@ -175,24 +175,43 @@ impl Primary {
         self.random
     }
 
-    /// Makes and commits transaction `n`, on this account or on any; returns when it is durable.
-    pub fn transact(&mut self, branch: &Arc<Branch>, n: u64, aid: Option<i32>) -> Outcome<JournalPosition> {
+    /// What the source says of transaction `n`, on this account or on any.
+    pub fn input(&mut self, n: u64, aid: Option<i32>) -> Input {
         let any = (self.random() >> 33) as i32 % self.balances[0].len() as i32;
         let aid = aid.unwrap_or(any);
         let random = self.random();
         let tid = (random >> 40) as i32 % self.balances[1].len() as i32;
         let (bid, delta) = (tid / 10, ((random >> 20) % 10_000) as i32 - 5000);
-        let mut apply = branch.begin_apply(false)?;
-        for ((oid, id), balances) in [(ACCOUNTS, aid), (TELLERS, tid), (BRANCHES, bid)].into_iter().zip(&mut self.balances) {
-            let data = apply.root().table(oid).ok_or("no table")?;
-            let key = data.key_prefix(None, &[Value::Int4(id)])?;
-            let balance = &mut balances[id as usize];
+        let mut update = |at: usize, oid, id: i32| {
+            let balance = &mut self.balances[at][id as usize];
             *balance = balance.wrapping_add(delta);
             // What a replicated update brings: the whole new row, most of it as it was.
-            apply.update_columns(oid, &key, &[(1, Value::Int4(1)), (2, Value::Int4(*balance)), (3, Value::bytes([b' '; 84]))])?;
-        }
+            (oid, Value::Int4(id), [(1, Value::Int4(1)), (2, Value::Int4(*balance)), (3, Value::bytes([b' '; 84]))])
+        };
+        let updates = [update(0, ACCOUNTS, aid), update(1, TELLERS, tid), update(2, BRANCHES, bid)];
         let time = Value::Int8(800_000_000_000_000 + n as i64 * 40 - ((random >> 30) % 1000) as i64);
-        apply.insert(HISTORY, vec![Value::Int4(tid), Value::Int4(bid), Value::Int4(aid), Value::Int4(delta), time, Value::Null])?;
-        Ok(apply.commit(meta(n))?.1)
+        let inserted = vec![Value::Int4(tid), Value::Int4(bid), Value::Int4(aid), Value::Int4(delta), time, Value::Null];
+        Input { updates, inserted, meta: meta(n) }
     }
+
+    /// Makes and commits transaction `n`, on this account or on any; returns when it is durable.
+    pub fn transact(&mut self, branch: &Arc<Branch>, n: u64, aid: Option<i32>) -> Outcome<JournalPosition> {
+        let Input { updates, inserted, meta } = self.input(n, aid);
+        let mut apply = branch.begin_apply(false)?;
+        for (oid, id, columns) in updates {
+            let data = apply.root().table(oid).ok_or("no table")?;
+            let key = data.key_prefix(None, &[id])?;
+            apply.update_columns(oid, &key, &columns)?;
+        }
+        apply.insert(HISTORY, inserted)?;
+        Ok(apply.commit(meta)?.1)
+    }
+}
+
+/// What a source says of a transaction: for each update its table, its row's number and the columns; and the inserted row.
+#[allow(dead_code, reason = "not every benchmark makes them")]
+pub struct Input {
+    updates: [(Oid, Value, [(u16, Value); 3]); 3],
+    inserted: Vec<Value>,
+    meta: CommitMeta,
 }

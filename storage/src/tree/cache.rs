@@ -34,12 +34,19 @@ use crate::tree::node::Stored;
 /// doubled.
 const SWEEP_COUNT_MIN: usize = 1024;
 
+/// Buffers of leaves are kept for the next copy when they have from one to this many times [`SPARE_STEP`] bytes.
+const SPARE_CLASS_COUNT: usize = 32;
+const SPARE_STEP: usize = 1 << 10;
+/// Bytes that spare buffers may take.
+const SPARE_SIZE_MAX: usize = 4 << 20;
+
 /// The memory of a store's nodes; see the module.
 pub struct NodeCache {
     limit: usize,
     resident: AtomicUsize,
     evictable: AtomicUsize,
     queue: Mutex<Queue>,
+    spare: Mutex<Spare>,
 }
 
 #[derive(Default)]
@@ -58,7 +65,28 @@ impl fmt::Debug for NodeCache {
 impl NodeCache {
     /// `limit`: bytes of nodes that are to be in memory at most.
     pub(crate) fn new(limit: usize) -> Arc<NodeCache> {
-        Arc::new(NodeCache { limit, resident: AtomicUsize::new(0), evictable: AtomicUsize::new(0), queue: Mutex::default() })
+        let (resident, evictable) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(NodeCache { limit, resident, evictable, queue: Mutex::default(), spare: Mutex::default() })
+    }
+
+    /// A copy of a leaf's buffer, in one that another leaf has left where there is one: while readers take snapshots nearly every transaction
+    /// copies leaves and frees the copies before, and new memory costs more than the copying.
+    pub(super) fn copy(&self, buffer: &[u8]) -> Vec<u8> {
+        match self.spare.lock().take(buffer.len()) {
+            Some(mut spare) => {
+                spare.clear();
+                spare.extend_from_slice(buffer);
+                spare
+            }
+            None => buffer.to_vec(),
+        }
+    }
+
+    /// Takes the buffer of a leaf that nobody looks at any more.
+    pub(super) fn give_back(&self, buffer: Vec<u8>) {
+        let refused = self.spare.lock().put(buffer, SPARE_SIZE_MAX.min(self.limit / 64));
+        // Freed without the lock.
+        drop(refused);
     }
 
     pub(crate) fn limit(&self) -> usize {
@@ -120,6 +148,39 @@ impl NodeCache {
                 queue.slots.push_back(slot);
             }
         }
+    }
+}
+
+/// Buffers without a leaf, by the whole steps of their capacity.
+#[derive(Default)]
+struct Spare {
+    by_class: [Vec<Vec<u8>>; SPARE_CLASS_COUNT],
+    size: usize,
+}
+
+impl Spare {
+    fn class(capacity: usize) -> Option<usize> {
+        (1..=SPARE_CLASS_COUNT).contains(&(capacity / SPARE_STEP)).then(|| capacity / SPARE_STEP - 1)
+    }
+
+    /// A buffer of at least so many bytes, and not of many more.
+    fn take(&mut self, size: usize) -> Option<Vec<u8>> {
+        // Those of a class may be anything within its step, so the class of the size itself may hold ones that are too small.
+        let class = Spare::class(size)?;
+        let near = self.by_class.iter_mut().skip(class).take(3);
+        let found = near.filter_map(|buffers| buffers.pop_if(|buffer| buffer.capacity() >= size)).next()?;
+        self.size -= found.capacity();
+        Some(found)
+    }
+
+    /// Keeps a buffer, or gives it back.
+    fn put(&mut self, buffer: Vec<u8>, size_max: usize) -> Option<Vec<u8>> {
+        let Some(class) = Spare::class(buffer.capacity()).filter(|_| self.size + buffer.capacity() <= size_max) else {
+            return Some(buffer);
+        };
+        self.size += buffer.capacity();
+        self.by_class[class].push(buffer);
+        None
     }
 }
 
@@ -206,5 +267,44 @@ impl SpillPace {
     pub fn done(&mut self, cache: &NodeCache) {
         cache.make_room();
         self.left = cache.held();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_takes_a_buffer_that_is_large_enough_and_not_much_larger() {
+        let cache = NodeCache::new(1 << 30);
+        for capacity in [500, 3 * SPARE_STEP, 3 * SPARE_STEP + 1000, 9 * SPARE_STEP, 100 * SPARE_STEP] {
+            cache.give_back(Vec::with_capacity(capacity));
+        }
+        // Neither what is below a step nor what is above the largest class was kept.
+        let kept: usize = [3 * SPARE_STEP, 3 * SPARE_STEP + 1000, 9 * SPARE_STEP].iter().sum();
+        assert_eq!(cache.spare.lock().size, kept);
+        let copy = |size: usize| {
+            let bytes: Vec<u8> = (0..size).map(|i| i as u8).collect();
+            let copied = cache.copy(&bytes);
+            assert_eq!(copied, bytes);
+            copied.capacity()
+        };
+        assert_eq!(copy(3 * SPARE_STEP + 1), 3 * SPARE_STEP + 1000);
+        // The one that is left of this class is too small by a byte.
+        assert_eq!(copy(3 * SPARE_STEP + 1), 3 * SPARE_STEP + 1);
+        assert_eq!(copy(2 * SPARE_STEP), 3 * SPARE_STEP);
+        // Much too large for this one.
+        assert_eq!(copy(4 * SPARE_STEP), 4 * SPARE_STEP);
+        assert_eq!(copy(9 * SPARE_STEP), 9 * SPARE_STEP);
+        assert_eq!(cache.spare.lock().size, 0);
+    }
+
+    #[test]
+    fn spare_buffers_have_a_limit() {
+        let cache = NodeCache::new(64 << 20);
+        for _ in 0..200 {
+            cache.give_back(Vec::with_capacity(10 << 10));
+        }
+        assert_eq!(cache.spare.lock().size, (1 << 20) / (10 << 10) * (10 << 10));
     }
 }

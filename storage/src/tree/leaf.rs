@@ -55,9 +55,19 @@ pub struct Leaf {
 /// A copy is about to be edited, so it has no address.
 impl Clone for Leaf {
     fn clone(&self) -> Self {
-        let (layout, buffer) = (self.layout.clone(), self.buffer.clone());
-        let charge = Leaf::charge(self.charge.cache(), &buffer);
-        Leaf { layout, address: OnceLock::new(), buffer, charge, ..*self }
+        let cache = self.charge.cache();
+        let buffer = cache.map_or_else(|| self.buffer.clone(), |cache| cache.copy(&self.buffer));
+        let charge = Leaf::charge(cache, &buffer);
+        let (rows, capacity, key_width) = (self.rows, self.capacity, self.key_width);
+        Leaf { layout: self.layout.clone(), address: OnceLock::new(), rows, capacity, key_width, buffer, charge }
+    }
+}
+
+impl Drop for Leaf {
+    fn drop(&mut self) {
+        if let Some(cache) = self.charge.cache() {
+            cache.give_back(std::mem::take(&mut self.buffer));
+        }
     }
 }
 

@@ -27,7 +27,7 @@ impl Leaf {
         put_u32(&mut tight.buffer, 8, self.rows);
         put_u32(&mut tight.buffer, 12, key_width as usize);
         put_u32(&mut tight.buffer, 20, length);
-        Cow::Owned(tight.buffer)
+        Cow::Owned(std::mem::take(&mut tight.buffer))
     }
 
     /// The width that all keys have, or [`KEYS_VARY`].
