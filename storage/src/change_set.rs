@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::encoding::{ByteReader, Decoded, Malformed, put_bytes, put_row, put_value, put_varint};
 use crate::id::ChunkAddress;
+use crate::key_bytes::KeyBytes;
 use crate::schema::{CatalogObject, Oid};
 use crate::value::{Row, Value};
 
@@ -46,7 +47,7 @@ pub enum RowsChange {
 /// One row's change. `key` is the encoded row key (see `TableData::row_key`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct RowChange {
-    pub key: Box<[u8]>,
+    pub key: KeyBytes,
     pub kind: RowChangeKind,
 }
 

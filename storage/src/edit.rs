@@ -20,9 +20,11 @@ mod bulk;
 mod entry_sort;
 mod load;
 mod replay;
+mod scratch;
 mod sorted;
 
 pub use load::{LoadedTable, RowLoader, SortedRun, TableLoad};
+pub(crate) use scratch::Scratch;
 
 /// Row changes after which an edit looks at the memory that nodes take: each may copy a leaf of every index.
 const CHANGES_BETWEEN_LOOKS: u32 = 32;
@@ -49,6 +51,7 @@ pub struct Edit {
     spill_pace: SpillPace,
     /// That may work on changes which come sorted.
     thread_count: usize,
+    scratch: Scratch,
 }
 
 /// A point to go back to: for savepoints and failed statements. Cheap.
@@ -81,7 +84,14 @@ impl Edit {
             changes_until_look: CHANGES_BETWEEN_LOOKS,
             spill_pace: SpillPace::default(),
             thread_count: 1,
+            scratch: Scratch::default(),
         }
+    }
+
+    /// An edit with the lists that an earlier one has left.
+    pub(crate) fn with_scratch(root: Root, mut scratch: Scratch) -> Self {
+        let changes = ChangeSet { tables: scratch.tables(), ..ChangeSet::default() };
+        Edit { changes, scratch, ..Edit::new(root) }
     }
 
     /// An edit without a change set, which cannot go back: for replay.
@@ -96,6 +106,18 @@ impl Edit {
 
     pub fn changes(&self) -> &ChangeSet {
         &self.changes
+    }
+
+    /// Buffers for the commit of this edit.
+    pub(crate) fn take_buffers(&mut self) -> (Vec<u8>, Vec<u32>) {
+        (std::mem::take(&mut self.scratch.record), std::mem::take(&mut self.scratch.row_hashes))
+    }
+
+    /// The edited root, how many rows were changed, and the lists that were filled, for the next edit. See [`Edit::seal`].
+    pub(crate) fn root_and_scratch(mut self) -> (Root, u64, Scratch) {
+        let row_count = self.changes.row_count();
+        self.scratch.keep(self.changes);
+        (self.root, row_count, self.scratch)
     }
 
     /// The edited root and what was changed. See [`Edit::seal`].
@@ -187,8 +209,7 @@ impl Edit {
         if position >= TABLES_SCANNED {
             self.positions.insert(table, position);
         }
-        // Many transactions change one row of each table.
-        self.changes.tables.push(TableChange { table, rows: RowsChange::Rows(Vec::with_capacity(1)) });
+        self.changes.tables.push(TableChange { table, rows: RowsChange::Rows(self.scratch.rows()) });
         self.snapshot_periods.push(0);
         position
     }
@@ -286,16 +307,16 @@ impl Edit {
         self.before_row_change(table)?;
         let data = table_mut(&mut self.root, table)?;
         data.shape.layout.check_row(&row)?;
-        let first = data.row_key(&row);
+        let mut key = std::mem::take(&mut self.scratch.key);
+        key.clear();
+        data.shape.append_row_key(&mut key, &row);
         // Mostly there is no equal row, and then one look at the tree is enough.
-        let key = if data.shape.key.is_none() && data.indexes.is_empty() && data.rows.insert(&first, &row)? {
-            first
-        } else {
-            let key = data.new_key(&row)?;
+        if data.shape.key.is_some() || !data.indexes.is_empty() || !data.rows.insert(&key, &row)? {
+            key = data.new_key(&row)?;
             data.insert_row(&key, &row, Unique::Now)?;
-            key
-        };
+        }
         self.record(table, &key, RowChangeKind::Inserted { new: row });
+        self.scratch.key = key;
         Ok(())
     }
 
@@ -348,16 +369,18 @@ impl Edit {
     pub fn update_columns(&mut self, table: Oid, key: &[u8], columns: &[(u16, Value)]) -> Result<bool> {
         self.before_row_change(table)?;
         let data = table_mut(&mut self.root, table)?;
-        let mut changed = Vec::with_capacity(columns.len());
-        let shape = data.shape.clone();
-        match data.rows.update(key, columns, &shape.in_keys, &mut changed)? {
+        let mut changed = self.scratch.columns();
+        let TableData { shape, rows, .. } = data;
+        match rows.update(key, columns, &shape.in_keys, &mut changed)? {
             Updated::Done => {
-                if !changed.is_empty() {
+                if changed.is_empty() {
+                    self.scratch.keep_columns(changed);
+                } else {
                     self.record(table, key, RowChangeKind::Updated { columns: changed });
                 }
                 Ok(true)
             }
-            Updated::Missing if shape.key.is_some() => Ok(false),
+            Updated::Missing if data.shape.key.is_some() => Ok(false),
             // A column of a key changes, or the table has none.
             Updated::Missing | Updated::Refused => {
                 let Some(mut row) = data.existing_key(key).ok().map(|key| data.get(&key)).transpose()?.flatten() else {

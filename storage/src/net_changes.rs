@@ -159,8 +159,9 @@ mod tests {
     use rand::{Rng, SeedableRng};
 
     use super::*;
+    use crate::key_bytes::KeyBytes;
 
-    type Rows = BTreeMap<Box<[u8]>, Row>;
+    type Rows = BTreeMap<KeyBytes, Row>;
 
     /// Applies a change set to a model; panics where it does not fit.
     fn apply(rows: &mut Rows, changes: &ChangeSet) {
@@ -185,7 +186,7 @@ mod tests {
 
     /// A change that fits the rows.
     fn change(rows: &Rows, random: &mut StdRng) -> RowChange {
-        let key: Box<[u8]> = [random.random_range(0..4u8)].into();
+        let key = KeyBytes::new(&[random.random_range(0..4u8)]);
         let value = |random: &mut StdRng| Value::Int4(random.random_range(0..3));
         let kind = match rows.get(&key) {
             None => RowChangeKind::Inserted { new: (0..3).map(|_| value(random)).collect() },
@@ -242,7 +243,7 @@ mod tests {
             [deleted(1), deleted(1)],
             [deleted(1), updated(1, 2)],
         ] {
-            let rows = kinds.into_iter().map(|kind| RowChange { key: [1].into(), kind }).collect();
+            let rows = kinds.into_iter().map(|kind| RowChange { key: KeyBytes::new(&[1]), kind }).collect();
             let mut net = NetChanges::default();
             net.add(ChangeSet { catalog: vec![], tables: vec![TableChange { table: 7, rows: RowsChange::Rows(rows) }] });
             assert_eq!(net.take(), Err(MISFIT));

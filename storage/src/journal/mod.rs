@@ -81,6 +81,8 @@ const PENDING_CHUNK_SIZE_MAX: usize = 1 << 20;
 const PENDING_BULK_SIZE_MAX: usize = 8 << 20;
 /// Committers wait while more than this is pending.
 const PENDING_LOG_SIZE_MAX: usize = 64 << 20;
+/// Batches that are kept to be filled again, unless one is much larger than a frame.
+const SPARE_BATCH_COUNT_MAX: usize = 128;
 
 /// A place in the journal: everything before it is durable once [`crate::Store::durable`] has reached it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -147,6 +149,8 @@ struct Pending {
     items: VecDeque<Item>,
     /// Handed to the writer thread; here until they are found through `places`.
     writing: Vec<Arc<LogBatch>>,
+    /// Written, to be filled again.
+    spare: Vec<LogBatch>,
     chunks: HashMap<ChunkAddress, Arc<[u8]>, AddressHash>,
     next_sequence: u64,
     log_size: usize,
@@ -177,6 +181,7 @@ enum Item {
 }
 
 /// The records of one frame to be.
+#[derive(Default)]
 struct LogBatch {
     sequence: u64,
     bytes: Vec<u8>,
@@ -262,8 +267,9 @@ impl Journal {
         };
         let was_empty = pending.items.is_empty();
         if !fits {
-            let batch =
-                LogBatch { sequence, bytes: Vec::with_capacity(size.max(LOG_FRAME_SIZE) + 256), records: Vec::new(), commits: Vec::new() };
+            let mut batch = pending.spare.pop().unwrap_or_default();
+            batch.sequence = sequence;
+            batch.bytes.reserve(size.max(LOG_FRAME_SIZE) + 256);
             pending.items.push_back(Item::Log(batch));
         }
         let Some(Item::Log(batch)) = pending.items.back_mut() else { unreachable!("BUG: the last item is a log batch") };

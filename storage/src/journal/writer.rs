@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::frame::{FrameKind, NewFrame};
 use super::places::{Place, Recent};
 use super::segment::{ChunkAt, FramesHash, LogFrameAt, SEGMENT_HEADER_SIZE, encode_header, encode_trailer, segment_path};
-use super::{Access, Core, Item, JournalPosition, LogBatch, SEGMENT_RECORD_COUNT_MAX};
+use super::{Access, Core, Item, JournalPosition, LOG_FRAME_SIZE, LogBatch, Pending, SEGMENT_RECORD_COUNT_MAX, SPARE_BATCH_COUNT_MAX};
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
 
@@ -66,7 +66,7 @@ impl Writer {
         loop {
             let Some(Group { items, next_sequence, seal }) = take_group(core, last_sync) else { return };
             last_sync = Some(Instant::now());
-            let written = self.write_group(core, &items).and_then(|()| if seal { self.seal_early(core) } else { Ok(()) });
+            let written = self.write_group(core, items).and_then(|()| if seal { self.seal_early(core) } else { Ok(()) });
             match written {
                 Ok(()) => publish(core, next_sequence, seal),
                 Err((path, error)) => {
@@ -82,7 +82,7 @@ impl Writer {
         if self.already_sealed || self.offset > SEGMENT_HEADER_SIZE as u64 { self.seal(core, &mut Placed::default()) } else { Ok(()) }
     }
 
-    fn write_group(&mut self, core: &Core, items: &[Written]) -> Result<(), (PathBuf, io::Error)> {
+    fn write_group(&mut self, core: &Core, items: Vec<Written>) -> Result<(), (PathBuf, io::Error)> {
         let mut placed = Placed::default();
         for item in items {
             let is_full = self.offset + self.buffer.len() as u64 >= core.options.segment_size
@@ -93,7 +93,7 @@ impl Writer {
             let offset = (self.offset + self.buffer.len() as u64) as u32;
             let synced = self.synced as u32;
             let frame_at = self.buffer.len();
-            match item {
+            match &item {
                 Written::Log(batch) => {
                     let record_count = batch.records.len() as u16;
                     let frame = NewFrame {
@@ -272,7 +272,17 @@ fn publish(core: &Core, next_sequence: u64, sealed: bool) {
     {
         let mut pending = core.pending.lock();
         pending.seal &= !sealed;
-        pending.writing.clear();
+        let Pending { writing, spare, .. } = &mut *pending;
+        for written in writing.drain(..) {
+            // A reader may look at it still.
+            let Some(mut batch) = Arc::into_inner(written) else { continue };
+            if spare.len() < SPARE_BATCH_COUNT_MAX && batch.bytes.capacity() <= 2 * LOG_FRAME_SIZE {
+                batch.bytes.clear();
+                batch.records.clear();
+                batch.commits.clear();
+                spare.push(batch);
+            }
+        }
         // Those put since the group was taken are still among the items.
         let mut chunks = std::mem::take(&mut pending.chunks);
         chunks.clear();

@@ -79,7 +79,14 @@ pub(crate) const CATALOG: Oid = 0;
 
 /// The hashes under which a commit with these changes is to be found, ascending.
 pub(crate) fn hashes_of(changes: &ChangeSet, source: Option<&Source>) -> Vec<u32> {
-    let mut hashes = Vec::with_capacity(changes.catalog.len() + changes.row_count() as usize + changes.tables.len() + 2);
+    let mut hashes = Vec::new();
+    put_hashes(changes, source, &mut hashes);
+    hashes
+}
+
+/// What [`hashes_of`] returns, into an empty list.
+pub(crate) fn put_hashes(changes: &ChangeSet, source: Option<&Source>, hashes: &mut Vec<u32>) {
+    hashes.reserve(changes.catalog.len() + changes.row_count() as usize + changes.tables.len() + 2);
     hashes.extend(changes.catalog.iter().map(|change| table_hash(change.oid)));
     hashes.extend(source.map(|source| xid_hash(source.xid)));
     for change in &changes.tables {
@@ -93,7 +100,6 @@ pub(crate) fn hashes_of(changes: &ChangeSet, source: Option<&Source>) -> Vec<u32
     }
     hashes.sort_unstable();
     hashes.dedup();
-    hashes
 }
 
 /// Commits that may have changed the rows asked for.

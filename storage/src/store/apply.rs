@@ -27,8 +27,8 @@ pub struct Apply {
 
 impl Apply {
     pub(crate) fn begin(cell: Arc<BranchCell>, large: bool) -> Result<Apply> {
-        let (root, before) = cell.begin_writing(large)?;
-        Ok(Apply { cell, edit: Some(Edit::new(root)), before, large })
+        let (root, before, scratch) = cell.begin_writing(large)?;
+        Ok(Apply { cell, edit: Some(Edit::with_scratch(root, scratch)), before, large })
     }
 
     /// Appends the commit to the journal and moves HEAD; the working set follows. Durable when `Store::durable`
@@ -40,8 +40,8 @@ impl Apply {
         let edit = self.edit.as_mut().expect("BUG: committed twice");
         edit.seal(&mut &*cell.shared.journal)?;
         let head = cell.head();
-        let parents: Vec<_> = head.into_iter().collect();
-        let prepared = cell.prepare(&parents, &meta, edit.changes(), CommitMode::Follow)?;
+        let buffers = edit.take_buffers();
+        let prepared = cell.prepare(head.as_slice(), &meta, edit.changes(), CommitMode::Follow, buffers)?;
         let mut guard = cell.lock_as_writer();
         let followed = guard.inner.follow(self.before.as_ref(), edit.root(), edit.changes(), CommitMode::Follow);
         let appended = followed.and_then(|followed| Ok((followed, cell.append(&prepared, &meta)?)));
@@ -54,11 +54,14 @@ impl Apply {
             }
         };
         let edit = self.edit.take().expect("BUG: committed twice");
-        let (root, changes) = edit.root_and_changes();
-        cell.shared.pace.count(changes.row_count() + 1);
+        let (root, row_count, mut scratch) = edit.root_and_scratch();
+        cell.shared.pace.count(row_count + 1);
         guard.inner.advance(head, root, followed);
+        let id = prepared.id;
+        scratch.keep_buffers(prepared.record, prepared.row_hashes);
+        guard.inner.scratch = scratch;
         guard.end_writing();
-        Ok((prepared.id, position))
+        Ok((id, position))
     }
 }
 

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use smallvec::SmallVec;
 
 use super::apply::Apply;
 use super::shared::{Shared, new_commit};
@@ -15,7 +16,7 @@ use crate::change_set::ChangeSet;
 use crate::chunk::ChunkReader;
 use crate::commit::{self, CommitMeta};
 use crate::commit_index::CommitNumber;
-use crate::edit::Edit;
+use crate::edit::{Edit, Scratch};
 use crate::error::{Error, Result};
 use crate::id::{CommitId, Lsn};
 use crate::journal::JournalPosition;
@@ -77,6 +78,8 @@ pub(crate) struct Inner {
     pub conflicts: Vec<(Oid, String, CommitId)>,
     pub applied: Lsn,
     pub deleted: bool,
+    /// Of the last transaction, for the next.
+    pub scratch: Scratch,
     writing: bool,
 }
 
@@ -109,6 +112,7 @@ impl Inner {
             conflicts: Vec::new(),
             applied: Lsn(0),
             deleted: false,
+            scratch: Scratch::default(),
             writing: false,
         }
     }
@@ -252,14 +256,14 @@ impl BranchCell {
     }
 
     /// Becomes the branch's writer; see [`Apply`]. Returns the root to edit and, where the branch is dirty, the head's root as it was.
-    pub fn begin_writing(&self, large: bool) -> Result<(Root, Option<Root>)> {
+    pub fn begin_writing(&self, large: bool) -> Result<(Root, Option<Root>, Scratch)> {
         self.shared.journal.wait_for_room();
         self.shared.pace.wait_for_memory();
         let mut inner = self.lock_for_writing()?;
         inner.writing = true;
         let before = inner.dirty.is_some().then(|| inner.root().clone());
         let root = if large { inner.root().clone() } else { inner.head_root.take().expect("BUG: two writers") };
-        Ok((root, before))
+        Ok((root, before, std::mem::take(&mut inner.scratch)))
     }
 
     /// Ends the writer's turn. `root`: the head's root, when the writer had taken it.
@@ -308,28 +312,29 @@ pub(crate) struct PreparedCommit {
     pub touched: u32,
     /// What the row index finds the commit by.
     pub row_hashes: Vec<u32>,
-    pub parents: Vec<CommitNumber>,
+    pub parents: SmallVec<[CommitNumber; 2]>,
 }
 
 impl BranchCell {
-    /// Encodes a commit of these changes on top of `parents`.
-    pub fn prepare(&self, parents: &[Head], meta: &CommitMeta, changes: &ChangeSet, mode: CommitMode) -> Result<PreparedCommit> {
+    /// Encodes a commit of these changes on top of `parents`, in these buffers, which are empty.
+    pub fn prepare(
+        &self,
+        parents: &[Head],
+        meta: &CommitMeta,
+        changes: &ChangeSet,
+        mode: CommitMode,
+        (mut record, mut row_hashes): (Vec<u8>, Vec<u32>),
+    ) -> Result<PreparedCommit> {
         let height = parents.iter().map(|p| p.height).max().unwrap_or(0) + 1;
-        let ids: Vec<CommitId> = parents.iter().map(|p| p.id).collect();
-        let mut record = Vec::with_capacity(512);
+        let ids: SmallVec<[CommitId; 2]> = parents.iter().map(|p| p.id).collect();
+        record.reserve(512);
         begin_commit(&mut record, self.number, mode);
         let commit_at = record.len();
         commit::encode(&mut record, &ids, height, meta, changes, &mut &*self.shared.journal)?;
         let id = CommitId::of(&record[commit_at..]);
         let parents = parents.iter().map(|p| p.number).collect();
-        Ok(PreparedCommit {
-            record,
-            id,
-            height,
-            touched: changes.touched_mask(),
-            row_hashes: row_index::hashes_of(changes, meta.source.as_ref()),
-            parents,
-        })
+        row_index::put_hashes(changes, meta.source.as_ref(), &mut row_hashes);
+        Ok(PreparedCommit { record, id, height, touched: changes.touched_mask(), row_hashes, parents })
     }
 
     /// Appends a prepared commit and returns the head that it makes.
@@ -431,7 +436,7 @@ impl Branch {
         }
         edit.seal(&mut &*shared.journal)?;
         let head = inner.head.expect("BUG: a branch without a commit");
-        let prepared = cell.prepare(&[head], &meta, edit.changes(), CommitMode::Follow)?;
+        let prepared = cell.prepare(&[head], &meta, edit.changes(), CommitMode::Follow, Default::default())?;
         let before = inner.dirty.is_some().then(|| inner.root().clone());
         let (root, changes) = edit.root_and_changes();
         let followed = inner.follow(before.as_ref(), &root, &changes, CommitMode::Follow)?;
@@ -528,7 +533,7 @@ impl Branch {
             (vec![head], inner.root().clone())
         };
         let changes = Root::diff_to_changes(&from, &staged, &mut &*shared.journal)?;
-        let prepared = cell.prepare(&parents, &meta, &changes, CommitMode::Staged)?;
+        let prepared = cell.prepare(&parents, &meta, &changes, CommitMode::Staged, Default::default())?;
         let followed = inner.follow(None, &staged, &changes, CommitMode::Staged)?;
         let (position, head) = cell.append(&prepared, &meta)?;
         shared.pace.count(changes.row_count() + 1);

@@ -144,10 +144,10 @@ impl Store {
         let mut root = Root::empty_in(&shared.chunks());
         root.apply(&objects, &shared.chunks())?;
         let meta = |message: &str| CommitMeta { message: message.into(), ..meta.clone() };
-        let first = cell.prepare(&[], &meta("Initialize data repository"), &objects, CommitMode::Follow)?;
+        let first = cell.prepare(&[], &meta("Initialize data repository"), &objects, CommitMode::Follow, Default::default())?;
         // Numbers of parents are known when they are appended.
         let parent = Head { id: first.id, number: 0, height: first.height };
-        let second = cell.prepare(&[parent], &meta("CREATE DATABASE"), &ChangeSet::default(), CommitMode::Follow)?;
+        let second = cell.prepare(&[parent], &meta("CREATE DATABASE"), &ChangeSet::default(), CommitMode::Follow, Default::default())?;
         let head = {
             let mut index = shared.index.write();
             let entry = |commit: &PreparedCommit| new_commit(commit.id, commit.height, &meta(""), commit.touched);

@@ -3,9 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
+use crate::key_bytes::KeyBytes;
 use crate::tree::boundary::{FANOUT_TARGET, Rule, inner_rule};
 use crate::tree::leaf::{Leaf, grown};
-use crate::tree::node::{Child, Inner, KeyBytes, Node, Slot, Source};
+use crate::tree::node::{Child, Inner, Node, Slot, Source};
 use crate::tree::{KEY_SIZE_MAX, LEAF_SIZE_MAX, Tree, first_key};
 use crate::value::{Row, Value};
 

@@ -44,6 +44,7 @@ use std::sync::Arc;
 use crate::chunk::{ChunkReader, ChunkWriter};
 use crate::error::{Error, Result};
 use crate::id::ChunkAddress;
+use crate::key_bytes::KeyBytes;
 use crate::value::{Row, Value};
 
 #[cfg(test)]
@@ -61,7 +62,7 @@ pub use verify::TreeSize;
 
 use boundary::{LEAF_TARGET_MAX, LEAF_TARGET_MIN, Rule};
 pub(crate) use node::chunks_below;
-use node::{Child, KeyBytes, Node, NodeRef, Slot, Source};
+use node::{Child, Node, NodeRef, Slot, Source};
 
 /// The longest key, PostgreSQL's limit for an index row being lower.
 pub const KEY_SIZE_MAX: usize = 64 * 1024;

@@ -8,7 +8,6 @@
 //! | 4 | 4 | number of rows that leaves of this tree are aimed at |
 //! | 8 | | per child: rows in it (u64), its address (32), length of its first key (u32), the key |
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -17,6 +16,7 @@ use parking_lot::Mutex;
 use crate::chunk::ChunkReader;
 use crate::error::{Error, Result};
 use crate::id::ChunkAddress;
+use crate::key_bytes::KeyBytes;
 use crate::tree::boundary::{FANOUT_TARGET, LEAF_TARGET_MAX, LEAF_TARGET_MIN};
 use crate::tree::cache::{Charge, Evictable, NodeCache};
 use crate::tree::layout::Layout;
@@ -511,47 +511,6 @@ pub(crate) fn target_of(bytes: &[u8]) -> Option<u32> {
     let at = if *bytes.first()? == 0 { 16 } else { 4 };
     let target = u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?);
     (LEAF_TARGET_MIN..=LEAF_TARGET_MAX).contains(&target).then_some(target)
-}
-
-const INLINE_MAX: usize = 22;
-
-/// A key that needs no allocation when it is short.
-#[derive(Clone)]
-pub(crate) enum KeyBytes {
-    Inline { length: u8, bytes: [u8; INLINE_MAX] },
-    Heap(Box<[u8]>),
-}
-
-impl KeyBytes {
-    pub fn new(key: &[u8]) -> Self {
-        if key.len() <= INLINE_MAX {
-            let mut bytes = [0; INLINE_MAX];
-            bytes[..key.len()].copy_from_slice(key);
-            KeyBytes::Inline { length: key.len() as u8, bytes }
-        } else {
-            KeyBytes::Heap(key.into())
-        }
-    }
-
-    fn heap_size(&self) -> usize {
-        match self {
-            KeyBytes::Inline { .. } => 0,
-            KeyBytes::Heap(bytes) => bytes.len(),
-        }
-    }
-
-    pub fn as_slice(&self) -> &[u8] {
-        match self {
-            KeyBytes::Inline { length, bytes } => &bytes[..usize::from(*length)],
-            KeyBytes::Heap(bytes) => bytes,
-        }
-    }
-}
-
-impl fmt::Debug for KeyBytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:02x?}", self.as_slice())
-    }
 }
 
 #[cfg(test)]

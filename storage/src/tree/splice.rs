@@ -13,11 +13,12 @@ use std::sync::Arc;
 
 use crate::chunk::{ChunkReader, ChunkWriter};
 use crate::error::{Error, Result};
+use crate::key_bytes::KeyBytes;
 use crate::tree::boundary::{Rule, inner_rule};
 use crate::tree::edit::{check_key, check_leaf_size, leaf_child};
 use crate::tree::layout::Layout;
 use crate::tree::leaf::Leaf;
-use crate::tree::node::{Child, Inner, KeyBytes, Node, NodeRef, Slot, Source};
+use crate::tree::node::{Child, Inner, Node, NodeRef, Slot, Source};
 use crate::tree::{LEAF_SIZE_MAX, Tree, write_slot};
 use crate::value::Value;
 

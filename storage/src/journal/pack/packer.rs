@@ -1,12 +1,10 @@
 //! From records to streams.
 
-use std::fmt::Write;
-
 use super::memory::{Memory, Slot};
 use super::model::{self, Coder, Form};
 use super::{PLAIN, join};
 use crate::encoding::{BYTES_SHORT, ByteReader, Decoded, Malformed, put_varint, put_zigzag};
-use crate::id::{CommitId, Lsn};
+use crate::id::CommitId;
 use crate::schema::Oid;
 
 /// How a key lies in the streams.
@@ -126,6 +124,40 @@ impl<'a> Packer<'a> {
             self.put(number, guess);
         }
     }
+
+    /// Whether the template of the message before, filled in, is this message.
+    fn is_message_of_template(&self) -> bool {
+        let (mut message, mut template) = (self.message, &self.template[..]);
+        while let Some(at) = template.iter().position(|byte| matches!(*byte, XID | LSN)) {
+            let text = if template[at] == LSN { &self.texts.lsn } else { &self.texts.xid };
+            let Some(rest) = message.strip_prefix(&template[..at]).and_then(|rest| rest.strip_prefix(text.as_bytes())) else {
+                return false;
+            };
+            (message, template) = (rest, &template[at + 1..]);
+        }
+        message == template
+    }
+
+    fn find_template(&mut self) {
+        self.template.clear();
+        let mut rest = self.message;
+        while let Some((first, after)) = rest.split_first() {
+            // Both begin with a digit of base 16.
+            if !first.is_ascii_hexdigit() {
+                self.template.push(*first);
+                rest = after;
+            } else if let Some(after) = rest.strip_prefix(self.texts.lsn.as_bytes()) {
+                self.template.push(LSN);
+                rest = after;
+            } else if let Some(after) = rest.strip_prefix(self.texts.xid.as_bytes()) {
+                self.template.push(XID);
+                rest = after;
+            } else {
+                self.template.push(*first);
+                rest = after;
+            }
+        }
+    }
 }
 
 impl Coder for Packer<'_> {
@@ -211,23 +243,8 @@ impl Coder for Packer<'_> {
             return Ok(());
         };
         self.texts.set(lsn, xid);
-        self.template.clear();
-        let mut rest = self.message;
-        while let Some((first, after)) = rest.split_first() {
-            // Both begin with a digit of base 16.
-            if !first.is_ascii_hexdigit() {
-                self.template.push(*first);
-                rest = after;
-            } else if let Some(after) = rest.strip_prefix(self.texts.lsn.as_bytes()) {
-                self.template.push(LSN);
-                rest = after;
-            } else if let Some(after) = rest.strip_prefix(self.texts.xid.as_bytes()) {
-                self.template.push(XID);
-                rest = after;
-            } else {
-                self.template.push(*first);
-                rest = after;
-            }
+        if !self.is_message_of_template() {
+            self.find_template();
         }
         self.structure.push(MESSAGE_TEMPLATE);
         put_varint(&mut self.structure, self.template.len() as u64);
@@ -284,7 +301,42 @@ impl SourceTexts {
     pub fn set(&mut self, lsn: i64, xid: i64) {
         self.lsn.clear();
         self.xid.clear();
-        let written = write!(self.lsn, "{}", Lsn(lsn as u64)).and_then(|()| write!(self.xid, "{}", xid as u64));
-        written.expect("BUG: a string takes any text");
+        // Written by hand: the formatter would take a tenth of a transaction's packing.
+        put_digits(&mut self.lsn, lsn as u64 >> 32, 16);
+        self.lsn.push('/');
+        put_digits(&mut self.lsn, lsn as u64 & 0xFFFF_FFFF, 16);
+        put_digits(&mut self.xid, xid as u64, 10);
+    }
+}
+
+/// Appends a number's digits, in upper case, without zeros before them.
+fn put_digits(out: &mut String, mut number: u64, base: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789ABCDEF"[(number % base) as usize];
+        number /= base;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend(digits[at..].iter().map(|digit| char::from(*digit)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Lsn;
+
+    #[test]
+    fn coordinates_are_written_as_they_are_shown() {
+        let mut texts = SourceTexts::default();
+        for shift in 0..64 {
+            for number in [(1u64 << shift) - 1, 1 << shift, 0xDEAD_BEEF_0000_1234 >> shift] {
+                texts.set(number as i64, number as i64);
+                assert_eq!((texts.lsn.as_str(), texts.xid.as_str()), (&*Lsn(number).to_string(), &*number.to_string()));
+            }
+        }
     }
 }

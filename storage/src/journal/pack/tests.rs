@@ -7,6 +7,7 @@ use crate::chunk::MemoryChunks;
 use crate::commit::{self, CommitMeta, Identity, Source};
 use crate::encoding::put_bytes;
 use crate::id::{ChunkAddress, Lsn, Timestamp};
+use crate::key_bytes::KeyBytes;
 use crate::record::{CommitMode, Record, StoredChangeSet, begin_commit};
 use crate::schema::{Catalog, Oid};
 use crate::table::row_hash;
@@ -94,7 +95,7 @@ fn meta(n: u64) -> CommitMeta {
     }
 }
 
-fn int_key(n: i32) -> Box<[u8]> {
+fn int_key(n: i32) -> KeyBytes {
     [&[1][..], &(n ^ i32::MIN).to_be_bytes()].concat().into()
 }
 
