@@ -51,8 +51,9 @@ SELECT pg_replication_origin_create('elsewhere');
 /// Those beside the tables of `sample`.
 const OWN_TABLES: [&str; 7] = ["ledger", "parent", "child", "shifting", "long0", "long1", "two_phase"];
 
-/// So many tables join while the load runs.
-const JOINING_MAX: usize = 4;
+/// So many tables join soon; the next one each after more steps than the one before.
+const JOINING_SOON: usize = 4;
+const JOINING_STEPS: u64 = 400;
 
 /// So many small transactions are prepared at a time.
 const PREPARED_MAX: usize = 3;
@@ -139,6 +140,9 @@ pub struct Mixed {
     /// A table that is leaving, if the command came through.
     leaving: Option<(String, Picture)>,
     joined_count: usize,
+    step_count: u64,
+    /// How often each kind of transaction came through.
+    kinds: BTreeMap<&'static str, u64>,
 }
 
 impl Mixed {
@@ -155,6 +159,8 @@ impl Mixed {
             left: BTreeMap::new(),
             leaving: None,
             joined_count: 0,
+            step_count: 0,
+            kinds: BTreeMap::new(),
         }
     }
 
@@ -202,17 +208,43 @@ impl Mixed {
     /// # Errors
     /// `Gone`; `Refused` for what is a mistake of the load.
     pub fn step(&mut self) -> Outcome<bool> {
-        match self.random.random_range(0..100) {
-            0..=39 => self.rows(),
-            40..=45 => self.origin(),
-            46..=51 => self.nothing(),
-            52..=56 => self.truncate(),
-            57..=62 => self.shift(),
-            63..=84 => self.long(),
-            85..=93 => self.two_phase(),
-            94 => self.join_or_leave(),
-            _ => self.joined_rows(),
+        self.step_count += 1;
+        let (kind, done) = match self.random.random_range(0..100) {
+            0..=39 => ("rows", self.rows()),
+            40..=45 => ("of an origin", self.origin()),
+            46..=51 => ("nothing", self.nothing()),
+            52..=56 => ("truncated", self.truncate()),
+            57..=62 => ("definitions", self.shift()),
+            // These tell by themselves what they were.
+            63..=84 => return self.long(),
+            85..=93 => return self.two_phase(),
+            94 => return self.join_or_leave(),
+            _ => ("joined rows", self.joined_rows()),
+        };
+        if done.is_ok() {
+            self.note(kind);
         }
+        done
+    }
+
+    fn note(&mut self, kind: &'static str) {
+        *self.kinds.entry(kind).or_default() += 1;
+    }
+
+    /// How many transactions of each kind came through, and how many tables joined and left.
+    pub fn kinds(&self) -> &BTreeMap<&'static str, u64> {
+        &self.kinds
+    }
+
+    /// How many bytes of the primary's log the slowest slot has not confirmed.
+    ///
+    /// # Errors
+    /// As of [`Mixed::step`].
+    pub fn lag(&self) -> Outcome<u64> {
+        const SQL: &str =
+            "SELECT coalesce(max(pg_current_wal_lsn() - confirmed_flush_lsn), 0) FROM pg_replication_slots WHERE NOT temporary";
+        let rows = self.main()?.try_rows(SQL).map_err(failure)?;
+        Ok(rows.into_iter().flatten().flatten().next().and_then(|lag| lag.parse().ok()).unwrap_or(0))
     }
 
     /// Ends what is open, so that all can be compared.
@@ -318,11 +350,14 @@ impl Mixed {
     }
 
     fn nothing(&mut self) -> Outcome<bool> {
-        let sql = match self.random.random_range(0..5) {
+        let sql = match self.random.random_range(0..6) {
             0 => "BEGIN; SELECT txid_current(); COMMIT",
             1 => "INSERT INTO unpublished VALUES (1)",
             2 => "BEGIN; INSERT INTO parent (v) SELECT repeat('undone', 100) FROM generate_series(1, 200); ROLLBACK",
             3 => "BEGIN; SELECT id FROM parent LIMIT 3 FOR UPDATE; SELECT txid_current(); COMMIT",
+            // Without the list of running transactions that this writes, and that a primary which crashes every second never writes by itself, decoding begins
+            // ever further back.
+            4 => "CHECKPOINT",
             _ => "SELECT pg_logical_emit_message(false, 'strandline', repeat('x', 5000))",
         };
         self.run(sql)?;
@@ -391,6 +426,7 @@ impl Mixed {
             let word = if end < 7 { "COMMIT" } else { "ROLLBACK" };
             run(&format!("{word} PREPARED '{name}'"))?;
             long.is_prepared = false;
+            self.note(if word == "COMMIT" { "long, prepared and committed" } else { "long, prepared and rolled back" });
             return Ok(word == "COMMIT");
         }
         if !long.is_open {
@@ -416,20 +452,20 @@ impl Mixed {
             return Ok(false);
         }
         long.is_open = false;
-        match end {
+        let (kind, is_committed) = match end {
             0 | 1 => {
                 run("ROLLBACK")?;
-                Ok(false)
+                ("long, rolled back", false)
             }
             2..=4 => {
                 run(&format!("{signed}; PREPARE TRANSACTION '{name}'"))?;
                 long.is_prepared = true;
-                Ok(false)
+                return Ok(false);
             }
             // What others could not read past comes together with the end.
             5 => {
                 run(&format!("TRUNCATE {name}; {}; {signed}; COMMIT", insert(base)))?;
-                Ok(true)
+                ("long, truncated", true)
             }
             6 if self.definitions == Definitions::All => {
                 run(&format!(
@@ -437,13 +473,15 @@ impl Mixed {
                      ALTER TABLE {name} DROP COLUMN extra; {signed}; COMMIT",
                     insert(base)
                 ))?;
-                Ok(true)
+                ("long, with definitions", true)
             }
             _ => {
                 run(&format!("{signed}; COMMIT"))?;
-                Ok(true)
+                ("long, committed", true)
             }
-        }
+        };
+        self.note(kind);
+        Ok(is_committed)
     }
 
     fn two_phase(&mut self) -> Outcome<bool> {
@@ -464,6 +502,7 @@ impl Mixed {
         let word = if self.one_in(3) { "ROLLBACK" } else { "COMMIT" };
         self.run(&format!("{word} PREPARED 'small{gid}'"))?;
         self.prepared.retain(|n| *n != gid);
+        self.note(if word == "COMMIT" { "prepared and committed" } else { "prepared and rolled back" });
         Ok(word == "COMMIT")
     }
 
@@ -475,7 +514,8 @@ impl Mixed {
             self.leaving = Some((table.clone(), picture));
             self.run(&format!("ALTER PUBLICATION strandline DROP TABLE {table}"))?;
             self.left.extend(self.leaving.take());
-        } else if self.joined_count < JOINING_MAX {
+            self.note("tables that left");
+        } else if self.joined_count < JOINING_SOON + (self.step_count / JOINING_STEPS).isqrt() as usize {
             let table = format!("join{}", self.joined_count);
             self.joined_count += 1;
             self.run(&format!(
@@ -483,6 +523,7 @@ impl Mixed {
             ))?;
             self.run(&format!("ALTER PUBLICATION strandline ADD TABLE {table}"))?;
             self.joined.push(table);
+            self.note("tables that joined");
             return self.joined_rows();
         }
         Ok(false)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::db::Db;
-use crate::{free_port, wait_until};
+use crate::{free_port, wait_while_moving};
 
 pub const PASSWORD: &str = "primary's \"password\"";
 
@@ -203,11 +203,22 @@ impl Primary {
 
     /// Waits until our slot has confirmed everything up to `lsn`.
     pub fn wait_confirmed(&self, db: &Db, slot: &str, lsn: &str) {
-        let sql =
+        self.wait_confirmed_or(db, slot, lsn, || format!("{:?}", db.lines("SELECT * FROM pg_replication_slots")));
+    }
+
+    /// As [`Primary::wait_confirmed`]; `explain` tells more where that does not come.
+    pub(crate) fn wait_confirmed_or(&self, db: &Db, slot: &str, lsn: &str, explain: impl Fn() -> String) {
+        let confirmed =
             format!("SELECT coalesce(bool_or(confirmed_flush_lsn >= '{lsn}'), false) FROM pg_replication_slots WHERE slot_name = '{slot}'");
-        wait_until(
-            || db.value(&sql) == "t",
-            || format!("slot {slot} to confirm {lsn}: {:?}", db.lines("SELECT * FROM pg_replication_slots")),
+        // A walsender that has to begin far back confirms nothing for long, but gets on.
+        let moved = format!(
+            "SELECT greatest((SELECT max(confirmed_flush_lsn - '0/0') FROM pg_replication_slots WHERE slot_name = '{slot}'),
+                             (SELECT max(sent_lsn - '0/0') FROM pg_stat_replication), 0)"
+        );
+        wait_while_moving(
+            || db.value(&confirmed) == "t",
+            || db.value(&moved).parse().expect("a number"),
+            || format!("slot {slot} to confirm {lsn}: {}", explain()),
         );
     }
 }

@@ -1,9 +1,9 @@
-//! A stretch of network that fails: a TCP proxy that cuts its connections after a number of bytes, or holds up what clients ask.
+//! A stretch of network that fails: a TCP proxy that cuts its connections after a number of bytes, holds up what clients ask, or alters it.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -21,6 +21,7 @@ struct Shared {
     is_over: AtomicBool,
     held: Mutex<Held>,
     released: Condvar,
+    alter: OnceLock<fn(&mut [u8])>,
 }
 
 #[derive(Default)]
@@ -29,6 +30,12 @@ struct Held {
     texts: Vec<String>,
     /// What waits for that reason.
     waiting: Vec<String>,
+}
+
+/// What is left of a connection.
+struct Left {
+    bytes: AtomicU64,
+    is_cut: AtomicBool,
 }
 
 impl Shared {
@@ -45,9 +52,17 @@ impl Shared {
     }
 }
 
-/// A cut in four comes while a session still starts, the others later.
-const EARLY_BYTES_MAX: usize = 4_000;
-const LATE_BYTES_MAX: usize = 60_000;
+/// A cut in four comes while a session still starts, the others later: by the number's order of magnitude, so that a transaction which is larger than most
+/// connections live for comes through at last.
+const EARLY_BYTES_MAX: u64 = 4_000;
+const LATE_BYTES_MAX: u64 = 4_000_000;
+
+fn bytes_until_cut(random: &mut StdRng) -> u64 {
+    if random.random_ratio(1, 4) {
+        return random.random_range(1..=EARLY_BYTES_MAX);
+    }
+    (EARLY_BYTES_MAX as f64 * (LATE_BYTES_MAX as f64 / EARLY_BYTES_MAX as f64).powf(random.random())) as u64
+}
 
 impl Proxy {
     /// Forwards to `target`. Nothing is cut before [`Proxy::cut`] says so. `seed` decides where.
@@ -63,9 +78,8 @@ impl Proxy {
                     return;
                 }
                 let Ok(server) = TcpStream::connect(("127.0.0.1", target)) else { continue };
-                let max = if random.random_ratio(1, 4) { EARLY_BYTES_MAX } else { LATE_BYTES_MAX };
                 // Counted over both directions together: what the client sends is cut, too.
-                let left = Arc::new(AtomicU64::new(random.random_range(1..=max) as u64));
+                let left = Arc::new(Left { bytes: AtomicU64::new(bytes_until_cut(&mut random)), is_cut: AtomicBool::new(false) });
                 forward(&client, &server, &left, &accepting, true);
                 forward(&server, &client, &left, &accepting, false);
             }
@@ -92,6 +106,11 @@ impl Proxy {
         self.shared.held.lock().expect("the proxy's lock").waiting.iter().any(|waiting| waiting == text)
     }
 
+    /// Has what clients send altered from now on, once and for all.
+    pub fn alter(&self, alter: fn(&mut [u8])) {
+        assert!(self.shared.alter.set(alter).is_ok(), "it is altered already");
+    }
+
     /// Lets what has this text in it through.
     pub fn release(&self, text: &str) {
         let mut held = self.shared.held.lock().expect("the proxy's lock");
@@ -116,7 +135,7 @@ impl Drop for Proxy {
 }
 
 /// Copies one direction on a thread of its own, as long as `left` lasts.
-fn forward(from: &TcpStream, to: &TcpStream, left: &Arc<AtomicU64>, shared: &Arc<Shared>, is_client: bool) {
+fn forward(from: &TcpStream, to: &TcpStream, left: &Arc<Left>, shared: &Arc<Shared>, is_client: bool) {
     let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else { return };
     let (left, shared) = (Arc::clone(left), Arc::clone(shared));
     std::thread::spawn(move || {
@@ -128,10 +147,13 @@ fn forward(from: &TcpStream, to: &TcpStream, left: &Arc<AtomicU64>, shared: &Arc
             };
             if is_client {
                 shared.pass(&buffer[..size]);
+                if let Some(alter) = shared.alter.get() {
+                    alter(&mut buffer[..size]);
+                }
             }
             let mut allowed = size;
             if shared.is_cutting.load(Ordering::Relaxed) {
-                let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(size as u64)));
+                let before = left.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(size as u64)));
                 allowed = before.unwrap_or_else(|left| left).min(size as u64) as usize;
             }
             // A part of a message arrives, and then nothing.
@@ -139,7 +161,10 @@ fn forward(from: &TcpStream, to: &TcpStream, left: &Arc<AtomicU64>, shared: &Arc
                 break;
             }
             if allowed < size {
-                shared.cut_count.fetch_add(1, Ordering::Relaxed);
+                // The other direction may find out, too.
+                if !left.is_cut.swap(true, Ordering::Relaxed) {
+                    shared.cut_count.fetch_add(1, Ordering::Relaxed);
+                }
                 break;
             }
         }

@@ -194,11 +194,7 @@ impl Replica {
     /// Waits until everything that the primary has written by now is durable here.
     pub fn catch_up(&self, primary: &Primary, source: &Db) {
         let lsn = primary.lsn(source);
-        let sql = format!(
-            "SELECT coalesce(bool_or(confirmed_flush_lsn >= '{lsn}'), false) FROM pg_replication_slots WHERE slot_name = '{}'",
-            self.slot
-        );
-        wait_until(|| source.value(&sql) == "t", || format!("{} to confirm {lsn}:\n{}", self.slot, tail(&self.log())));
+        primary.wait_confirmed_or(source, &self.slot, &lsn, || tail(&self.log()));
     }
 
     /// Runs the preflight with this option.
