@@ -113,13 +113,15 @@ fn check(store: &Store, what: &str) {
     }
 }
 
-/// Waits until the thread has read what a restart left.
+/// Waits until the thread has read what a restart left, and has nothing to write and to merge.
 fn wait_indexed(store: &Store) {
     let begun = Instant::now();
     let index = &store.shared.row_index;
     loop {
         let state = index.state.read();
-        if state.early_end >= state.fresh_start && state.early.len() + state.fresh.len() < index.run_entry_count {
+        let is_written = state.early_end >= state.fresh_start && state.early.len() + state.fresh.len() < index.run_entry_count;
+        // A run is there before it is merged.
+        if is_written && index.merge_count(&state.runs).is_none() {
             return;
         }
         drop(state);
