@@ -176,6 +176,14 @@ fn what_an_application_says_stays_with_its_commit() {
     let expected = [None, Some(r#"{"user": "bob", "request": [7]}"#), Some(r#"{"job": 2}"#), None];
     assert_eq!(contexts, expected.map(|context| context.map(str::to_owned)));
     assert_streamed(&db, 1);
+    // What the primary has from elsewhere, and what it has not.
+    db.execute("SELECT pg_replication_origin_create('elsewhere'), pg_replication_origin_session_setup('elsewhere')");
+    db.execute("BEGIN; SELECT pg_replication_origin_xact_setup('0/10', now()); INSERT INTO u VALUES (3, 3); COMMIT");
+    db.execute("SELECT pg_replication_origin_session_reset()");
+    db.execute("INSERT INTO u VALUES (4, 4)");
+    replica.wait_caught_up(&db);
+    let origins: Vec<Option<String>> = replica.replicated().iter().map(|c| c.meta.source.as_ref().unwrap().origin.clone()).collect();
+    assert_eq!(origins[contexts.len()..], [Some("elsewhere".to_owned()), None]);
 }
 
 #[test]

@@ -25,6 +25,8 @@ mod spool;
 mod streaming;
 mod subscribed;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod two_phase;
 mod writer;
 

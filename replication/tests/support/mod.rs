@@ -24,7 +24,8 @@ pub const SLOT: &str = "strandline";
 /// A store with a replicator, restartable.
 pub struct Replica {
     pub folder: tempfile::TempDir,
-    port: u16,
+    /// The primary's, or that of what stands in between.
+    pub port: u16,
     store: Option<Arc<Store>>,
     handle: Option<Handle>,
     pub adjust: fn(&mut Config),
