@@ -96,6 +96,41 @@ fn values_are_the_same_bytes_from_either_format() {
 }
 
 #[test]
+fn whatever_the_databases_defaults_are_values_arrive_as_they_are() {
+    let primary = Primary::start(&[]);
+    // This session began before they were set.
+    let db = utc(&primary);
+    publish(
+        &db,
+        "CREATE SCHEMA shop; CREATE TYPE shop.mood AS ENUM ('sad', 'ok'); CREATE TABLE public.mood (id int PRIMARY KEY);
+         CREATE TABLE t (id int PRIMARY KEY, d date, ts timestamptz DEFAULT '2001-02-03 04:05:06+00', i interval, f float8, r real, b bytea, v text, m shop.mood, place point);
+         INSERT INTO t VALUES (1, '2001-02-03', '2001-02-03 04:05:06.7+00', '-1 mons +2 days -03:04:05.6', 1 / 3.0, 1 / 3.0, '\\x5c00ff', 'ü日', 'ok', '(1,2)');
+         INSERT INTO t (id, v) SELECT g, repeat('v', 100) FROM generate_series(2, 20000) g",
+    );
+    for setting in [
+        "client_encoding = 'LATIN1'",
+        "datestyle = 'SQL, DMY'",
+        "intervalstyle = 'iso_8601'",
+        "extra_float_digits = -10",
+        "timezone = 'Asia/Kathmandu'",
+        "bytea_output = 'escape'",
+        "search_path = 'shop'",
+        "statement_timeout = '1ms'",
+        "lock_timeout = '1ms'",
+        "idle_in_transaction_session_timeout = '1ms'",
+    ] {
+        db.execute(&format!("ALTER DATABASE postgres SET {setting}"));
+    }
+    let replica = Replica::started(&primary, workers);
+    replica.wait_for(State::Streaming);
+    db.execute("INSERT INTO t SELECT -id, d, ts, i, f / 3, r / 3, b, v, m, place FROM t WHERE id = 1; UPDATE t SET d = d + 1 WHERE id = 1");
+    // Its definition is read while the stream goes on.
+    db.execute("CREATE TABLE later (id int PRIMARY KEY, m shop.mood, at date DEFAULT '2001-02-03'); INSERT INTO later VALUES (1, 'sad')");
+    replica.wait_caught_up(&db);
+    replica.assert_equal(&db, &["t", "later"]);
+}
+
+#[test]
 fn a_column_of_another_type_here_takes_the_text() {
     let primary = Primary::start(&[]);
     let db = utc(&primary);
