@@ -38,6 +38,17 @@ pub enum Error {
         finished: Lsn,
         what: String,
     },
+    /// A table here cannot follow what its table on the primary has become. It alone is stopped, where that is possible.
+    #[error("table \"{table}\": {what}; {by_hand}, commit it with dolt_commit, and restart")]
+    Unfollowed {
+        table: String,
+        what: String,
+        /// What makes it fit again where nothing else goes on meanwhile.
+        by_hand: &'static str,
+    },
+    /// A table was stopped in the middle of a transaction, which has to be sent again to be applied without it.
+    #[error("table \"{table}\" was stopped, and the transaction that it could not follow is to be sent again")]
+    TableStopped { table: String },
     /// A table that was filled before it was published is copied in a new session.
     #[error("table \"{table}\" has rows from before it was published, which are copied first")]
     CopyFirst { table: String },
@@ -71,11 +82,15 @@ impl Error {
     /// Says whether the failure passes by itself, so that trying again is right.
     pub fn is_passing(&self) -> bool {
         match self {
-            Error::Connection { .. } | Error::Busy { .. } | Error::CopyFirst { .. } => true,
+            Error::Connection { .. } | Error::Busy { .. } | Error::CopyFirst { .. } | Error::TableStopped { .. } => true,
             Error::Primary { code, .. } => is_passing_code(code),
-            Error::Protocol(_) | Error::Decode { .. } | Error::Setup(_) | Error::Apply { .. } | Error::Store(_) | Error::File { .. } => {
-                false
-            }
+            Error::Protocol(_)
+            | Error::Decode { .. }
+            | Error::Setup(_)
+            | Error::Unfollowed { .. }
+            | Error::Apply { .. }
+            | Error::Store(_)
+            | Error::File { .. } => false,
         }
     }
 

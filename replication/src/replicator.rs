@@ -177,6 +177,10 @@ impl Replicator {
                 tracing::info!(%table, "the table has rows from before it was published, which are copied first");
                 continue;
             }
+            if let Error::TableStopped { table } = &error {
+                tracing::info!(%table, "the transaction in which the table was stopped is asked for again");
+                continue;
+            }
             let text = error.to_string();
             status.note_error(text.clone());
             let lasting = !error.is_passing();

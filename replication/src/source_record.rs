@@ -8,7 +8,7 @@
 //! | `definition/OID` | its whole definition as it was last taken over, as JSON |
 //! | `next-relation/OID`, `next-definition/OID` | the same as a transaction leaves them that is about to be committed, behind the LSN of its commit record and its id |
 //! | `location` | the LSNs that `pg_wal_location` may hold by our own hand: the last written and the one before |
-//! | `table/OID` | a subscribed table of the primary and how far it has come (`table_state`) |
+//! | `table/OID` | a subscribed table of the primary and how far it has come, and why it was stopped (`table_state`) |
 //! | `skip` | the LSN of the transaction to skip |
 //! | `slot` | there while the slot of a subscription made by SQL is yet to be made, or, before PostgreSQL 12, while the configured source's lasts without its copy: the primary's system identifier, and where its log ended |
 //! | `prepared/XID` | the user's name of a prepared transaction that is kept in a file (`apply/prepared`) |
@@ -35,7 +35,7 @@ use crate::error::{Error, Result};
 use crate::table_state::{SubscribedTable, SyncState};
 
 /// The transaction id of a commit that is a copy.
-const COPY_XID: u32 = 0;
+pub(crate) const COPY_XID: u32 = 0;
 
 /// What the commit of a table's copy says of its source, for a snapshot at this point.
 pub(crate) fn copy_source(point: Lsn, subscription: u32) -> CommitSource {
@@ -212,7 +212,7 @@ impl SourceRecords {
     /// Changes the state of a subscribed table, if it is one still.
     pub(crate) fn set_table_state(&self, oid: u32, state: SyncState) -> Result<()> {
         match self.tables()?.remove(&oid) {
-            Some(table) => self.set_table(oid, Some(&SubscribedTable { state, ..table })).map(drop),
+            Some(table) => self.set_table(oid, Some(&table.with_state(state))).map(drop),
             None => Ok(()),
         }
     }
@@ -231,7 +231,7 @@ impl SourceRecords {
         for (oid, table) in open {
             let SyncState::Copying { point } = table.state else {
                 // What was copied beside the stream is gone with the process.
-                self.set_table(*oid, Some(&SubscribedTable { state: SyncState::Init, ..table.clone() }))?;
+                self.set_table(*oid, Some(&table.with_state(SyncState::Init)))?;
                 continue;
             };
             let local = root.catalog().table_by_name(&table.schema, &table.name).map(|local| local.oid);
@@ -240,7 +240,7 @@ impl SourceRecords {
                 is_there |= self.store.commit(*id)?.changes()?.tables.iter().any(|change| Some(change.table) == local);
             }
             let state = if is_there { SyncState::Synced { point } } else { SyncState::Init };
-            self.set_table(*oid, Some(&SubscribedTable { state, ..table.clone() }))?;
+            self.set_table(*oid, Some(&table.with_state(state)))?;
         }
         Ok(())
     }

@@ -60,6 +60,8 @@ pub struct TableStatus {
 pub enum TableState {
     /// `d`: its rows are being copied.
     Copying,
+    /// `x`, which PostgreSQL does not have: it could not follow, and is as it was before that.
+    Stopped,
     /// `r`: it follows the stream.
     #[default]
     Ready,

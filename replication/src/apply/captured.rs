@@ -13,6 +13,7 @@ use super::columns::{drop_table, rename_schema};
 use super::definition::Definition;
 use super::details::{follow_type, table_of_index};
 use super::relation::{SourceColumn, SourceRelation};
+use super::stopped::unfollowed;
 use super::tables::connect_known;
 use super::{Applier, Interruption, KnownRelation, Running, adopt_tables, busy, writer_of};
 use crate::capture::{Command, Dropped, Publication};
@@ -33,7 +34,7 @@ impl Applier {
         tracing::debug!(tag = %command.tag, %lsn, "captured");
         let before = Arc::clone(writer_of(running, &self.context)?.root().catalog());
         if let Some(table) = &command.table {
-            self.follow_captured(running, lsn, &command, table)?;
+            self.follow_captured(running, &command, table)?;
         }
         // What was kept for a table that joins now is followed for that alone: the rest was in its time.
         let entering = self.joins.entering;
@@ -74,10 +75,10 @@ impl Applier {
         Ok(opened.map_err(|why| self.capture_keys.warn(xid, why)).ok())
     }
 
-    fn follow_captured(&mut self, running: &mut Running, lsn: Lsn, command: &Command, table: &RemoteTable) -> Result<(), Interruption> {
+    fn follow_captured(&mut self, running: &mut Running, command: &Command, table: &RemoteTable) -> Result<(), Interruption> {
         let Some(source) = sent_columns(table, &command.publications, &self.context.config.publication_names) else { return Ok(()) };
         let source = Arc::new(source);
-        let listed = self.subscribed.find(&source, &self.context.records)?;
+        let listed = self.subscribed.find(&source, self.known.contains_key(&source.oid), &self.context.records)?;
         if !self.takes(listed, running.begin.commit_lsn) {
             return Ok(());
         }
@@ -106,11 +107,12 @@ impl Applier {
         }
         let definition = Definition { table: Some(table.clone()), types, may_create: is_new };
         let statement = command.statement.as_deref().unwrap_or_default();
-        self.follow_to(running, &source, &definition, lsn, Some(statement))?;
+        self.follow_to(running, &source, &definition, Some(statement))?;
         let writer = writer_of(running, &self.context)?;
         if is_new && writer.root().catalog().relation(&source.schema, &source.name).is_none() {
             let sent: Vec<String> = source.columns.iter().map(|column| column.name.clone()).collect();
-            catalog::create_table(self.context.maker(), writer, table, &definition.types, Some(&sent))?;
+            let created = catalog::create_table(self.context.maker(), writer, table, &definition.types, Some(&sent));
+            created.map_err(|error| unfollowed(&source, error))?;
             connect_known(&self.context.store, writer, &self.known)?;
             catalog::warn_missing_foreign_keys(writer, [table]);
             tracing::info!(table = %source.qualified_name(), "created a table as on the primary");
@@ -164,7 +166,10 @@ impl Applier {
             Some(changed) => changed.as_ref(),
             None => self.known.get(oid),
         };
+        let commit = running.begin.commit_lsn;
         match dropped.kind.as_str() {
+            // It keeps what it has.
+            "table" if self.subscribed.is_stopped(dropped.oid, commit) => {}
             "table" => {
                 // Under the name that it had last: it may have been renamed without a change since, by who installed capture later.
                 let Some(relation) = known(&dropped.oid) else { return Ok(()) };
@@ -184,6 +189,9 @@ impl Applier {
                 else {
                     return Ok(());
                 };
+                if self.subscribed.is_stopped(oid, commit) {
+                    return Ok(());
+                }
                 let writer = writer_of(running, &self.context)?;
                 if let Some(table) = table_of_index(writer.root().catalog(), &dropped.schema, &dropped.name)
                     && let Some(schema) = writer.table_schema(table)

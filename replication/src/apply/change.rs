@@ -18,7 +18,10 @@ use crate::pgoutput::{Delete, Insert, OldTuple, Tuple, Update};
 /// Why a change was not applied.
 #[derive(Debug)]
 pub(super) enum ChangeError {
+    /// The rows here are not the primary's, or the message is not what it must be.
     Refused(Refusal),
+    /// The table here cannot hold the row, or find it: it is not what the primary's is.
+    Unfit(Refusal),
     Store(StoreError),
 }
 
@@ -41,7 +44,7 @@ pub(super) struct Conflicts {
 
 impl From<Refusal> for ChangeError {
     fn from(why: Refusal) -> Self {
-        ChangeError::Refused(why)
+        ChangeError::Unfit(why)
     }
 }
 
@@ -298,7 +301,7 @@ impl Changer {
         }
         let columns = if whole { &mapping.sent_columns } else { &mapping.identity_columns };
         if columns.is_empty() {
-            return Err(ChangeError::Refused(
+            return Err(ChangeError::Unfit(
                 "the replica identity's columns are not in the table here; add them, or choose another REPLICA IDENTITY on the primary"
                     .into(),
             ));

@@ -10,7 +10,7 @@
 //! | a column was renamed, the table was renamed or moved | the same |
 //! | a column was dropped | it is dropped; older commits still have it |
 //! | a type became wider within itself (`varchar(10)` to `varchar(20)`) | the same |
-//! | another type; a default computed row by row; another table of the same name | replication stops and says what to do by hand |
+//! | another type; a default computed row by row; another table of the same name | the table stops, and says how it goes on (`stopped`) |
 //!
 //! Where DDL capture is installed on the primary (`captured`), the definition comes from within the transaction that changed it, and is followed whole
 //! (`details`): keys, indexes, constraints, defaults, generated columns and comments, too.
@@ -189,7 +189,7 @@ pub(crate) struct Follower<'a> {
 impl Follower<'_> {
     /// Makes the table here follow the primary's. Does nothing where there is no table here.
     /// # Errors
-    /// `Setup`: what to do by hand.
+    /// `Unfollowed`: what cannot be done here.
     pub(crate) fn follow(&mut self, known: &KnownRelation) -> Result<()> {
         if !known.is_named(self.source) && !self.is_claimed {
             self.rename_table(known)?;
@@ -266,10 +266,11 @@ impl Follower<'_> {
         let Some(old) = catalog.table_by_name(&known.schema, &known.name) else { return Ok(()) };
         let before = format!("{}.{}", known.schema, known.name);
         if here {
-            return Err(Error::Setup(format!(
-                "the primary's table \"{before}\" is named \"{}\" now, and both names exist here; drop the one that is not it, commit, and restart",
-                self.name()
-            )));
+            return Err(Error::Unfollowed {
+                table: self.name(),
+                what: format!("the primary's table \"{before}\" has this name now, and both names exist here"),
+                by_hand: "drop the one that is not it",
+            });
         }
         let mut changed = TableSchema::clone(old);
         self.check_may_change(&format!("it was \"{before}\" before"))?;
@@ -484,7 +485,7 @@ impl Follower<'_> {
     }
 
     pub(super) fn refused(&self, what: String) -> Error {
-        Error::Setup(format!("table \"{}\": {what}; do the same here by ALTER TABLE, commit it with dolt_commit, and restart", self.name()))
+        Error::Unfollowed { table: self.name(), what, by_hand: "do the same here by ALTER TABLE" }
     }
 }
 

@@ -20,7 +20,7 @@ const DOMAIN_DEPTH_MAX: usize = 32;
 impl Follower<'_> {
     /// Takes over all of the definition; the columns that are sent have been followed already. `base`: what was taken over last.
     /// # Errors
-    /// `Setup`: what to do by hand.
+    /// `Unfollowed`: what cannot be done here.
     pub(super) fn follow_details(&mut self, base: Option<&RemoteTable>) -> Result<()> {
         let Some(now) = &self.definition.table else { return Ok(()) };
         let catalog = self.edit.root().catalog();
@@ -300,7 +300,7 @@ impl Follower<'_> {
 
 /// Gives a type that is here its definition of now, and values their labels of now: a label that was renamed keeps its place among them. Returns whether something
 /// changed.
-pub(super) fn follow_type(maker: Maker<'_>, edit: &mut Edit, types: &RemoteTypes, changed: &RemoteType) -> Result<bool> {
+pub(crate) fn follow_type(maker: Maker<'_>, edit: &mut Edit, types: &RemoteTypes, changed: &RemoteType) -> Result<bool> {
     let Some((oid, before)) = types.find_here(edit, changed).map(|here| (here.oid, here.definition.clone())) else { return Ok(false) };
     if !types.update(maker, edit, changed)? {
         return Ok(false);

@@ -28,10 +28,10 @@ use super::gathered::{Gathered, GatheredMessage};
 use super::relation::SourceRelation;
 use super::{Applier, Current, Interruption, Running, Writer};
 use crate::catalog::{self, RemoteTable, RemoteTypes};
-use crate::copy;
+use crate::copy::{self, Replaced};
 use crate::error::{Error, Result};
 use crate::pgoutput::{Begin, MessageKind};
-use crate::source_record::copy_source;
+use crate::source_record::{COPY_XID, copy_source};
 use crate::status::TableState;
 use crate::table_state::SyncState;
 
@@ -72,6 +72,7 @@ pub(crate) struct CopiedTable {
     pub(crate) relation: SourceRelation,
     pub(crate) remote: RemoteTable,
     pub(crate) rows: LoadedTable,
+    pub(crate) replaced: Option<Replaced>,
     /// Of the snapshot.
     pub(crate) point: Lsn,
 }
@@ -301,13 +302,12 @@ impl Applier {
         let former = self.known.insert(oid, known.clone());
         self.subscribed.set_state(oid, SyncState::Copying { point }, &self.context.records)?;
         self.joins.entering = Some(oid);
-        let outcome = self.enter(copied, changes, point);
+        let outcome = self.enter(copied, changes, point, known);
         self.joins.entering = None;
         // The stream's own announcements hold from here on.
         self.restore_relations();
         match outcome {
             Ok(rows) => {
-                self.known_changes.entry(oid).or_insert(Some(known));
                 self.remember_definitions()?;
                 self.show_conflicts();
                 self.subscribed.set_state(oid, SyncState::Ready { point: Some(point) }, &self.context.records)?;
@@ -332,19 +332,12 @@ impl Applier {
     }
 
     /// Commits the copy with what was kept.
-    fn enter(&mut self, copied: CopiedTable, changes: &Gathered, point: Lsn) -> Result<u64> {
+    fn enter(&mut self, copied: CopiedTable, changes: &Gathered, point: Lsn, known: KnownRelation) -> Result<u64> {
         let context = Arc::clone(&self.context);
-        let CopiedTable { name, table, remote, rows, point: snapshot, .. } = copied;
-        let is_empty = context.branch.state().head_root.table(table).is_none_or(|data| data.is_empty());
+        let CopiedTable { oid, name, table, remote, rows, replaced, point: snapshot, .. } = copied;
         // What is kept may be much, and its definitions are asked for.
         let mut writer = Writer::begin(&context.branch, context.config.commit_mode, true)?;
-        let count = if is_empty {
-            let count = rows.row_count();
-            writer.take_rows(table, rows).map_err(|error| copy::refused(&name, error))?;
-            count
-        } else {
-            writer.add_rows(table, &rows).map_err(|error| copy::not_copied(&name, &error))?
-        };
+        let count = copy::put_rows(&mut writer, table, &name, &remote, replaced.as_ref(), rows)?;
         let others = self.known.values().filter_map(|known| known.details.as_deref());
         catalog::connect_foreign_keys(&context.store, &mut writer, others.chain([&remote]))?;
         let begin = Begin { commit_lsn: point, commit_time: Timestamp::now(), xid: 0 };
@@ -364,6 +357,14 @@ impl Applier {
             GatheredMessage::Payload(payload) => self.apply_large_message(&mut running, lsn, payload),
         })?;
         let Some(writer) = running.writer else { return Err(Error::Setup(format!("could not copy table \"{name}\": nothing to commit"))) };
+        if replaced.is_some() {
+            // What had the name before is none of the primary's tables any more, or has another name there.
+            let others = self.known.iter().filter(|(other, table)| **other != oid && table.has_name_of(&known));
+            let others: Vec<u32> = others.map(|(oid, _)| *oid).collect();
+            self.known_changes.extend(others.into_iter().map(|other| (other, None)));
+        }
+        self.known_changes.entry(oid).or_insert(Some(known));
+        self.note_definitions(point, COPY_XID)?;
         let now = Timestamp::now();
         let meta = CommitMeta {
             author: self.author.clone(),

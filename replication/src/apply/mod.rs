@@ -22,6 +22,7 @@ mod joining;
 mod prepared;
 mod relation;
 mod spool;
+mod stopped;
 mod streaming;
 mod subscribed;
 mod tables;
@@ -57,6 +58,7 @@ use change::{Conflicts, Place};
 
 pub(crate) use adopt::adopt_tables;
 pub(crate) use definition::{Definition, KnownRelation};
+pub(crate) use details::follow_type;
 pub(crate) use joining::{CopiedTable, Joining};
 pub(crate) use relation::{Mapping, SourceColumn, SourceRelation, Target};
 pub(crate) use writer::Writer;
@@ -234,6 +236,11 @@ enum Interruption {
     TableNew(Arc<SourceRelation>),
     /// Somebody else changed the same rows.
     Conflict(String),
+    /// The table cannot follow; with this error if it is not stopped alone.
+    Unfollowed {
+        source: Arc<SourceRelation>,
+        error: Error,
+    },
     Failed(Error),
 }
 
@@ -444,6 +451,11 @@ impl Applier {
                 Interruption::Conflict(_) if attempt_count < ATTEMPT_COUNT_MAX => {
                     tracing::debug!(xid = begin.xid, "a local change came first; trying again");
                 }
+                Interruption::Unfollowed { source, error } if self.may_stop_tables() => {
+                    self.stop_table(begin, &source, error)?;
+                    // It is another transaction from here on, with fewer tables.
+                    attempt_count = 0;
+                }
                 other => return Err(self.give_up(begin, other)),
             }
             // The messages are about to be read again from the first one.
@@ -468,7 +480,13 @@ impl Applier {
         if size <= BUFFER_SIZE_MAX as u64 {
             return self.apply_buffered(begin, stored, commit);
         }
-        let running = self.apply_stored_large(*begin, stored)?;
+        let running = loop {
+            match self.apply_stored_large(*begin, stored) {
+                // All of it is there still.
+                Err(Error::TableStopped { .. }) => {}
+                applied => break applied?,
+            }
+        };
         self.finish(running, commit).map_err(|interruption| self.give_up(begin, interruption))
     }
 
@@ -508,6 +526,11 @@ impl Applier {
                         return Err(busy(&running.begin, "a table that was made by hand had to be committed first"));
                     }
                     self.read_definition_to_create(&source, running.begin.xid)?;
+                }
+                Err(Interruption::Unfollowed { source, error }) if self.may_stop_tables() => {
+                    running.writer = None;
+                    self.stop_table(&running.begin, &source, error)?;
+                    return Err(Error::TableStopped { table: source.qualified_name() });
                 }
                 Err(interruption) => return Err(self.give_up(&running.begin, interruption)),
             }
@@ -553,7 +576,7 @@ impl Applier {
                 let mapping = self.table(running, insert.relation, lsn)?;
                 tracing::debug!(table = %mapping.name, %lsn, "insert");
                 let writer = writer_of(running, &self.context)?;
-                self.changer.insert(writer, &mapping, place, &insert).map_err(|e| refused(&running.begin, &mapping, lsn, e))?;
+                self.changer.insert(writer, &mapping, place, &insert).map_err(|e| self.refused(&running.begin, insert.relation, lsn, e))?;
                 self.count(insert.relation, |counts| counts.inserted += 1);
             }
             Message::Update(update) => {
@@ -563,7 +586,7 @@ impl Applier {
                 let mapping = self.table(running, update.relation, lsn)?;
                 tracing::debug!(table = %mapping.name, %lsn, "update");
                 let writer = writer_of(running, &self.context)?;
-                self.changer.update(writer, &mapping, place, &update).map_err(|e| refused(&running.begin, &mapping, lsn, e))?;
+                self.changer.update(writer, &mapping, place, &update).map_err(|e| self.refused(&running.begin, update.relation, lsn, e))?;
                 self.count(update.relation, |counts| counts.updated += 1);
             }
             Message::Delete(delete) => {
@@ -573,7 +596,7 @@ impl Applier {
                 let mapping = self.table(running, delete.relation, lsn)?;
                 tracing::debug!(table = %mapping.name, %lsn, "delete");
                 let writer = writer_of(running, &self.context)?;
-                self.changer.delete(writer, &mapping, place, &delete).map_err(|e| refused(&running.begin, &mapping, lsn, e))?;
+                self.changer.delete(writer, &mapping, place, &delete).map_err(|e| self.refused(&running.begin, delete.relation, lsn, e))?;
                 self.count(delete.relation, |counts| counts.deleted += 1);
             }
             Message::Truncate(mut truncate) => {
@@ -621,7 +644,7 @@ impl Applier {
         for (relation, mapping) in mappings {
             tracing::debug!(table = %mapping.name, %lsn, cascade = truncate.cascade, restart_identity = truncate.restart_identity, "truncate");
             let writer = writer_of(running, &self.context)?;
-            writer.truncate(mapping.table).map_err(|e| refused(&running.begin, &mapping, lsn, e.into()))?;
+            writer.truncate(mapping.table).map_err(|e| self.refused(&running.begin, relation, lsn, e.into()))?;
             self.count(relation, |counts| counts.truncated += 1);
         }
         Ok(())
@@ -639,7 +662,7 @@ impl Applier {
                 }
                 let counts = old.map(|entry| entry.counts).unwrap_or_default();
                 let oid = source.oid;
-                let listed = self.subscribed.find(&source, &self.context.records)?;
+                let listed = self.subscribed.find(&source, self.known.contains_key(&oid), &self.context.records)?;
                 let replaced = self.relations.insert(oid, Entry { source: Arc::new(source), listed, mapping: None, counts });
                 if within_transaction {
                     self.replaced_relations.push((oid, replaced));
@@ -776,12 +799,36 @@ impl Applier {
         }
     }
 
+    /// Why a change of this relation was not applied.
+    #[cold]
+    fn refused(&self, begin: &Begin, relation: u32, lsn: Lsn, error: change::ChangeError) -> Interruption {
+        let source = self.relations.get(&relation).map(|entry| Arc::clone(&entry.source));
+        let name = source.as_ref().map(|source| source.qualified_name()).unwrap_or_default();
+        match error {
+            change::ChangeError::Store(StoreError::Conflict { what }) => Interruption::Conflict(what),
+            change::ChangeError::Store(error @ (StoreError::Stopped { .. } | StoreError::Io { .. } | StoreError::Damaged { .. })) => {
+                Interruption::Failed(Error::Store(error))
+            }
+            change::ChangeError::Store(error) => Interruption::Failed(apply_error(begin, &name, lsn, error.to_string())),
+            change::ChangeError::Refused(what) => Interruption::Failed(apply_error(begin, &name, lsn, what)),
+            change::ChangeError::Unfit(what) => {
+                let error = apply_error(begin, &name, lsn, what);
+                // In its binary form it may not fit where its text does, which is for the user to choose.
+                let is_binary = self.context.config.subscription.is_some_and(|subscription| subscription.binary);
+                match source.filter(|_| !is_binary) {
+                    Some(source) => Interruption::Unfollowed { source, error },
+                    None => Interruption::Failed(error),
+                }
+            }
+        }
+    }
+
     fn give_up(&mut self, begin: &Begin, interruption: Interruption) -> Error {
-        if matches!(interruption, Interruption::Failed(_)) {
+        if matches!(interruption, Interruption::Failed(_) | Interruption::Unfollowed { .. }) {
             self.show_conflicts();
         }
         match interruption {
-            Interruption::Failed(error) => error,
+            Interruption::Failed(error) | Interruption::Unfollowed { error, .. } => error,
             Interruption::Conflict(what) => busy(begin, &format!("local changes of {what} came first")),
             Interruption::TableMissing(source) | Interruption::DefinitionMissing(source) | Interruption::TableNew(source) => {
                 apply_error(begin, &source.qualified_name(), begin.commit_lsn, "the table does not exist".into())
@@ -822,17 +869,6 @@ fn busy(begin: &Begin, what: &str) -> Error {
 
 fn apply_error(begin: &Begin, table: &str, lsn: Lsn, what: String) -> Error {
     Error::Apply { table: table.to_owned(), xid: begin.xid, lsn, finished: begin.commit_lsn, what }
-}
-
-fn refused(begin: &Begin, mapping: &Mapping, lsn: Lsn, error: change::ChangeError) -> Interruption {
-    match error {
-        change::ChangeError::Store(StoreError::Conflict { what }) => Interruption::Conflict(what),
-        change::ChangeError::Store(error @ (StoreError::Stopped { .. } | StoreError::Io { .. } | StoreError::Damaged { .. })) => {
-            Interruption::Failed(Error::Store(error))
-        }
-        change::ChangeError::Store(error) => Interruption::Failed(apply_error(begin, &mapping.name, lsn, error.to_string())),
-        change::ChangeError::Refused(what) => Interruption::Failed(apply_error(begin, &mapping.name, lsn, what)),
-    }
 }
 
 /// The settings in which the primary sends values.

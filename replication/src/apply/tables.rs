@@ -8,6 +8,7 @@ use strandline_storage::{Edit, Lsn};
 
 use super::definition::{self, Definition, KnownRelation};
 use super::relation::{Mapping, SourceRelation};
+use super::stopped::unfollowed;
 use super::{Applier, Context, Interruption, Running, adopt_tables, apply_error, writer_of};
 use crate::catalog::{self, CatalogClient, RemoteTable};
 use crate::config::{CommitMode, CreateTables};
@@ -36,7 +37,7 @@ impl Applier {
             return Ok(Arc::clone(mapping));
         }
         let source = Arc::clone(&entry.source);
-        self.follow_definition(running, &source, lsn)?;
+        self.follow_definition(running, &source)?;
         let writer = writer_of(running, &self.context)?;
         let catalog = writer.root().catalog();
         let oid = match catalog.relation(&source.schema, &source.name) {
@@ -44,7 +45,8 @@ impl Applier {
                 Some(schema) => schema.oid,
                 None => {
                     let what = "the object of this name here is not a table".to_owned();
-                    return Err(Interruption::Failed(apply_error(&running.begin, &source.qualified_name(), lsn, what)));
+                    let error = apply_error(&running.begin, &source.qualified_name(), lsn, what);
+                    return Err(Interruption::Unfollowed { source, error });
                 }
             },
             None if self.context.config.create_tables == CreateTables::Never => return Err(Interruption::TableMissing(source)),
@@ -52,7 +54,8 @@ impl Applier {
                 Some(definition) if definition.may_create => {
                     let published: Vec<String> = source.columns.iter().map(|c| c.name.clone()).collect();
                     let remote = reconcile(&source, definition.table.clone());
-                    let oid = catalog::create_table(self.context.maker(), writer, &remote, &definition.types, Some(&published))?;
+                    let created = catalog::create_table(self.context.maker(), writer, &remote, &definition.types, Some(&published));
+                    let oid = created.map_err(|error| unfollowed(&source, error))?;
                     connect_known(&self.context.store, writer, &self.known)?;
                     catalog::warn_missing_foreign_keys(writer, [&remote]);
                     tracing::info!(table = %source.qualified_name(), "created a published table");
@@ -78,7 +81,7 @@ impl Applier {
     }
 
     /// Compares a relation with what was last replicated of it, and lets the table here follow.
-    fn follow_definition(&mut self, running: &mut Running, source: &Arc<SourceRelation>, lsn: Lsn) -> Result<(), Interruption> {
+    fn follow_definition(&mut self, running: &mut Running, source: &Arc<SourceRelation>) -> Result<(), Interruption> {
         let known = match self.known_changes.get(&source.oid) {
             Some(changed) => changed.as_ref(),
             None => self.known.get(&source.oid),
@@ -89,7 +92,7 @@ impl Applier {
         let Some(definition) = self.definitions.get(&source.oid).cloned() else {
             return Err(Interruption::DefinitionMissing(Arc::clone(source)));
         };
-        self.follow_to(running, source, &definition, lsn, None)
+        self.follow_to(running, source, &definition, None)
     }
 
     /// Lets the table here follow to a definition. `captured`: as in the follower.
@@ -98,7 +101,6 @@ impl Applier {
         running: &mut Running,
         source: &Arc<SourceRelation>,
         definition: &Definition,
-        lsn: Lsn,
         captured: Option<&str>,
     ) -> Result<(), Interruption> {
         let known = match self.known_changes.get(&source.oid) {
@@ -125,23 +127,25 @@ impl Applier {
         let mut replaced = None;
         match (known, former) {
             (Some(known), _) if known.is_same(source) => {}
-            (Some(known), _) => follower.follow(known)?,
+            (Some(known), _) => follower.follow(known).map_err(|error| unfollowed(source, error))?,
             (None, None) => {}
             (None, Some(former)) => {
                 let catalog = follower.edit.root().catalog();
                 let table = catalog.table_by_name(&source.schema, &source.name).and_then(|table| follower.edit.root().table(table.oid));
                 if table.is_some_and(|table| !table.is_empty()) {
                     let what = "on the primary this is another table than before (dropped and made again, or another one was renamed to it), and the \
-                                rows here are of the former one; empty or drop it here, commit, and restart";
-                    return Err(Interruption::Failed(apply_error(&running.begin, &source.qualified_name(), lsn, what.to_owned())));
+                                rows here are of the former one";
+                    let error =
+                        Error::Unfollowed { table: source.qualified_name(), what: what.to_owned(), by_hand: "empty or drop it here" };
+                    return Err(unfollowed(source, error));
                 }
-                follower.complete()?;
+                follower.complete().map_err(|error| unfollowed(source, error))?;
                 replaced = Some(former);
             }
         }
         if captured.is_some() {
             let base = known.and_then(|known| known.details.clone());
-            follower.follow_details(base.as_deref())?;
+            follower.follow_details(base.as_deref()).map_err(|error| unfollowed(source, error))?;
             changed.details = definition.table.clone().map(Arc::new);
         }
         if let Some(former) = replaced {
@@ -235,7 +239,8 @@ impl Applier {
 
     /// The rows that the primary has of a table already come first: in the next session, before the stream goes on.
     pub(super) fn copy_first(&self, source: &SourceRelation) -> Result<()> {
-        let table = SubscribedTable { schema: source.schema.clone(), name: source.name.clone(), state: SyncState::Init };
+        let known = self.subscribed.get(source.oid).map(|table| table.with_state(SyncState::Init));
+        let table = known.unwrap_or_else(|| SubscribedTable::new(&source.schema, &source.name, SyncState::Init));
         self.context.records.set_table(source.oid, Some(&table))?;
         Err(Error::CopyFirst { table: source.qualified_name() })
     }

@@ -26,6 +26,23 @@ pub(crate) fn create_table(
     types: &RemoteTypes,
     published: Option<&[String]>,
 ) -> Result<Oid> {
+    let oid = maker.store.next_oid()?;
+    let table = describe_table(maker, edit, oid, remote, types, published, None)?;
+    edit.put_table(table)?;
+    foreign_keys::connect(maker.store, edit, [remote])?;
+    Ok(oid)
+}
+
+/// What a table here is to be, without its foreign keys; whatever else it needs is made. `before`: what it was; columns that it had keep their numbers, as far as they are in their order.
+pub(super) fn describe_table(
+    maker: Maker<'_>,
+    edit: &mut Edit,
+    oid: Oid,
+    remote: &RemoteTable,
+    types: &RemoteTypes,
+    published: Option<&[String]>,
+    before: Option<&TableSchema>,
+) -> Result<TableSchema> {
     let schema_oid = ensure_schema(maker.store, edit, &remote.schema)?;
     let owner = owner(edit);
     let name = remote.qualified_name();
@@ -39,16 +56,16 @@ pub(crate) fn create_table(
         columns.push(local_column(maker, edit, column, 0, types)?);
     }
     let mut table = TableSchema {
-        oid: maker.store.next_oid()?,
+        oid,
         schema_oid,
         name: remote.name.clone(),
-        owner: owner.clone(),
+        owner: before.map_or_else(|| owner.clone(), |before| before.owner.clone()),
         columns,
-        next_attnum: 1,
+        next_attnum: before.map_or(1, |before| before.next_attnum),
         primary_key: None,
         indexes: Vec::new(),
         constraints: Vec::new(),
-        merged_columns: Vec::new(),
+        merged_columns: before.map_or_else(Vec::new, |before| before.merged_columns.clone()),
         comment: remote.comment.clone(),
     };
     // Generated columns are computed of columns that are here, by expressions that can be evaluated here; sent ones are not computed.
@@ -65,14 +82,23 @@ pub(crate) fn create_table(
             chosen.remove(at);
         }
     }
-    for (position, column) in table.columns.iter_mut().enumerate() {
-        column.attnum = position as i16 + 1;
+    let mut last = 0;
+    for column in &mut table.columns {
+        let known = before.and_then(|before| before.columns.iter().find(|known| known.name == column.name));
+        column.attnum = match known {
+            // Numbers ascend with the columns' places.
+            Some(known) if known.attnum > last => known.attnum,
+            _ => {
+                table.next_attnum += 1;
+                table.next_attnum - 1
+            }
+        };
+        last = column.attnum;
     }
-    table.next_attnum = table.columns.len() as i16 + 1;
     let position_of = |attnum: i16| chosen.iter().position(|c| c.attnum == attnum);
     for sequence in &remote.sequences {
         if let Some(position) = position_of(sequence.attnum) {
-            ensure_sequence(maker, edit, sequence, (table.oid, position as i16 + 1), types, &owner)?;
+            ensure_sequence(maker, edit, sequence, (table.oid, table.columns[position].attnum), types, &owner)?;
         }
     }
     for column in &mut table.columns {
@@ -93,10 +119,7 @@ pub(crate) fn create_table(
             table.constraints.push(check);
         }
     }
-    let oid = table.oid;
-    edit.put_table(table)?;
-    foreign_keys::connect(maker.store, edit, [remote])?;
-    Ok(oid)
+    Ok(table)
 }
 
 /// Makes a column a generated one, if its expression can be evaluated here.

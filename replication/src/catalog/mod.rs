@@ -9,6 +9,7 @@ mod describe;
 mod foreign_keys;
 mod maker;
 mod publication;
+mod replace;
 mod tls;
 mod types;
 mod visible;
@@ -22,5 +23,6 @@ pub(crate) use describe::{RemoteColumn, RemoteIndex, RemoteTable, definitions_sq
 pub(crate) use foreign_keys::{connect as connect_foreign_keys, warn_missing as warn_missing_foreign_keys};
 pub(crate) use maker::Maker;
 pub(crate) use publication::{PublishedTable, read_published};
+pub(crate) use replace::{Replacement, plan_replacement};
 pub(crate) use types::{RemoteType, RemoteTypes, read_types, type_json};
 pub(crate) use visible::wait_until_visible;

@@ -40,8 +40,7 @@ use plan::Task;
 pub(crate) use progress::{CopyProgress, TableProgress};
 #[cfg(fuzzing)]
 pub(crate) use rows::samples::decode_any;
-pub(crate) use subscribed::{copy_subscribed, join_tables, refused};
-pub(crate) use workers::not_copied;
+pub(crate) use subscribed::{Replaced, copy_subscribed, join_tables, put_rows, refused};
 use workers::{TableCopy, copy_tables};
 
 /// The longest name that a slot can have.
@@ -266,9 +265,12 @@ fn write_tables(
 
 /// Keeps what the copied table was like on the primary.
 fn remember(context: &Context, task: &Task) -> Result<()> {
+    context.records.set_relation(task.relation.oid, Some(&known(task))).map(drop)
+}
+
+fn known(task: &Task) -> KnownRelation {
     let definition = Definition { table: Some(task.remote.clone()), types: RemoteTypes::default(), may_create: false };
-    context.records.set_relation(task.relation.oid, Some(&KnownRelation::new(&task.relation, &definition, None)))?;
-    Ok(())
+    KnownRelation::new(&task.relation, &definition, None)
 }
 
 /// The slot was missing when the copy began. If it is there now, we made it before a crash, and the primary was slow to do so: the next session finds it, at an
@@ -290,9 +292,16 @@ fn stopped() -> Error {
 
 fn local_table(context: &Context, writer: &mut Edit, task: &Task, types: &RemoteTypes, settings: &TextSettings) -> Result<Mapping> {
     let relation = &task.relation;
-    let existing = writer.root().catalog().table_by_name(&relation.schema, &relation.name).map(|table| table.oid);
+    let catalog = writer.root().catalog();
+    let existing = catalog.table_by_name(&relation.schema, &relation.name).map(|table| table.oid);
     let oid = match existing {
         Some(oid) => oid,
+        None if catalog.relation(&relation.schema, &relation.name).is_some() => {
+            return Err(Error::Setup(format!(
+                "could not copy table \"{}\": the object of this name here is not a table",
+                relation.qualified_name()
+            )));
+        }
         None if context.config.create_tables == CreateTables::Never => {
             return Err(Error::Setup(format!(
                 "table \"{}\" is published and does not exist here; create it, or set create_tables to auto",

@@ -7,27 +7,28 @@
 //! Where no table follows yet, the stream rests until all are copied ([`copy_subscribed`]). Otherwise it goes on, and the copies live as long as the replicator,
 //! whatever becomes of its sessions ([`join_tables`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use strandline_storage::edit::LoadedTable;
+use strandline_storage::edit::{LoadedTable, TableLoad};
 use strandline_storage::value::TextSettings;
-use strandline_storage::{CommitMeta, Edit, Error as StoreError, Identity, Lsn, Source, Timestamp};
+use strandline_storage::{CommitMeta, Edit, Error as StoreError, Identity, Lsn, Oid, Source, Timestamp};
 use tokio::sync::watch;
 
 use super::plan::{self, Task};
 use super::workers::{self, TableCopy, copy_tables};
-use crate::apply::{self, Context, CopiedTable, Mapping, Writer, adopt_tables};
+use crate::apply::{self, Context, CopiedTable, KnownRelation, Mapping, Writer, adopt_tables};
 use crate::backoff::Backoff;
-use crate::catalog::{self, RemoteTypes};
+use crate::catalog::{self, RemoteTable, RemoteTypes, Replacement};
 use crate::client::Connection;
+use crate::config::CreateTables;
 use crate::error::{Error, Result};
-use crate::source_record::copy_source;
+use crate::source_record::{COPY_XID, copy_source};
 use crate::status::TableState;
 use crate::table_state::{SubscribedTable, SyncState};
 
-/// How long a configured source waits before it tries again what failed.
+/// How long a configured source waits before it tries again to copy a table.
 const FAILURE_WAIT: Duration = Duration::from_secs(5);
 
 /// Copies tables beside the stream until all have joined it. The first attempt waits for `wait`.
@@ -124,10 +125,11 @@ async fn copy_pending(
     let client = super::connect_to_snapshot(context, &snapshot).await?;
     let version = connection.server_major_version();
     let (tasks, types) = plan::plan(&client, version, &config.publication_names).await?;
+    let published = tasks.iter().map(|task| task.relation.oid).collect();
     let mut wanted: Vec<Task> = tasks.into_iter().filter(|task| pending.contains_key(&task.relation.oid)).collect();
     plan::divide(&client, version, &mut wanted, config.copy_workers).await?;
     let listed = wanted.into_iter().filter_map(|task| pending.remove(&task.relation.oid).map(|table| (task, table))).collect();
-    let run = Run { context: Arc::clone(context), types, snapshot, point: slot.consistent_point, beside };
+    let run = Run { context: Arc::clone(context), types, snapshot, published, point: slot.consistent_point, beside };
     // Dropped with this future, and then the workers end.
     let (_wanted, stop) = watch::channel(false);
     let copied = tokio::task::spawn_blocking(move || run.copy(listed, stop)).await;
@@ -154,8 +156,7 @@ async fn copy_pending(
 
 /// One table's failure is told, and the others go on.
 fn give_up(context: &Context, table: &str, error: Error) -> Result<()> {
-    // A configured source stops at errors.
-    if error.is_passing() || matches!(error, Error::Store(_)) || context.config.subscription.is_none() {
+    if error.is_passing() || matches!(error, Error::Store(_)) {
         return Err(error);
     }
     let text = error.to_string();
@@ -171,11 +172,43 @@ fn give_up(context: &Context, table: &str, error: Error) -> Result<()> {
     Ok(())
 }
 
+/// A copy that takes the place of what the table here is.
+pub(crate) struct Replaced {
+    /// What it becomes; `None`: it is that already, and only its rows are replaced.
+    definition: Option<Replacement>,
+}
+
+/// Puts a table's copy into an edit: the rows are its only ones, or join those that it has. Returns their number.
+pub(crate) fn put_rows(
+    edit: &mut Edit,
+    table: Oid,
+    name: &str,
+    remote: &RemoteTable,
+    replaced: Option<&Replaced>,
+    rows: LoadedTable,
+) -> Result<u64> {
+    if let Some(replaced) = replaced {
+        if let Some(definition) = &replaced.definition {
+            definition.put(edit, remote)?;
+        }
+        return edit.replace_with(table, rows).map_err(|error| refused(name, error));
+    }
+    let is_empty = edit.root().table(table).is_none_or(|data| data.is_empty());
+    if is_empty {
+        let count = rows.row_count();
+        edit.take_rows(table, rows).map_err(|error| refused(name, error))?;
+        return Ok(count);
+    }
+    edit.add_rows(table, &rows).map_err(|error| workers::not_copied(name, &error))
+}
+
 /// One snapshot, and the tables that are copied on it.
 struct Run {
     context: Arc<Context>,
     types: RemoteTypes,
     snapshot: String,
+    /// The oids of all published tables.
+    published: HashSet<u32>,
     point: Lsn,
     /// The stream goes on meanwhile.
     beside: bool,
@@ -188,12 +221,13 @@ impl Run {
         let author = apply::author(config);
         let settings = apply::pinned_settings();
         let mut failure_count = 0;
-        let (mut tables, mut records) = (Vec::new(), Vec::new());
+        let (mut tables, mut records, mut replacements) = (Vec::new(), Vec::new(), Vec::new());
         for (task, record) in listed {
             let oid = task.relation.oid;
-            match self.prepare(task, &author, &settings) {
-                Ok(table) => {
+            match self.prepare(task, &record, &author, &settings) {
+                Ok((table, replacement)) => {
                     tables.push(table);
+                    replacements.push(replacement);
                     records.push(record);
                 }
                 Err((name, error)) => {
@@ -222,11 +256,11 @@ impl Run {
                 Ok(loaded) if self.beside => {
                     let rows = loaded.row_count();
                     self.set_state(oid, &records[at], SyncState::Finished { point })?;
-                    self.hand_over(table, loaded);
+                    self.hand_over(table, replacements[at].take(), loaded);
                     Ok(rows)
                 }
                 loaded => {
-                    let copied = loaded.and_then(|loaded| self.commit(table, loaded, &author));
+                    let copied = loaded.and_then(|loaded| self.commit(table, replacements[at].take(), loaded, &author));
                     let state = if copied.is_ok() { SyncState::Synced { point } } else { SyncState::Init };
                     context.joining.give_up(oid);
                     self.set_state(oid, &records[at], state)?;
@@ -250,21 +284,78 @@ impl Run {
     }
 
     /// Finds or makes the table here. An error comes with the table's name.
-    fn prepare(&self, task: Task, author: &Identity, settings: &TextSettings) -> Result<TableCopy, (String, Error)> {
+    fn prepare(
+        &self,
+        task: Task,
+        record: &SubscribedTable,
+        author: &Identity,
+        settings: &TextSettings,
+    ) -> Result<(TableCopy, Option<Replaced>), (String, Error)> {
         let name = task.relation.qualified_name();
-        match self.prepare_table(&task, &name, author, settings) {
-            Ok((mapping, load)) => Ok(TableCopy::new(task, mapping, &self.types, load)),
+        let prepared = match record.is_replaced() {
+            true => self.prepare_replaced(&task, record, &name, author, settings),
+            false => self.prepare_table(&task, &name, author, settings).map(|(mapping, load)| (mapping, load, None)),
+        };
+        match prepared {
+            Ok((mapping, load, replaced)) => Ok((TableCopy::new(task, mapping, &self.types, load), replaced)),
             Err(error) => Err((name, error)),
         }
     }
 
-    fn prepare_table(
+    /// For a table that becomes another one with its copy: its types are made what they are on the primary now, the rest is its copy's.
+    fn prepare_replaced(
         &self,
         task: &Task,
+        record: &SubscribedTable,
         name: &str,
         author: &Identity,
         settings: &TextSettings,
-    ) -> Result<(Mapping, Arc<strandline_storage::edit::TableLoad>)> {
+    ) -> Result<(Mapping, Arc<TableLoad>, Option<Replaced>)> {
+        let (context, relation, remote) = (&self.context, &task.relation, &task.remote);
+        let known = context.records.relations()?;
+        let catalog = Arc::clone(context.branch.state().head_root.catalog());
+        let is_others = |(oid, known): (&u32, &KnownRelation)| {
+            *oid != relation.oid && self.published.contains(oid) && known.schema == relation.schema && known.name == relation.name
+        };
+        if known.iter().any(is_others) {
+            let what = "the table of this name here is that of another one of the primary's, of whose new name it has not told yet";
+            return Err(Error::Setup(format!("could not copy table \"{name}\": {what}")));
+        }
+        // It may have been renamed on the primary since; and dropped here.
+        let mut names = vec![(&relation.schema, &relation.name), (&record.schema, &record.name)];
+        names.extend(known.get(&relation.oid).map(|known| (&known.schema, &known.name)));
+        let here = names.into_iter().find_map(|(schema, name)| catalog.table_by_name(schema, name)).map(|table| table.oid);
+        let Some(table) = here else {
+            let (mapping, load) = self.prepare_table(task, name, author, settings)?;
+            return Ok((mapping, load, Some(Replaced { definition: None })));
+        };
+        if context.config.create_tables == CreateTables::Never {
+            let (mapping, load) = self.prepare_table(task, name, author, settings)?;
+            return Ok((mapping, load, Some(Replaced { definition: None })));
+        }
+        let mut writer = Writer::begin(&context.branch, context.config.commit_mode, false)?;
+        let before = Arc::clone(writer.root().catalog());
+        catalog::ensure_schema(&context.store, &mut writer, &relation.schema)?;
+        for changed in &remote.types {
+            apply::follow_type(context.maker(), &mut writer, &self.types, changed)?;
+        }
+        for column in &remote.columns {
+            self.types.translate(context.maker(), &mut writer, column.type_oid, column.typmod)?;
+        }
+        if Arc::ptr_eq(&before, writer.root().catalog()) {
+            drop(writer);
+        } else {
+            writer.commit(meta(author, format!("types of table {name}"), None)).map_err(|error| refused(name, error))?;
+        }
+        let mut beside = Edit::new(context.branch.state().head_root);
+        let published: Vec<String> = relation.columns.iter().map(|column| column.name.clone()).collect();
+        let definition = catalog::plan_replacement(context.maker(), &mut beside, table, remote, &self.types, &published)?;
+        let mapping = super::local_table(context, &mut beside, task, &self.types, settings)?;
+        let load = beside.table_load(table)?;
+        Ok((mapping, load, Some(Replaced { definition: Some(definition) })))
+    }
+
+    fn prepare_table(&self, task: &Task, name: &str, author: &Identity, settings: &TextSettings) -> Result<(Mapping, Arc<TableLoad>)> {
         let (context, relation) = (&self.context, &task.relation);
         adopt_tables(&context.branch, &[(relation.schema.clone(), relation.name.clone())], author)?;
         let root = context.branch.state().head_root;
@@ -280,7 +371,7 @@ impl Run {
     }
 
     /// Gives a table's copy to the applier.
-    fn hand_over(&self, table: &TableCopy, rows: LoadedTable) {
+    fn hand_over(&self, table: &TableCopy, replaced: Option<Replaced>, rows: LoadedTable) {
         self.context.joining.hand_over(CopiedTable {
             oid: table.task.relation.oid,
             name: table.mapping.name.to_string(),
@@ -288,21 +379,20 @@ impl Run {
             relation: table.task.relation.clone(),
             remote: table.task.remote.clone(),
             rows,
+            replaced,
             point: self.point,
         });
     }
 
-    /// Commits a table's copy: the rows are its only ones, or join those that it has. Returns their number.
-    fn commit(&self, table: &TableCopy, loaded: LoadedTable, author: &Identity) -> Result<u64> {
+    /// Commits a table's copy. Returns the number of its rows.
+    fn commit(&self, table: &TableCopy, replaced: Option<Replaced>, loaded: LoadedTable, author: &Identity) -> Result<u64> {
         let context = &self.context;
         let (name, local) = (&table.mapping.name, table.mapping.table);
         let is_empty = context.branch.state().head_root.table(local).is_none_or(|data| data.is_empty());
         let mut writer = Writer::begin(&context.branch, context.config.commit_mode, !is_empty)?;
-        let copied = if is_empty {
-            writer.take_rows(local, loaded).map_err(|error| refused(name, error))?
-        } else {
-            writer.add_rows(local, &loaded).map_err(|error| table.not_copied(&error))?
-        };
+        let copied = put_rows(&mut writer, local, name, &table.task.remote, replaced.as_ref(), loaded)?;
+        // The table must not be ahead of what is known of it.
+        context.records.set_next_relation(table.task.relation.oid, Some(&super::known(&table.task)), self.point, COPY_XID)?;
         let known = context.records.relations()?;
         let others = known.values().filter_map(|known| known.details.as_deref());
         catalog::connect_foreign_keys(&context.store, &mut writer, others.chain([&table.task.remote]))?;
@@ -318,7 +408,7 @@ impl Run {
     }
 
     fn set_state(&self, oid: u32, record: &SubscribedTable, state: SyncState) -> Result<()> {
-        self.context.records.set_table(oid, Some(&SubscribedTable { state, ..record.clone() })).map(drop)
+        self.context.records.set_table(oid, Some(&record.with_state(state))).map(drop)
     }
 }
 

@@ -92,6 +92,9 @@ impl Subscriptions {
                 if !found.is_enabled() {
                     return Err(state_error("ALTER SUBSCRIPTION ... REFRESH is not allowed for disabled subscriptions"));
                 }
+                if copy_data && definition.two_phase && found.records.has_stopped().map_err(stored)? {
+                    return self.refresh_stopped(&found);
+                }
                 if copy_data && definition.two_phase {
                     let what = "ALTER SUBSCRIPTION ... REFRESH with copy_data is not allowed when two_phase is enabled";
                     return Err(SqlError::new(ErrorCode::SyntaxError, what)
@@ -193,6 +196,22 @@ impl Subscriptions {
             self.start_worker(found.oid)?;
         }
         changed
+    }
+
+    /// Has stopped tables copied anew, and changes nothing else. Unlike the first copy of a table that is published anew, this goes with two phases: all that was prepared
+    /// of the table since it has been published is here.
+    fn refresh_stopped(&self, found: &Found) -> Result<()> {
+        let definition = &found.definition;
+        let tables = published_tables(&mut connect(&definition.connection()?)?, &definition.publications)?;
+        self.stop_worker(found.oid);
+        let renewed = found.records.copy_stopped(&tables).map_err(stored);
+        if found.records.is_enabled() {
+            self.start_worker(found.oid)?;
+        }
+        for table in renewed? {
+            tracing::info!(subscription = %definition.name, table = %format_args!("{}.{}", table.schema, table.name), "table to be copied");
+        }
+        Ok(())
     }
 
     /// The configuration file says what it is; only its running can be changed.

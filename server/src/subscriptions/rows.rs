@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
-use strandline_replication::client::Streaming;
+use strandline_replication::CreateTables;
+use strandline_replication::client::{Streaming, quote_identifier};
 use strandline_replication::subscription::{PublishedName, SubscriptionRecords, TableRecord};
 use strandline_replication::{Conflict, ConflictKind, CopiedTable, SlotView, Snapshot, State, Status};
 use strandline_sql::session::RowsFor;
@@ -84,7 +85,7 @@ impl Subscriptions {
                 disable_on_error: true,
                 synchronous_commit: "off".into(),
                 origin: "any".into(),
-                create_tables: true,
+                create_tables: config.create_tables == CreateTables::Auto,
                 binary: false,
                 comment: None,
             };
@@ -106,7 +107,7 @@ impl Subscriptions {
             let mut tables = if oid == CONFIGURED_OID { records.replicated_tables() } else { records.tables() };
             if let Some((planned, copy_data)) = pending.tables {
                 let state = if copy_data { 'i' } else { 'r' };
-                let record = |table: PublishedName| TableRecord { schema: table.schema, name: table.name, state, lsn: None };
+                let record = |table: PublishedName| TableRecord { schema: table.schema, name: table.name, state, lsn: None, stopped: None };
                 tables = Ok(planned.into_iter().map(record).collect());
             }
             Shown {
@@ -149,7 +150,8 @@ impl Subscriptions {
 
 fn subscription_row(shown: &Shown, viewer: &RowsFor) -> Json {
     let definition = &shown.definition;
-    let is_synced = shown.tables.iter().all(|table| table.state == 'r');
+    // One that is stopped had been synchronized.
+    let is_synced = shown.tables.iter().all(|table| matches!(table.state, 'r' | 'x'));
     json!({
         "oid": shown.oid,
         "subdbid": database_oid(&definition.database),
@@ -228,6 +230,16 @@ fn status_row(shown: &Shown, _: &RowsFor) -> Json {
     let slot = |value: fn(&SlotView) -> Json| snapshot.as_ref().and_then(|s| s.primary.as_ref()?.slot.as_ref()).map_or(Json::Null, value);
     let states: serde_json::Map<String, Json> =
         shown.tables.iter().map(|table| (format!("{}.{}", table.schema, table.name), json!(table.state.to_string()))).collect();
+    let fix = fix(definition);
+    let stopped: serde_json::Map<String, Json> = shown
+        .tables
+        .iter()
+        .filter_map(|table| {
+            let since = table.lsn.map(|lsn| lsn.to_string());
+            let told = json!({ "since": since, "reason": table.stopped.as_ref()?, "fix": fix });
+            Some((format!("{}.{}", table.schema, table.name), told))
+        })
+        .collect();
     json!({
         "subscription": definition.name,
         "database": definition.database,
@@ -247,11 +259,18 @@ fn status_row(shown: &Shown, _: &RowsFor) -> Json {
         "slot_wal_status": slot(|slot| json!(slot.wal_status)),
         "slot_safe_wal_size": slot(|slot| json!(slot.safe_size)),
         "tables": Json::Object(states).to_string(),
+        "stopped_tables": if stopped.is_empty() { Json::Null } else { json!(Json::Object(stopped).to_string()) },
         "errors": shown.counts.apply_errors + shown.counts.copy_errors,
         "last_error": of(|s| json!(s.last_error.as_ref().map(|e| e.1.as_str()))),
         "last_error_time": of(|s| time(s.last_error.as_ref().map(|e| e.0))),
         "next_retry": of(|s| time(s.next_retry)),
     })
+}
+
+/// What brings a stopped table back.
+fn fix(definition: &Definition) -> String {
+    let refresh = format!("ALTER SUBSCRIPTION {} REFRESH PUBLICATION", quote_identifier(&definition.name));
+    if definition.create_tables { refresh } else { format!("-- change the table here as on the primary and commit that, then\n{refresh}") }
 }
 
 /// There is no log of ours with places that one could name, so `local_lsn` stays empty.

@@ -62,6 +62,7 @@ pub const REPLICATION_STATUS_COLUMNS: &[(&str, Oid)] = &[
     ("slot_wal_status", TEXT),
     ("slot_safe_wal_size", oid::INT8),
     ("tables", oid::JSONB),
+    ("stopped_tables", oid::JSONB),
     ("errors", oid::INT8),
     ("last_error", TEXT),
     ("last_error_time", oid::TIMESTAMPTZ),
