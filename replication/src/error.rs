@@ -46,8 +46,8 @@ pub enum Error {
         /// What makes it fit again where nothing else goes on meanwhile.
         by_hand: &'static str,
     },
-    /// A table was stopped in the middle of a transaction, which has to be sent again to be applied without it.
-    #[error("table \"{table}\" was stopped, and the transaction that it could not follow is to be sent again")]
+    /// A table was stopped, and a new session is to begin: for a transaction that is to be sent again, to be applied without it, or for the table's new copy.
+    #[error("table \"{table}\" was stopped, and the stream begins anew")]
     TableStopped { table: String },
     /// A table that was filled before it was published is copied in a new session.
     #[error("table \"{table}\" has rows from before it was published, which are copied first")]

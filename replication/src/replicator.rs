@@ -178,7 +178,7 @@ impl Replicator {
                 continue;
             }
             if let Error::TableStopped { table } = &error {
-                tracing::info!(%table, "the transaction in which the table was stopped is asked for again");
+                tracing::info!(%table, "the table was stopped, and the stream begins anew");
                 continue;
             }
             let text = error.to_string();

@@ -3,7 +3,7 @@
 //! ```text
 //!   Init --> Copying(S) --> Synced(S) ------------------> Ready      no table follows yet: the stream rests
 //!   Init --> Copying(S) --> Finished(S) --> Copying(P) --> Ready(P)  beside the stream
-//!   Ready --> Stopped(L) --> Init --> ...                            it could not follow a change; REFRESH PUBLICATION has it copied anew
+//!   Ready --> Stopped(L) --> Init --> ...                            it could not follow a change, and waits to be copied anew; or it does not wait
 //! ```
 //!
 //! A table is copied on the snapshot of a temporary slot that starts at S. The snapshot holds the transactions whose commit records lie before S, so the others come from

@@ -126,6 +126,10 @@ impl KnownRelation {
             && self.columns.iter().zip(&source.columns).all(|(known, c)| known.name == c.name && !known.has_other_type(c))
     }
 
+    pub(crate) fn has_column(&self, name: &str) -> bool {
+        self.columns.iter().any(|column| column.name == name)
+    }
+
     pub(crate) fn is_named(&self, source: &SourceRelation) -> bool {
         self.schema == source.schema && self.name == source.name
     }

@@ -26,6 +26,7 @@ use super::change::Conflicts;
 use super::definition::{Definition, KnownRelation};
 use super::gathered::{Gathered, GatheredMessage};
 use super::relation::SourceRelation;
+use super::stopped::RENEWALS_MAX;
 use super::{Applier, Current, Interruption, Running, Writer};
 use crate::catalog::{self, RemoteTable, RemoteTypes};
 use crate::copy::{self, Replaced};
@@ -52,6 +53,8 @@ struct Shared {
     up_to: Lsn,
     /// Tables of a configured source that were not published any more, and where that was so (`SyncState::Left`).
     left: BTreeMap<u32, Lsn>,
+    /// How often copies of stopped tables began by themselves.
+    renewals: BTreeMap<u32, u32>,
 }
 
 enum Joiner {
@@ -91,6 +94,14 @@ impl Joining {
             shared.tables.insert(oid, Joiner::Gathering { changes, copied: None });
         }
         self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Says whether a table that has stopped may be copied anew by itself, and counts that.
+    pub(super) fn may_renew(&self, oid: u32) -> bool {
+        let mut shared = self.shared();
+        let count = shared.renewals.entry(oid).or_default();
+        *count += 1;
+        *count <= RENEWALS_MAX
     }
 
     /// Hands a copy over. It joins when the stream has reached its snapshot.

@@ -139,6 +139,8 @@ pub(crate) struct Applier {
     subscribed: Subscribed,
     /// What of it is kept for tables that are being copied.
     joins: Joins,
+    /// A table that was stopped and is to be copied anew.
+    renewing: Option<String>,
     /// The primary has nothing for us before this.
     idle: Lsn,
     idle_recorded_at: Instant,
@@ -281,6 +283,7 @@ impl Applier {
             last_commit,
             subscribed,
             joins: Joins::default(),
+            renewing: None,
             idle: position,
             idle_recorded_at: Instant::now(),
             status_at: Instant::now(),
@@ -297,7 +300,7 @@ impl Applier {
             match input.recv_timeout(wait) {
                 Ok(batch) => {
                     let size = batch.bytes.len();
-                    let applied = self.apply_batch(&batch).and_then(|()| self.join_copied());
+                    let applied = self.apply_batch(&batch).and_then(|()| self.join_copied()).and_then(|()| self.begin_renewal());
                     drop(batch);
                     queue.release(size);
                     if applied.is_err() {

@@ -8,8 +8,9 @@
 //! | small, or kept until its end (streamed, prepared) | in memory or in its file |
 //! | large and applied as it comes | when the primary sends it again, to a new session, which begins at once |
 //!
-//! The table keeps the rows that it had before that transaction. It comes back by a new copy, which takes the place of its rows and its definition (`joining`), when
-//! ALTER SUBSCRIPTION ... REFRESH PUBLICATION asks for it; a restart does not bring it back.
+//! The table keeps the rows that it had before that transaction. It comes back by a new copy, which takes the place of its rows and its definition (`joining`). That begins by
+//! itself where nothing that was made here would be lost with them, and not too often; otherwise when ALTER SUBSCRIPTION ... REFRESH PUBLICATION asks for it, and
+//! not at a restart.
 //!
 //! Nothing is stopped alone where nothing could bring it back (in the working set, which has no copies beside the stream), where the user wants errors to disable the
 //! subscription, and while the table enters the stream, when its copy fails instead.
@@ -18,14 +19,22 @@
 
 use std::sync::Arc;
 
-use strandline_storage::Error as StoreError;
+use strandline_storage::{CommitId, Error as StoreError, Oid};
 
 use super::relation::SourceRelation;
-use super::{Applier, Interruption};
-use crate::config::CommitMode;
+use super::{Applier, Current, Interruption};
+use crate::config::{CommitMode, CreateTables};
 use crate::error::{Error, Result};
 use crate::pgoutput::Begin;
+use crate::source_record::COPY_XID;
 use crate::status::TableState;
+use crate::table_state::SyncState;
+
+/// So often in a replicator's life a table's new copy begins by itself: what stops it again and again is no change of its definition.
+pub(super) const RENEWALS_MAX: u32 = 3;
+
+/// So many commits are looked through for changes that were made here, while the stream waits. Behind more, there may be some.
+const LOOKED_THROUGH_MAX: usize = 100_000;
 
 impl Applier {
     /// Says whether a table may be stopped, rather than replication.
@@ -44,7 +53,10 @@ impl Applier {
         let name = source.qualified_name();
         let why = reason(&error);
         let listed = self.subscribed.find(source, self.known.contains_key(&source.oid), &self.context.records)?;
-        let listed = self.subscribed.stop(listed, source, begin.commit_lsn, why.clone(), &self.context.records)?;
+        let is_renewed = self.is_as_made(source, &error)? && self.context.joining.may_renew(source.oid);
+        let since = begin.commit_lsn;
+        let state = if is_renewed { SyncState::Init } else { SyncState::Stopped { since } };
+        let listed = self.subscribed.stop(listed, source, state, why.clone(), &self.context.records)?;
         if let Some(entry) = self.relations.get_mut(&source.oid) {
             entry.listed = Some(listed);
             entry.mapping = None;
@@ -52,7 +64,14 @@ impl Applier {
         if self.takes(Some(listed), begin.commit_lsn) {
             return Err(error);
         }
-        let since = begin.commit_lsn;
+        if is_renewed {
+            tracing::warn!(table = %name, %since, xid = begin.xid, reason = %why, "the table cannot follow and is copied anew, and the others go on");
+            self.context
+                .status
+                .note_error(format!("table \"{name}\" cannot follow transaction {} at {since} and is copied anew: {why}", begin.xid));
+            self.renewing = Some(name);
+            return Ok(());
+        }
         tracing::warn!(table = %name, %since, xid = begin.xid, reason = %why, fix = "ALTER SUBSCRIPTION ... REFRESH PUBLICATION", "the table is stopped, and the others go on");
         self.context.status.note_error(format!(
             "table \"{name}\" is stopped since transaction {} at {since}: {why}; ALTER SUBSCRIPTION ... REFRESH PUBLICATION copies it anew",
@@ -60,6 +79,53 @@ impl Applier {
         ));
         self.context.status.update_table(&name, |table| table.state = TableState::Stopped);
         Ok(())
+    }
+
+    /// Says whether the table here is what the primary's was, so that nothing is lost when it becomes that again.
+    fn is_as_made(&self, source: &SourceRelation, error: &Error) -> Result<bool> {
+        if !matches!(error, Error::Unfollowed { .. }) || self.context.config.create_tables == CreateTables::Never {
+            return Ok(false);
+        }
+        let Some(known) = self.known.get(&source.oid) else { return Ok(false) };
+        let Some(details) = &known.details else { return Ok(false) };
+        let state = self.context.branch.state();
+        let Some(table) = state.head_root.catalog().table_by_name(&known.schema, &known.name) else { return Ok(false) };
+        let mut indexes = table.primary_key.iter().chain(&table.indexes);
+        let is_defined_so =
+            table.columns.iter().all(|here| known.has_column(&here.name) || details.columns.iter().any(|c| c.name == here.name))
+                && indexes.all(|here| details.indexes.iter().any(|index| index.name == here.name))
+                && table.constraints.iter().all(|here| details.constraints.iter().any(|constraint| constraint.name == here.name));
+        Ok(is_defined_so && !self.has_rows_of_others(state.head, table.oid)?)
+    }
+
+    /// Says whether somebody else than we has changed rows of a table since its copy, as far as the commits behind `head` that are looked through tell.
+    fn has_rows_of_others(&self, head: CommitId, table: Oid) -> Result<bool> {
+        let own = self.context.config.subscription_oid();
+        let mut next = Some(head);
+        for _ in 0..LOOKED_THROUGH_MAX {
+            let Some(id) = next else { return Ok(false) };
+            let commit = self.context.store.commit(id)?;
+            let changes_it = || Ok::<_, Error>(commit.changes()?.tables.iter().any(|change| change.table == table));
+            match &commit.meta.source {
+                Some(source) if source.subscription == own && source.xid != COPY_XID => {}
+                // Its copy, or another subscription's change.
+                Some(source) if changes_it()? => return Ok(source.subscription != own),
+                None if changes_it()? => return Ok(true),
+                _ => {}
+            }
+            next = commit.parents.first().copied();
+        }
+        Ok(true)
+    }
+
+    /// Has a new session begin, which sees to the copy of a table that was stopped, when the transaction is through.
+    /// # Errors
+    /// `TableStopped`.
+    pub(super) fn begin_renewal(&mut self) -> Result<()> {
+        match self.renewing.take_if(|_| matches!(self.current, Current::Outside)) {
+            Some(table) => Err(Error::TableStopped { table }),
+            None => Ok(()),
+        }
     }
 }
 

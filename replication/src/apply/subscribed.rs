@@ -76,16 +76,15 @@ impl Subscribed {
         self.tables.get(&oid).is_some_and(|table| matches!(table.state, SyncState::Stopped { since } if commit >= since))
     }
 
-    /// Takes no more of a table from this transaction on. Returns the table as it is listed.
+    /// Takes no more of a table, which is stopped or to be copied anew. Returns the table as it is listed.
     pub(super) fn stop(
         &mut self,
         listed: Option<u32>,
         source: &SourceRelation,
-        since: Lsn,
+        state: SyncState,
         why: String,
         records: &SourceRecords,
     ) -> Result<u32> {
-        let state = SyncState::Stopped { since };
         let oid = listed.unwrap_or(source.oid);
         let known = self.tables.get(&oid).map(|table| table.with_state(state));
         let table = known.unwrap_or_else(|| SubscribedTable::new(&source.schema, &source.name, state));
@@ -171,7 +170,7 @@ mod tests {
             let (store, records, mut subscribed) = opened(folder.path(), false);
             // Not listed before, as all tables of a configured source.
             assert!(subscribed.takes(None, Lsn(99)));
-            assert_eq!(subscribed.stop(None, &source(5, "t"), Lsn(100), "why".into(), &records).unwrap(), 5);
+            assert_eq!(subscribed.stop(None, &source(5, "t"), SyncState::Stopped { since: Lsn(100) }, "why".into(), &records).unwrap(), 5);
             store.sync().unwrap();
         }
         for _ in 0..2 {
@@ -194,7 +193,7 @@ mod tests {
         let ready = SubscribedTable::new("public", "t", SyncState::Ready { point: None });
         records.set_table(5, Some(&ready)).unwrap();
         subscribed.tables.insert(5, ready);
-        subscribed.stop(Some(5), &source(5, "t"), Lsn(100), "why".into(), &records).unwrap();
+        subscribed.stop(Some(5), &source(5, "t"), SyncState::Stopped { since: Lsn(100) }, "why".into(), &records).unwrap();
         let point = Lsn(200);
         for state in [SyncState::Init, SyncState::Copying { point }, SyncState::Finished { point }, SyncState::Init] {
             records.set_table_state(5, state).unwrap();
