@@ -277,6 +277,8 @@ fn a_table_that_changes_within_a_transaction_is_followed_from_there_on() {
     let replica = Replica::started(&primary, |_| {});
     replica.wait_for(State::Streaming);
     db.execute("INSERT INTO t VALUES (2, 'told')");
+    // What the catalog said of the table by then is of before the change.
+    replica.wait_caught_up(&db);
     // The first change comes without a description, as the table was described before. The second one needs the catalog, so the transaction is started over.
     db.execute(
         "BEGIN; INSERT INTO t VALUES (3, 'before'); ALTER TABLE t ADD COLUMN w int DEFAULT 5; INSERT INTO t VALUES (4, 'after', 6); COMMIT",
