@@ -103,7 +103,7 @@ fn whatever_the_databases_defaults_are_values_arrive_as_they_are() {
     publish(
         &db,
         "CREATE SCHEMA shop; CREATE TYPE shop.mood AS ENUM ('sad', 'ok'); CREATE TABLE public.mood (id int PRIMARY KEY);
-         CREATE TABLE t (id int PRIMARY KEY, d date, ts timestamptz DEFAULT '2001-02-03 04:05:06+00', i interval, f float8, r real, b bytea, v text, m shop.mood, place point);
+         CREATE TABLE t (id int PRIMARY KEY, d date, ts timestamptz DEFAULT '2001-02-03 04:05:06+00', i interval, f float8, r real, b bytea, v text, m shop.mood DEFAULT 'sad', place point);
          INSERT INTO t VALUES (1, '2001-02-03', '2001-02-03 04:05:06.7+00', '-1 mons +2 days -03:04:05.6', 1 / 3.0, 1 / 3.0, '\\x5c00ff', 'ü日', 'ok', '(1,2)');
          INSERT INTO t (id, v) SELECT g, repeat('v', 100) FROM generate_series(2, 20000) g",
     );
@@ -128,6 +128,11 @@ fn whatever_the_databases_defaults_are_values_arrive_as_they_are() {
     db.execute("CREATE TABLE later (id int PRIMARY KEY, m shop.mood, at date DEFAULT '2001-02-03'); INSERT INTO later VALUES (1, 'sad')");
     replica.wait_caught_up(&db);
     replica.assert_equal(&db, &["t", "later"]);
+    // Expressions name what they need with its schema.
+    let root = replica.branch().state().head_root;
+    let table = root.catalog().table_by_name("public", "t").unwrap();
+    let default = table.columns.iter().find(|column| column.name == "m").and_then(|column| column.default.clone());
+    assert_eq!(default.as_deref(), Some("'sad'::shop.mood"));
 }
 
 #[test]
