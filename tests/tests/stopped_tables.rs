@@ -1,5 +1,10 @@
 //! Tables that cannot follow the primary any more: each stops alone, says why and what brings it back, and comes back as it is there, whatever happens meanwhile.
 
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use strandline_tests::ledger::campaign_count;
 use strandline_tests::proxy::Proxy;
 use strandline_tests::replica::Options;
 use strandline_tests::sample::picture;
@@ -190,7 +195,6 @@ fn a_table_that_cannot_follow_stops_alone_and_comes_back_as_it_is_on_the_primary
         assert_eq!(picture(&db, "u"), picture(&source, "u"));
         if number < 4 {
             wait_for_state(&replica, &db, "child", "r");
-            replica.catch_up(&primary, &source);
             assert_same(&db, &source, &["child"]);
         } else {
             assert_eq!(state(&db, "child"), "x");
@@ -309,4 +313,43 @@ fn stopped_tables_of_subscriptions_come_back_by_refresh_and_errors_of_a_subscrip
     db.execute("ALTER SUBSCRIPTION three ENABLE");
     wait_for_stream(&primary, &source, "three");
     assert_same(&db, &source, &["g"]);
+}
+
+/// Killed at any moment between the stop and the end of the new copy, again and again.
+#[test]
+fn a_table_that_is_copied_anew_is_whole_whenever_the_server_is_killed() {
+    let primary = Primary::start(&[]);
+    let source = primary.db();
+    source.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, v text, c int); INSERT INTO t SELECT g, 'old', g FROM generate_series(1, 500) g; CREATE TABLE u (id int PRIMARY KEY);
+         CREATE PUBLICATION strandline FOR ALL TABLES",
+    );
+    let mut replica = Replica::start(Some(&primary), &Options::default());
+    replica.catch_up(&primary, &source);
+    let mut random = StdRng::seed_from_u64(11);
+    let rounds = campaign_count(4, 200);
+    for round in 1..=rounds {
+        let moment = primary.lsn(&source);
+        let before = picture(&source, "t");
+        // A column of the same name is another one, and one is renamed: what was known of the table before must not be taken for what it is.
+        source.execute(&format!(
+            "BEGIN; INSERT INTO u VALUES ({round}); ALTER TABLE t DROP COLUMN c; ALTER TABLE t ADD COLUMN c serial; ALTER TABLE t ADD COLUMN r{round} float8 DEFAULT random(); UPDATE t SET v = 'round {round}' WHERE id % 7 = 1; COMMIT"
+        ));
+        // Up to about twice what the whole takes.
+        std::thread::sleep(Duration::from_millis(random.random_range(0..300)));
+        replica.kill();
+        source.execute(&format!(
+            "ALTER TABLE t ADD COLUMN d{round} int DEFAULT {round}; ALTER TABLE t RENAME COLUMN d{round} TO e{round}; INSERT INTO t (id, v) VALUES ({}, 'while away')",
+            1000 + round
+        ));
+        replica.start_again();
+        source.execute(&format!(
+            "DELETE FROM t WHERE id = {round}; ALTER TABLE t DROP COLUMN e{round}, DROP COLUMN r{round}; UPDATE t SET v = 'last' WHERE id = 500"
+        ));
+        let db = replica.db();
+        replica.catch_up(&primary, &source);
+        wait_for_state(&replica, &db, "t", "r");
+        assert_same(&db, &source, &["t", "u"]);
+        assert_eq!(picture(&db, &format!("t AS OF LSN '{moment}'")), before, "round {round}");
+    }
 }
