@@ -52,6 +52,9 @@ pub enum Error {
     /// A table that was filled before it was published is copied in a new session.
     #[error("table \"{table}\" has rows from before it was published, which are copied first")]
     CopyFirst { table: String },
+    /// A table was changed here while it was copied; it is copied again.
+    #[error("could not copy table \"{table}\": {what} was changed meanwhile")]
+    CopyOutrun { table: String, what: String },
     /// Something local changed at the same time; the stream's transaction is tried again.
     #[error("could not apply transaction {xid} at {lsn}: {what}")]
     Busy { xid: u32, lsn: Lsn, what: String },
@@ -82,7 +85,11 @@ impl Error {
     /// Says whether the failure passes by itself, so that trying again is right.
     pub fn is_passing(&self) -> bool {
         match self {
-            Error::Connection { .. } | Error::Busy { .. } | Error::CopyFirst { .. } | Error::TableStopped { .. } => true,
+            Error::Connection { .. }
+            | Error::Busy { .. }
+            | Error::CopyFirst { .. }
+            | Error::CopyOutrun { .. }
+            | Error::TableStopped { .. } => true,
             Error::Primary { code, .. } => is_passing_code(code),
             Error::Protocol(_)
             | Error::Decode { .. }

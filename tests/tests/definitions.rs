@@ -111,6 +111,7 @@ fn a_table_that_was_filled_before_it_was_published_is_copied_first() {
     source
         .execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY); INSERT INTO u SELECT generate_series(1, 1000)");
     source.execute("CREATE TABLE v (id int PRIMARY KEY); INSERT INTO v VALUES (1); CREATE PUBLICATION strandline FOR TABLE t");
+    source.execute("CREATE TABLE w (id int PRIMARY KEY, n int); INSERT INTO w VALUES (1, 1), (2, 1)");
     let mut replica = Replica::start(Some(&primary), &Options::default());
     replica.catch_up(&primary, &source);
     source.execute("ALTER PUBLICATION strandline ADD TABLE u");
@@ -123,12 +124,18 @@ fn a_table_that_was_filled_before_it_was_published_is_copied_first() {
     assert_eq!(db.lines("SELECT count(*), min(id), max(id) FROM u"), ["992|11|1002"]);
     assert_eq!(lines(&db, "t"), ["1", "2"]);
     assert_eq!(db.lines("SELECT srrelid::regclass, srsubstate FROM pg_subscription_rel ORDER BY 1"), ["t|r", "u|r"]);
+    // Of one whose rows the first transaction has all written anew, only the kind of change tells.
+    source.execute("ALTER PUBLICATION strandline ADD TABLE w; UPDATE w SET n = 2");
+    wait_until(|| db.value("SELECT count(*) FROM pg_subscription_rel WHERE srsubstate = 'r'") == "3", || replica.log());
+    source.execute("INSERT INTO w VALUES (3, 3)");
+    replica.catch_up(&primary, &source);
+    assert_eq!(db.lines("SELECT id, n FROM w ORDER BY id"), ["1|2", "2|2", "3|3"]);
     // One to which nothing happens comes by REFRESH.
     source.execute("ALTER PUBLICATION strandline ADD TABLE v");
     replica.catch_up(&primary, &source);
     assert_eq!(db.sqlstate("SELECT * FROM v"), "42P01");
     db.execute("ALTER SUBSCRIPTION strandline REFRESH PUBLICATION");
-    wait_until(|| db.value("SELECT count(*) FROM pg_subscription_rel WHERE srsubstate = 'r'") == "3", || replica.log());
+    wait_until(|| db.value("SELECT count(*) FROM pg_subscription_rel WHERE srsubstate = 'r'") == "4", || replica.log());
     assert_eq!(lines(&db, "v"), ["1"]);
     // The position is the stream's, not that of a copy: nothing is lost or repeated after a kill.
     source.execute("INSERT INTO t VALUES (3); INSERT INTO v VALUES (2)");

@@ -130,7 +130,8 @@ fn what_becomes_of_tables_during_their_copy_does_not_stop_the_others() {
          CREATE TABLE goes (id int PRIMARY KEY); INSERT INTO goes VALUES (1);
          CREATE TABLE slow (id int PRIMARY KEY, v text); INSERT INTO slow SELECT g FROM generate_series(1, 1000) g;
          CREATE TABLE later (id int PRIMARY KEY); INSERT INTO later VALUES (1);
-         CREATE TABLE uncopied (id int PRIMARY KEY); INSERT INTO uncopied VALUES (1)",
+         CREATE TABLE uncopied (id int PRIMARY KEY); INSERT INTO uncopied VALUES (1);
+         CREATE TABLE again (id int PRIMARY KEY); INSERT INTO again VALUES (1)",
     );
     let config = "subscriptions: {retry_interval_ms: 200, copy_workers: 6}";
     let mut replica = Replica::start(None, &Options { config: config.into(), ..Options::default() });
@@ -191,6 +192,19 @@ fn what_becomes_of_tables_during_their_copy_does_not_stop_the_others() {
         "base later slow uncopied"
     );
 
+    // One that cannot be copied yet is made again on the primary.
+    make(&db, "CREATE TABLE again (id int PRIMARY KEY); INSERT INTO again VALUES (2)");
+    source.execute("INSERT INTO again VALUES (2); ALTER PUBLICATION p ADD TABLE again");
+    db.execute("ALTER SUBSCRIPTION s REFRESH PUBLICATION");
+    let fails = || db.value("SELECT coalesce(last_error, '') LIKE '%again%' FROM pg_stat_subscription") == "t";
+    wait_until(fails, || format!("again to fail: {:?}", db.lines("SELECT * FROM pg_stat_subscription")));
+    source.execute("DROP TABLE again; CREATE TABLE again (id int PRIMARY KEY, v text); INSERT INTO again VALUES (5, 'e'); ALTER PUBLICATION p ADD TABLE again");
+    make(&db, "DELETE FROM again; ALTER TABLE again ADD COLUMN v text");
+    source.execute("INSERT INTO again VALUES (6, 'f'); UPDATE again SET v = 'g' WHERE id = 5");
+    wait_for_tables(&replica, &db);
+    wait_for_stream(&primary, &source, "s");
+    assert_same(&db, &source, &["again"]);
+
     drop(source);
     let source = primary.db();
     source.execute("CREATE TABLE last (id int PRIMARY KEY); INSERT INTO last VALUES (1); ALTER PUBLICATION p ADD TABLE last");
@@ -223,6 +237,7 @@ fn a_table_that_joins_a_configured_source_holds_up_no_other() {
     source.execute(
         "CREATE TABLE base (id int PRIMARY KEY); CREATE TABLE more (id int PRIMARY KEY, v text); INSERT INTO more SELECT g, 'old' FROM generate_series(1, 100) g;
          CREATE TABLE gone (id int PRIMARY KEY); INSERT INTO gone VALUES (1);
+         CREATE TABLE next (id int PRIMARY KEY); INSERT INTO next VALUES (1);
          CREATE PUBLICATION strandline FOR TABLE base",
     );
     let proxy = Proxy::start(primary.port(), 0);
@@ -237,6 +252,8 @@ fn a_table_that_joins_a_configured_source_holds_up_no_other() {
     replica.catch_up(&primary, &source);
     assert_eq!(db.value("SELECT count(*) FROM base"), "2");
     source.execute("UPDATE more SET v = 'updated' WHERE id % 2 = 0");
+    // Changed here meanwhile, it is copied again.
+    make(&db, "CREATE INDEX more_v ON more (v)");
     proxy.release(&copy_of("more"));
     wait_until(|| state(&db, "more") == "r", || format!("more to join: {}", replica.log()));
     replica.catch_up(&primary, &source);
@@ -250,9 +267,16 @@ fn a_table_that_joins_a_configured_source_holds_up_no_other() {
     replica.catch_up(&primary, &source);
     assert_eq!(db.value("SELECT count(*) FROM base"), "3");
     assert_eq!(state(&db, "gone"), "");
-    source.execute("ALTER PUBLICATION strandline ADD TABLE gone; INSERT INTO gone VALUES (3)");
+    // Even while another one is being copied, which does not wait for it, nor does the stream.
+    proxy.hold(&copy_of("next"));
+    source.execute("ALTER PUBLICATION strandline ADD TABLE gone, next; INSERT INTO next VALUES (2)");
+    wait_for_held(&proxy, "next", &replica);
+    source.execute("INSERT INTO gone VALUES (3); INSERT INTO base VALUES (4)");
+    replica.catch_up(&primary, &source);
+    assert_eq!(db.value("SELECT count(*) FROM base"), "4");
+    proxy.release(&copy_of("next"));
     wait_until(|| state(&db, "gone") == "r", || format!("gone to join: {}", replica.log()));
     replica.catch_up(&primary, &source);
-    assert_same(&db, &source, &["base", "more", "gone"]);
+    assert_same(&db, &source, &["base", "more", "gone", "next"]);
     assert_eq!(slots(&source), ["strandline"]);
 }

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use strandline_storage::edit::LoadedTable;
 use strandline_storage::{CommitMeta, Lsn, Oid, Timestamp};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedMutexGuard};
 
 use super::change::Conflicts;
 use super::definition::{Definition, KnownRelation};
@@ -43,6 +43,8 @@ pub(crate) struct Joining {
     version: AtomicU64,
     shared: Mutex<Shared>,
     ended: Notify,
+    /// Held by whoever copies: the next attempt must not meet what is left of the one before.
+    copying: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -83,6 +85,11 @@ pub(crate) struct CopiedTable {
 impl Joining {
     fn shared(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Waits until nobody copies any more.
+    pub(crate) async fn begin_copying(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.copying).lock_owned().await
     }
 
     /// Begins to keep the changes of these tables, in files of this folder where they are many. The snapshots of their copies are to be taken afterwards.
@@ -248,12 +255,13 @@ impl Applier {
         let mut shared = self.context.joining.shared();
         let left = shared.left.get(&listed).copied().or_else(|| self.subscribed.left_at(listed));
         let Some(Joiner::Gathering { changes, .. }) = shared.tables.get_mut(&listed) else {
+            // From there on it is published again. It is told of once: others may be under way, and it has to wait for them.
+            let is_back = left.is_some_and(|left| running.begin.commit_lsn >= left);
+            if is_back {
+                shared.left.remove(&listed);
+            }
             drop(shared);
-            // From there on it is published again.
-            return match left.filter(|left| running.begin.commit_lsn >= *left) {
-                Some(_) => Ok(self.copy_first(&source)?),
-                None => Ok(()),
-            };
+            return if is_back { Ok(self.copy_first(&source)?) } else { Ok(()) };
         };
         if !self.joins.is_kept {
             return Ok(());
@@ -292,7 +300,7 @@ impl Applier {
         while let Some((copied, changes)) = self.context.joining.take_copied(self.position) {
             let oid = copied.oid;
             let outcome = self.join(*copied, &changes);
-            let is_lost = matches!(outcome, Err(Error::Store(_)));
+            let is_lost = matches!(&outcome, Err(Error::Store(error)) if copy::is_lost(error));
             self.context.joining.end(oid, outcome);
             if is_lost {
                 let what = "a table could not join: the store refuses to write";

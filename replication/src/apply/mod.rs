@@ -231,7 +231,11 @@ struct Running {
 /// Why a transaction did not go through at once.
 enum Interruption {
     /// The table is not here, and its definition must be had first.
-    TableMissing(Arc<SourceRelation>),
+    TableMissing {
+        source: Arc<SourceRelation>,
+        /// The change is of a row that it had before.
+        is_filled: bool,
+    },
     /// The table is new or changed on the primary, and what its catalog says must be had first.
     DefinitionMissing(Arc<SourceRelation>),
     /// A table is to be made that may be in the working set.
@@ -244,6 +248,16 @@ enum Interruption {
         error: Error,
     },
     Failed(Error),
+}
+
+impl Interruption {
+    /// An update or deletion of what is not here: the row, and maybe others, are from before the table was published.
+    fn of_row_that_was_there(self) -> Self {
+        match self {
+            Interruption::TableMissing { source, .. } => Interruption::TableMissing { source, is_filled: true },
+            other => other,
+        }
+    }
 }
 
 impl From<Error> for Interruption {
@@ -448,7 +462,9 @@ impl Applier {
                 Err(interruption) => interruption,
             };
             match interruption {
-                Interruption::TableMissing(source) if attempt_count < ATTEMPT_COUNT_MAX => self.provide_table(&source, begin.xid)?,
+                Interruption::TableMissing { source, is_filled } if attempt_count < ATTEMPT_COUNT_MAX => {
+                    self.provide_table(&source, begin.xid, is_filled)?;
+                }
                 Interruption::DefinitionMissing(source) if attempt_count < ATTEMPT_COUNT_MAX => self.read_definition(&source, begin.xid)?,
                 Interruption::TableNew(source) if attempt_count < ATTEMPT_COUNT_MAX => self.look_for(&source)?,
                 Interruption::Conflict(_) if attempt_count < ATTEMPT_COUNT_MAX => {
@@ -521,14 +537,14 @@ impl Applier {
             match self.apply_message(running, lsn, payload) {
                 Ok(()) => return Ok(()),
                 Err(Interruption::DefinitionMissing(source)) => self.read_definition(&source, running.begin.xid)?,
-                Err(Interruption::TableMissing(source)) => {
+                Err(Interruption::TableMissing { source, is_filled }) => {
                     if self.context.config.commit_mode == CommitMode::EachTransaction && self.is_in_working_set(running, &source) {
                         // HEAD must change under this transaction, so it has to be sent again.
                         running.writer = None;
-                        self.provide_table(&source, running.begin.xid)?;
+                        self.provide_table(&source, running.begin.xid, is_filled)?;
                         return Err(busy(&running.begin, "a table that was made by hand had to be committed first"));
                     }
-                    self.read_definition_to_create(&source, running.begin.xid)?;
+                    self.read_definition_to_create(&source, running.begin.xid, is_filled)?;
                 }
                 Err(Interruption::Unfollowed { source, error }) if self.may_stop_tables() => {
                     running.writer = None;
@@ -586,7 +602,7 @@ impl Applier {
                 if !self.is_wanted(running, update.relation) {
                     return self.gather(running, update.relation, lsn, payload);
                 }
-                let mapping = self.table(running, update.relation, lsn)?;
+                let mapping = self.table(running, update.relation, lsn).map_err(Interruption::of_row_that_was_there)?;
                 tracing::debug!(table = %mapping.name, %lsn, "update");
                 let writer = writer_of(running, &self.context)?;
                 self.changer.update(writer, &mapping, place, &update).map_err(|e| self.refused(&running.begin, update.relation, lsn, e))?;
@@ -596,7 +612,7 @@ impl Applier {
                 if !self.is_wanted(running, delete.relation) {
                     return self.gather(running, delete.relation, lsn, payload);
                 }
-                let mapping = self.table(running, delete.relation, lsn)?;
+                let mapping = self.table(running, delete.relation, lsn).map_err(Interruption::of_row_that_was_there)?;
                 tracing::debug!(table = %mapping.name, %lsn, "delete");
                 let writer = writer_of(running, &self.context)?;
                 self.changer.delete(writer, &mapping, place, &delete).map_err(|e| self.refused(&running.begin, delete.relation, lsn, e))?;
@@ -833,7 +849,7 @@ impl Applier {
         match interruption {
             Interruption::Failed(error) | Interruption::Unfollowed { error, .. } => error,
             Interruption::Conflict(what) => busy(begin, &format!("local changes of {what} came first")),
-            Interruption::TableMissing(source) | Interruption::DefinitionMissing(source) | Interruption::TableNew(source) => {
+            Interruption::TableMissing { source, .. } | Interruption::DefinitionMissing(source) | Interruption::TableNew(source) => {
                 apply_error(begin, &source.qualified_name(), begin.commit_lsn, "the table does not exist".into())
             }
         }

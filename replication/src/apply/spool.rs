@@ -237,7 +237,11 @@ impl SpoolFile {
 
     /// Moves what is in memory to the file.
     pub(super) fn append(&mut self, memory: &mut Vec<u8>) -> Result<()> {
-        self.file.write_all(memory).map_err(failed("write", &self.path))?;
+        if let Err(source) = self.file.write_all(memory) {
+            // Who tries again begins where the last whole message ends.
+            let _ = self.cut(self.size);
+            return Err(failed("write", &self.path)(source));
+        }
         self.size += memory.len() as u64;
         *memory = Vec::new();
         Ok(())

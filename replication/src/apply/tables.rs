@@ -49,7 +49,9 @@ impl Applier {
                     return Err(Interruption::Unfollowed { source, error });
                 }
             },
-            None if self.context.config.create_tables == CreateTables::Never => return Err(Interruption::TableMissing(source)),
+            None if self.context.config.create_tables == CreateTables::Never => {
+                return Err(Interruption::TableMissing { source, is_filled: false });
+            }
             None => match self.definitions.get(&relation) {
                 Some(definition) if definition.may_create => {
                     let published: Vec<String> = source.columns.iter().map(|c| c.name.clone()).collect();
@@ -61,7 +63,7 @@ impl Applier {
                     tracing::info!(table = %source.qualified_name(), "created a published table");
                     oid
                 }
-                _ => return Err(Interruption::TableMissing(source)),
+                _ => return Err(Interruption::TableMissing { source, is_filled: false }),
             },
         };
         let Some(schema) = writer.table_schema(oid) else {
@@ -193,18 +195,18 @@ impl Applier {
         Ok(position)
     }
 
-    /// Gets a table that HEAD lacks: from the working set, or its definition from the primary.
-    pub(super) fn provide_table(&mut self, source: &SourceRelation, xid: u32) -> Result<()> {
+    /// Gets a table that HEAD lacks: from the working set, or its definition from the primary. `is_filled`: it is known to have had rows before the transaction.
+    pub(super) fn provide_table(&mut self, source: &SourceRelation, xid: u32, is_filled: bool) -> Result<()> {
         if self.context.config.commit_mode == CommitMode::EachTransaction {
             let name = (source.schema.clone(), source.name.clone());
             if adopt_tables(&self.context.branch, &[name], &self.author)? > 0 {
                 return Ok(());
             }
         }
-        self.read_definition_to_create(source, xid)
+        self.read_definition_to_create(source, xid, is_filled)
     }
 
-    pub(super) fn read_definition_to_create(&mut self, source: &SourceRelation, xid: u32) -> Result<()> {
+    pub(super) fn read_definition_to_create(&mut self, source: &SourceRelation, xid: u32, is_filled: bool) -> Result<()> {
         if self.context.config.create_tables == CreateTables::Never {
             return Err(Error::Setup(format!(
                 "table \"{}\" is published and does not exist here; create it, or set create_tables to auto",
@@ -215,14 +217,16 @@ impl Applier {
         if let Some(definition) = self.definitions.get_mut(&source.oid) {
             Arc::make_mut(definition).may_create = true;
             let table = definition.table.clone();
-            if let (Some(table), Some(catalog)) = (table, &self.catalog)
-                && self.context.runtime.block_on(catalog::has_older_rows(
-                    &catalog.client,
-                    &table,
-                    xid,
-                    &self.context.config.publication_names,
-                ))?
-            {
+            let is_filled = match (table, &self.catalog) {
+                (Some(table), Some(primary)) if !is_filled => {
+                    let publications = &self.context.config.publication_names;
+                    self.context.runtime.block_on(catalog::has_older_rows(primary, &table, xid, publications))?
+                }
+                (Some(_), _) => is_filled,
+                // It is gone, and what it had with it.
+                (None, _) => false,
+            };
+            if is_filled {
                 if self.context.config.commit_mode == CommitMode::EachTransaction && self.context.records.was_copied() {
                     return self.copy_first(source);
                 }

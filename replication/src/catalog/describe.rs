@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
+use super::CatalogClient;
 use super::types::{RemoteType, type_json};
 use crate::client::quote_identifier;
 use crate::error::{Error, Result};
@@ -236,23 +237,37 @@ const OLDER_ROWS_SEEN_MAX: u32 = 10_000;
 /// Whether the table may hold rows that are older than a transaction, which is the first that the stream has of it. A hint: `false` also where we may not read it.
 ///
 /// A row that another transaction has written since may have been there before. Not so where a publication of ours is for all tables: then the stream had the table from the
-/// beginning.
+/// beginning. A row that the transaction itself has written may have been there before, too: who sees it updated knows more.
 /// # Errors
 /// What passes: without an answer the table would be taken for a new one, and its rows be missing.
-pub(crate) async fn has_older_rows(client: &Client, table: &RemoteTable, xid: u32, publications: &[String]) -> Result<bool> {
+pub(crate) async fn has_older_rows(primary: &CatalogClient, table: &RemoteTable, xid: u32, publications: &[String]) -> Result<bool> {
+    let ours = "p.pubname = ANY($2)";
+    // A schema may be published, too.
+    let of_schema = if primary.major_version >= 15 {
+        format!(
+            " OR EXISTS (SELECT FROM pg_catalog.pg_publication_namespace n JOIN pg_catalog.pg_publication p ON p.oid = n.pnpubid \
+             JOIN pg_catalog.pg_class c ON c.relnamespace = n.pnnspid WHERE c.oid = $1 AND {ours})"
+        )
+    } else {
+        String::new()
+    };
     // Rows of a partitioned table are its partitions'.
     let only = if table.partitioned { "" } else { "ONLY " };
     let sql = format!(
         "SELECT EXISTS (SELECT FROM (SELECT xmin FROM {only}{}.{} LIMIT {OLDER_ROWS_SEEN_MAX}) t \
-         WHERE pg_catalog.age(xmin) > pg_catalog.age('{xid}'::xid) OR xmin <> '{xid}'::xid AND EXISTS \
-         (SELECT FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid WHERE r.prrelid = $1 AND p.pubname = ANY($2)) \
-         AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication p WHERE p.pubname = ANY($2) AND p.puballtables))",
+         WHERE pg_catalog.age(xmin) > pg_catalog.age('{xid}'::xid) OR xmin <> '{xid}'::xid AND (EXISTS \
+         (SELECT FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid WHERE r.prrelid = $1 AND {ours}){of_schema}) \
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication p WHERE {ours} AND p.puballtables))",
         quote_identifier(&table.schema),
         quote_identifier(&table.name)
     );
-    let found = client.query_one(&sql, &[&table.oid, &publications]).await.and_then(|row| row.try_get(0));
+    let found = primary.client.query_one(&sql, &[&table.oid, &publications]).await.and_then(|row| row.try_get(0));
     match found.map_err(|e| Error::from_sql("look for rows on the primary", e)) {
-        Err(error) if !error.is_passing() => Ok(false),
+        Err(error) if !error.is_passing() => {
+            let name = format!("{}.{}", table.schema, table.name);
+            tracing::warn!(table = %name, %error, "whether the table has rows from before it was published is not known; they would be missing here");
+            Ok(false)
+        }
         found => found,
     }
 }

@@ -41,15 +41,27 @@ pub(crate) async fn join_tables(context: Arc<Context>, mut wait: Duration) -> Re
     let mut logged = None;
     loop {
         tokio::time::sleep(wait).await;
+        let before = pending(&context)?;
         let outcome = attempt_to_join(&context).await;
+        // It may have been given up while a table was being filled.
+        drop(context.joining.begin_copying().await);
         // What is not here by now is to be copied anew.
         for oid in context.joining.abandon().await {
             context.records.set_table_state(oid, SyncState::Init)?;
         }
         wait = match outcome {
             Ok(0) if pending(&context)?.is_empty() => return Ok(()),
-            Ok(0) => Duration::ZERO,
+            // Others have come, or a table that is published again waits for its turn.
+            Ok(0) => {
+                if pending(&context)? == before {
+                    retry_wait
+                } else {
+                    Duration::ZERO
+                }
+            }
             Ok(_) => retry_wait,
+            // For a new session, which knows what has changed.
+            Err(error @ Error::CopyFirst { .. }) => return Err(error),
             Err(error) if error.is_passing() => {
                 let text = error.to_string();
                 if logged.as_ref() != Some(&text) {
@@ -126,13 +138,24 @@ async fn copy_pending(
     let version = connection.server_major_version();
     let (tasks, types) = plan::plan(&client, version, &config.publication_names).await?;
     let published = tasks.iter().map(|task| task.relation.oid).collect();
-    let mut wanted: Vec<Task> = tasks.into_iter().filter(|task| pending.contains_key(&task.relation.oid)).collect();
+    let (mut wanted, others): (Vec<Task>, Vec<Task>) = tasks.into_iter().partition(|task| pending.contains_key(&task.relation.oid));
+    let moved = move_records(context, &mut pending, &wanted, others)?;
+    match moved.first() {
+        // What is kept of it, and what the applier knows of it, goes by the former oid.
+        Some(task) if beside => return Err(Error::CopyFirst { table: task.relation.qualified_name() }),
+        _ => wanted.extend(moved),
+    }
     plan::divide(&client, version, &mut wanted, config.copy_workers).await?;
     let listed = wanted.into_iter().filter_map(|task| pending.remove(&task.relation.oid).map(|table| (task, table))).collect();
     let run = Run { context: Arc::clone(context), types, snapshot, published, point: slot.consistent_point, beside };
     // Dropped with this future, and then the workers end.
     let (_wanted, stop) = watch::channel(false);
-    let copied = tokio::task::spawn_blocking(move || run.copy(listed, stop)).await;
+    let copying = context.joining.begin_copying().await;
+    let copied = tokio::task::spawn_blocking(move || {
+        let _copying = copying;
+        run.copy(listed, stop)
+    });
+    let copied = copied.await;
     let mut failure_count = copied.unwrap_or_else(|e| Err(Error::Setup(format!("the copy's writer failed: {e}"))))?;
     for (oid, table) in &pending {
         if !config.is_listed() {
@@ -150,8 +173,34 @@ async fn copy_pending(
     }
     drop(client);
     connection.drop_slot(&name).await?;
-    context.store.sync()?;
+    // The reader's timer runs on this thread, too.
+    let synced = Arc::clone(context);
+    let synced = tokio::task::spawn_blocking(move || synced.store.sync()).await;
+    synced.map_err(|e| Error::Setup(format!("the copy's writer failed: {e}")))??;
     Ok(failure_count)
+}
+
+/// Tables that were dropped and made again on the primary since they were listed are listed under their new oids. Returns what copies them.
+fn move_records(context: &Context, pending: &mut BTreeMap<u32, SubscribedTable>, wanted: &[Task], others: Vec<Task>) -> Result<Vec<Task>> {
+    let mut moved = Vec::new();
+    let listed = context.records.tables()?;
+    for task in others {
+        let relation = &task.relation;
+        if listed.contains_key(&relation.oid) {
+            continue;
+        }
+        let is_former = |(oid, table): &(&u32, &SubscribedTable)| {
+            table.schema == relation.schema && table.name == relation.name && wanted.iter().all(|task| task.relation.oid != **oid)
+        };
+        let Some(former) = pending.iter().find(is_former).map(|(oid, _)| *oid) else { continue };
+        let Some(table) = pending.remove(&former) else { continue };
+        context.records.set_table(relation.oid, Some(&table))?;
+        context.records.set_table(former, None)?;
+        tracing::info!(table = %relation.qualified_name(), "the table was made again on the primary before it was copied");
+        pending.insert(relation.oid, table);
+        moved.push(task);
+    }
+    Ok(moved)
 }
 
 /// One table's failure is told, and the others go on.
@@ -417,10 +466,16 @@ fn meta(author: &Identity, message: String, source: Option<Source>) -> CommitMet
     CommitMeta { author: author.clone(), author_time: now, committer: author.clone(), commit_time: now, message, source }
 }
 
-/// Somebody else changed the table meanwhile: that passes.
+/// Somebody else changed or dropped the table here meanwhile: that passes.
 pub(crate) fn refused(table: &str, error: StoreError) -> Error {
     match error {
-        StoreError::Conflict { what } => Error::Setup(format!("could not copy table \"{table}\": {what} was changed meanwhile")),
+        StoreError::Conflict { what } => Error::CopyOutrun { table: table.to_owned(), what },
+        StoreError::NotFound { what, name } => Error::CopyOutrun { table: table.to_owned(), what: format!("{what} {name}") },
         other => Error::Store(other),
     }
+}
+
+/// Says whether the store does not write any more.
+pub(crate) fn is_lost(error: &StoreError) -> bool {
+    matches!(error, StoreError::Stopped { .. } | StoreError::Io { .. } | StoreError::Damaged { .. })
 }

@@ -237,6 +237,12 @@ impl Subscriptions {
                 if !records.is_enabled() {
                     return Err(state_error("ALTER SUBSCRIPTION ... REFRESH is not allowed for disabled subscriptions"));
                 }
+                if copy_data && self.settings.working_set {
+                    // A copy is a commit.
+                    return Err(SqlError::unsupported(
+                        "ALTER SUBSCRIPTION ... REFRESH with copy_data while dolt_transaction_commit is off in the configuration",
+                    ));
+                }
                 let config = &configured.config;
                 let tables = published_tables(&mut connect(&config.connection())?, &config.publication_names)?;
                 if !copy_data {
