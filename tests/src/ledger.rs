@@ -45,6 +45,9 @@ pub struct Written {
     left: BTreeMap<String, Picture>,
 }
 
+/// So many transactions have all kinds among them; a short run may lack the rarest.
+const COUNT_OF_ALL_KINDS: u64 = 10_000;
+
 /// How often a campaign is to do what it does: `few` by default, `many` where STRANDLINE_TEST_SCALE is `full`, or the number that it holds.
 pub fn campaign_count(few: usize, many: usize) -> usize {
     match std::env::var("STRANDLINE_TEST_SCALE") {
@@ -279,6 +282,19 @@ impl Comparison {
         self.compare(&db, &kept);
         let (moments, pictures) = (self.moment_count + written.moments.len(), self.picture_count);
         assert!(moments > 10, "{moments} moments are too few to say something");
+        if written.count > COUNT_OF_ALL_KINDS {
+            for kind in [
+                "definitions",
+                "joined rows",
+                "long, committed",
+                "of an origin",
+                "prepared and committed",
+                "tables that joined",
+                "truncated",
+            ] {
+                assert!(written.kinds.get(kind).is_some_and(|count| *count > 0), "none of {kind}: {:?}", written.kinds);
+            }
+        }
         eprintln!(
             "{} transactions; {moments} moments compared, {pictures} tables before the last of them; {:?}",
             written.count, written.kinds
