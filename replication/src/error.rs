@@ -121,6 +121,12 @@ impl Error {
     }
 }
 
+/// Says whether the store itself is at fault, rather than what it was to take: it does not write any more, or cannot be read.
+pub(crate) fn is_lost(error: &strandline_storage::Error) -> bool {
+    use strandline_storage::Error;
+    matches!(error, Error::Stopped { .. } | Error::Io { .. } | Error::Damaged { .. })
+}
+
 /// SQLSTATEs of conditions that pass: connection (08), resources (53), rollback (40), operator intervention (57),
 /// system (58, but not a missing file, which is how a lost WAL segment shows), internal (XX), and a slot that is in use (55006) or locked (55P03).
 fn is_passing_code(code: &str) -> bool {

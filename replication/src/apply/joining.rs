@@ -30,7 +30,7 @@ use super::stopped::RENEWALS_MAX;
 use super::{Applier, Current, Interruption, Running, Writer};
 use crate::catalog::{self, RemoteTable, RemoteTypes};
 use crate::copy::{self, Replaced};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_lost};
 use crate::pgoutput::{Begin, MessageKind};
 use crate::source_record::{COPY_XID, copy_source};
 use crate::status::TableState;
@@ -300,7 +300,7 @@ impl Applier {
         while let Some((copied, changes)) = self.context.joining.take_copied(self.position) {
             let oid = copied.oid;
             let outcome = self.join(*copied, &changes);
-            let is_lost = matches!(&outcome, Err(Error::Store(error)) if copy::is_lost(error));
+            let is_lost = matches!(&outcome, Err(Error::Store(error)) if is_lost(error));
             self.context.joining.end(oid, outcome);
             if is_lost {
                 let what = "a table could not join: the store refuses to write";

@@ -47,7 +47,7 @@ use crate::catalog::{CatalogClient, Maker};
 use crate::client::{Batch, StreamMessage, StreamMessages};
 use crate::config::{CommitMode, Config};
 use crate::conflict::CONFLICTS_LOGGED_MAX;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_lost};
 use crate::pgoutput::{Begin, Commit, Message, MessageKind, Truncate};
 use crate::progress::Progress;
 use crate::source_record::SourceRecords;
@@ -825,9 +825,7 @@ impl Applier {
         let name = source.as_ref().map(|source| source.qualified_name()).unwrap_or_default();
         match error {
             change::ChangeError::Store(StoreError::Conflict { what }) => Interruption::Conflict(what),
-            change::ChangeError::Store(error @ (StoreError::Stopped { .. } | StoreError::Io { .. } | StoreError::Damaged { .. })) => {
-                Interruption::Failed(Error::Store(error))
-            }
+            change::ChangeError::Store(error) if is_lost(&error) => Interruption::Failed(Error::Store(error)),
             change::ChangeError::Store(error) => Interruption::Failed(apply_error(begin, &name, lsn, error.to_string())),
             change::ChangeError::Refused(what) => Interruption::Failed(apply_error(begin, &name, lsn, what)),
             change::ChangeError::Unfit(what) => {

@@ -40,7 +40,7 @@ use plan::Task;
 pub(crate) use progress::{CopyProgress, TableProgress};
 #[cfg(fuzzing)]
 pub(crate) use rows::samples::decode_any;
-pub(crate) use subscribed::{Replaced, copy_subscribed, is_lost, join_tables, put_rows, refused};
+pub(crate) use subscribed::{Replaced, copy_subscribed, join_tables, put_rows, refused};
 use workers::{TableCopy, copy_tables};
 
 /// The longest name that a slot can have.

@@ -474,8 +474,3 @@ pub(crate) fn refused(table: &str, error: StoreError) -> Error {
         other => Error::Store(other),
     }
 }
-
-/// Says whether the store does not write any more.
-pub(crate) fn is_lost(error: &StoreError) -> bool {
-    matches!(error, StoreError::Stopped { .. } | StoreError::Io { .. } | StoreError::Damaged { .. })
-}
